@@ -1,0 +1,1 @@
+"""The demo world and what was trained on it."""

@@ -1,0 +1,71 @@
+"""Trains the demo world's diffusion model from nothing."""
+import copy
+import math
+import time
+
+import torch
+from torch import Tensor, nn
+
+from . import text, world
+
+SHAPES = {(64, 64): 16384, (48, 80): 4096, (80, 48): 4096}  # height, width: how many pictures
+LOSS_SNR_CAP = 5.0  # Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556
+EMA_DECAY = 0.999
+
+
+def pictures(seed: int) -> list[tuple[Tensor, Tensor]]:
+    """For each of SHAPES its pictures [N, 3, H, W] as bytes and their tokens [N, 3]."""
+    rng = torch.Generator().manual_seed(seed)
+    sets = []
+    for (height, width), count in SHAPES.items():
+        samples = [world.draw(128, height, width, rng=rng) for _ in range(count // 128)]
+        images = torch.cat([(s.image * 255).round().byte() for s in samples])
+        tokens = torch.cat([text.tokens(s.shirt, s.trousers, s.scene) for s in samples])
+        sets.append((images, tokens))
+    return sets
+
+
+def train(unet: nn.Module, sigmas: Tensor, steps: int, *, batch: int = 16, lr: float = 7e-4, seed: int = 0,
+          device: torch.device = torch.device("cpu"), save=None) -> tuple[nn.Module, nn.Module]:
+    """Trains `unet` to predict noise at the levels `sigmas` [T]; returns averaged copies of it and of its text encoder.
+
+    `save(unet, text_encoder, step)` is called now and then with the averages so far.
+    """
+    torch.manual_seed(seed)
+    data = pictures(seed)
+    words = text.TextEncoder()
+    model = nn.ModuleDict({"unet": unet, "text": words}).to(device).train()
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    sigmas = sigmas.to(device)
+    share = torch.tensor([float(len(images)) for images, _ in data])
+    rolling, start = None, time.monotonic()
+    for step in range(steps):
+        warm, cool = min(1.0, (step + 1) / 300), 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        optimizer.param_groups[0]["lr"] = lr * warm * cool
+        images, tokens = data[torch.multinomial(share, 1).item()]
+        pick = torch.randint(len(images), (batch,))
+        x0 = images[pick].to(device).float() / 127.5 - 1
+        context = model["text"](text.drop(tokens[pick]).to(device))
+        t = torch.randint(len(sigmas), (batch,)).to(device)
+        sigma = sigmas[t][:, None, None, None]
+        noise = torch.randn(x0.shape).to(device)
+        x = (x0 + sigma * noise) / (1 + sigma**2).sqrt()
+        with torch.autocast(device.type, torch.bfloat16):
+            predicted = model["unet"](x, t.float(), context=context)
+        weight = (sigma**2 * LOSS_SNR_CAP).clamp(max=1)
+        loss = (weight * (predicted.float() - noise) ** 2).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        decay = min(EMA_DECAY, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+        rolling = loss.item() if rolling is None else 0.99 * rolling + 0.01 * loss.item()
+        if (step + 1) % 100 == 0:
+            print(f"diffusion model: step {step + 1} of {steps}, loss {rolling:.4f}, "
+                  f"{time.monotonic() - start:.0f} s", flush=True)
+        if save and (step + 1) % 500 == 0:
+            save(average["unet"], average["text"], step + 1)
+    return average["unet"], average["text"]

@@ -1,0 +1,197 @@
+"""The demo world: a marionette in a room with depth, drawn from random numbers.
+
+Coordinates are pixels, x to the right and y down; a pixel's centre is at +0.5. Colours are RGB in [0, 1].
+
+Three rules make a picture readable without any network (`judge.py` does so):
+- every albedo has a brightest channel of exactly 1, and light falls with distance, so the brightest channel of a
+  pixel says how near it is: V = DARKEST + (1 - DARKEST) * nearness;
+- the figure's seven joints are beads of full saturation, each with a hue of its own;
+- clothes are half saturated, the scene hardly, boxes not at all.
+"""
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+JOINTS = ("head", "neck", "pelvis", "left hand", "right hand", "left foot", "right foot")
+JOINT_HUES = (25, 77, 128, 231, 334, 180, 283)
+CLOTHES = {"red": 0, "yellow": 60, "green": 130, "blue": 220}
+SCENES = {"room": 30, "meadow": 110, "sea": 205, "dusk": 280}
+JOINT_SATURATION, CLOTHES_SATURATION, SCENE_SATURATION = 1.0, 0.55, 0.22
+DARKEST = 0.3
+BEAD_RADIUS = 2.2  # of a hand, in figure units; the head is larger
+HEAD_RADIUS = 3.6
+# OpenPose-18 index of what each named point of the skeleton is; the figure has no eyes or ears.
+OPENPOSE = {"head": 0, "neck": 1, "right shoulder": 2, "right elbow": 3, "right hand": 4, "left shoulder": 5,
+            "left elbow": 6, "left hand": 7, "right hip": 8, "right knee": 9, "right foot": 10, "left hip": 11,
+            "left knee": 12, "left foot": 13}
+JOINT_KEYPOINTS = {name: OPENPOSE[name] for name in JOINTS if name in OPENPOSE}
+
+
+def albedo(hue: float, saturation: float) -> Tensor:
+    """RGB [3] of a hue in degrees, with a brightest channel of 1 and a darkest of 1 - saturation."""
+    channels = [abs((hue / 60 + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]
+    return torch.tensor([1 - saturation * (1 - min(max(c, 0.0), 1.0)) for c in channels])
+
+
+JOINT_COLOURS = torch.stack([albedo(h, JOINT_SATURATION) for h in JOINT_HUES])
+CLOTHES_COLOURS = torch.stack([albedo(h, CLOTHES_SATURATION) for h in CLOTHES.values()])
+SCENE_COLOURS = torch.stack([albedo(h, SCENE_SATURATION) for h in SCENES.values()])
+
+
+@dataclass
+class Sample:
+    """B pictures and what is true of them."""
+    image: Tensor      # [B, 3, H, W], 0 to 1
+    nearness: Tensor   # [B, H, W], 0 (far) to 1 (near)
+    joints: Tensor     # [B, 7, 2], in the order of JOINTS
+    keypoints: Tensor  # [B, 18, 3], OpenPose order: x, y and 1 where the figure has that point
+    height: Tensor     # [B], from the top of the head to the lower foot, pixels
+    shirt: Tensor      # [B], index into CLOTHES
+    trousers: Tensor   # [B], index into CLOTHES
+    scene: Tensor      # [B], index into SCENES
+
+    def prompts(self) -> list[str]:
+        clothes, scenes = list(CLOTHES), list(SCENES)
+        return [f"a figure in a {clothes[s]} shirt and {clothes[t]} trousers, {scenes[w]}"
+                for s, t, w in zip(self.shirt, self.trousers, self.scene)]
+
+
+def _pose(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
+    """Named points [B, 2] of figures in figure units (about 41 from head to foot), the pelvis at the origin."""
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(batch, generator=rng)
+
+    def polar(angle, length):  # degrees from straight down, positive to the picture's right
+        angle = angle * (math.pi / 180)
+        return torch.stack([angle.sin(), angle.cos()], -1) * length
+
+    lean = uniform(-14, 14)
+    points = {"pelvis": torch.zeros(batch, 2)}
+    points["neck"] = -polar(lean, 12.0)
+    points["head"] = points["neck"] - polar(lean + uniform(-15, 15), 6.5)
+    for side, sign in (("left", 1), ("right", -1)):  # the figure faces us: its left is the picture's right
+        arm, leg = uniform(15, 150), uniform(4, 36)
+        shoulder = points["neck"] + torch.tensor([3.2 * sign, 0.6])
+        elbow = shoulder + polar(sign * arm, 7.2)
+        hip = torch.tensor([2.0 * sign, 0.5]).expand(batch, 2)
+        knee = hip + polar(sign * leg, 8.4)
+        points |= {f"{side} shoulder": shoulder, f"{side} elbow": elbow, f"{side} hip": hip, f"{side} knee": knee,
+                   f"{side} hand": elbow + polar(sign * (arm + uniform(-25, 60)), 7.2),
+                   f"{side} foot": knee + polar(sign * (leg - uniform(0, 28)), 8.4)}
+    return points
+
+
+def _apart(points: dict[str, Tensor]) -> Tensor:
+    """Which figures [B] have no bead hidden behind another."""
+    joints = torch.stack([points[j] for j in JOINTS], 1)
+    distance = torch.cdist(joints, joints) + 99 * torch.eye(len(JOINTS))
+    return distance.flatten(1).min(1).values > 5.2
+
+
+def _visible_poses(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
+    kept = None
+    while kept is None or len(kept["neck"]) < batch:
+        points = _pose(2 * batch, rng)
+        good = _apart(points)
+        points = {k: v[good] for k, v in points.items()}
+        kept = points if kept is None else {k: torch.cat([kept[k], v]) for k, v in points.items()}
+    return {k: v[:batch] for k, v in kept.items()}
+
+
+class _Canvas:
+    """Paints one surface after another, nearer ones last; edges are smoothed over one pixel."""
+
+    def __init__(self, batch: int, height: int, width: int):
+        self.x = (torch.arange(width) + 0.5).view(1, 1, width)
+        self.y = (torch.arange(height) + 0.5).view(1, height, 1)
+        self.image = torch.zeros(batch, 3, height, width)
+        self.nearness = torch.zeros(batch, height, width)
+
+    def paint(self, distance: Tensor, colour: Tensor, nearness: Tensor) -> None:
+        """`distance` [B, H, W] outside (>0) the shape in pixels; `colour` [B, 3]; `nearness` broadcast to [B, H, W]."""
+        cover = (0.5 - distance).clamp(0, 1)
+        light = (DARKEST + (1 - DARKEST) * nearness).expand_as(cover)
+        lit = colour[:, :, None, None] * light[:, None]
+        self.image += cover[:, None] * (lit - self.image)
+        self.nearness = torch.where(cover >= 0.5, nearness.expand_as(cover), self.nearness)
+
+    def capsule(self, a: Tensor, b: Tensor, radius: Tensor) -> Tensor:
+        """Distance [B, H, W] from the segment a-b ([B, 2] each) thickened by `radius` [B]."""
+        ax, ay = a[:, 0, None, None], a[:, 1, None, None]
+        dx, dy = (b - a)[:, 0, None, None], (b - a)[:, 1, None, None]
+        px, py = self.x - ax, self.y - ay
+        along = ((px * dx + py * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)
+        return torch.hypot(px - along * dx, py - along * dy) - radius[:, None, None]
+
+    def box(self, left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Tensor:
+        sides = [left[:, None, None] - self.x, self.x - right[:, None, None],
+                 top[:, None, None] - self.y, self.y - bottom[:, None, None]]
+        return torch.maximum(torch.maximum(sides[0], sides[1]), torch.maximum(sides[2], sides[3]))
+
+
+def draw(batch: int, height: int = 64, width: int = 64, *, seed: int | None = None,
+         rng: torch.Generator | None = None) -> Sample:
+    """`batch` random pictures of `height` by `width` pixels, the same ones for the same `seed`."""
+    rng = rng or torch.Generator().manual_seed(seed)
+
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(batch, generator=rng)
+
+    def choice(n):
+        return torch.randint(n, (batch,), generator=rng)
+
+    shirt, trousers, scene = choice(len(CLOTHES)), choice(len(CLOTHES)), choice(len(SCENES))
+    horizon, wall = uniform(0.22, 0.6) * height, uniform(0.0, 0.3)
+
+    def floor(row):
+        return wall + (1 - wall) * ((row - horizon) / (height - horizon)).clamp(0, 1)
+
+    canvas = _Canvas(batch, height, width)
+    everywhere = torch.full((batch, height, width), -1.0)
+    rows = floor(canvas.y[0].expand(height, batch)).T[:, :, None]
+    canvas.paint(everywhere, SCENE_COLOURS[scene], rows)
+
+    feet = uniform(0.80, 0.96) * height
+    grey = torch.ones(batch, 3)
+    # Two boxes, the nearer one painted last, both behind the figure.
+    for place in torch.stack([uniform(0, 1), uniform(0, 1)]).sort(0).values:
+        base = horizon + 2 + place * (feet - horizon - 4).clamp(min=0)
+        x, wide, tall, present = uniform(0, 1), uniform(0.14, 0.34), uniform(0.10, 0.42), uniform(0, 1) < 0.6
+        near = floor(base)
+        scale = (0.55 + near) * min(height, width)
+        shape = canvas.box(x * width - wide * scale / 2, base - tall * scale, x * width + wide * scale / 2, base)
+        canvas.paint(torch.where(present[:, None, None], shape, 1.0), grey, near[:, None, None])
+
+    near = floor(feet)
+    tall = uniform(0.60, 0.76) * min(height, 1.2 * width) * (0.7 + 0.3 * near)
+    points = _visible_poses(batch, rng)
+    top = points["head"][:, 1] - HEAD_RADIUS
+    bottom = torch.maximum(points["left foot"][:, 1], points["right foot"][:, 1]) + BEAD_RADIUS
+    unit = tall / (bottom - top)
+    everyone = torch.stack(list(points.values()), 1)
+    left, right = everyone[..., 0].min(1).values * unit - 3, everyone[..., 0].max(1).values * unit + 3
+    room = (width - (right - left)).clamp(min=0)
+    shift = torch.stack([uniform(0, 1) * room - left, feet - bottom * unit], -1)
+    points = {name: p * unit[:, None] + shift for name, p in points.items()}
+
+    def limb(a, b, radius, colour):
+        canvas.paint(canvas.capsule(points[a], points[b], radius * unit), colour, near[:, None, None])
+
+    top_colour, leg_colour = CLOTHES_COLOURS[shirt], CLOTHES_COLOURS[trousers]
+    for side in ("left", "right"):
+        limb(f"{side} hip", f"{side} knee", 2.0, leg_colour)
+        limb(f"{side} knee", f"{side} foot", 1.8, leg_colour)
+    limb("pelvis", "neck", 3.4, top_colour)
+    for side in ("left", "right"):
+        limb(f"{side} shoulder", f"{side} elbow", 1.7, top_colour)
+        limb(f"{side} elbow", f"{side} hand", 1.5, top_colour)
+    for joint, colour in zip(JOINTS, JOINT_COLOURS):
+        limb(joint, joint, HEAD_RADIUS if joint == "head" else BEAD_RADIUS, colour.expand(batch, 3))
+
+    keypoints = torch.zeros(batch, 18, 3)
+    for name, index in OPENPOSE.items():
+        keypoints[:, index, :2], keypoints[:, index, 2] = points[name], 1.0
+    return Sample(canvas.image, canvas.nearness, torch.stack([points[j] for j in JOINTS], 1), keypoints, tall,
+                  shirt, trousers, scene)

@@ -1,0 +1,1 @@
+"""The mathematics of Readout Guidance, on torch alone."""

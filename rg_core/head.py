@@ -1,0 +1,80 @@
+"""The readout head: a small network that reads a property out of a diffusion model's features.
+
+The architecture is that of Luo et al., "Readout Guidance", CVPR 2024, section 3.2 and appendix: a bottleneck block for
+each tap, a softmax-weighted sum of their outputs and, for spatial properties, three convolutions.
+"""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUPS = 32
+
+
+class NormedConv(nn.Conv2d):
+    """A convolution without bias whose output is group-normalised; `self(x)` convolves, `self.norm(...)` normalises.
+
+    Kept apart because the 1x1 convolutions commute with a bilinear resize and the normalisation does not.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int):
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.GroupNorm(GROUPS, outputs)
+
+
+class Bottleneck(nn.Module):
+    """One tap's block: features [B, C, h, w] to [B, projection_dim, H, W]."""
+
+    def __init__(self, inputs: int, projection_dim: int, emb_channels: int | None):
+        super().__init__()
+        width = projection_dim // 4
+        self.conv1 = NormedConv(inputs, width, 1)
+        self.conv2 = NormedConv(width, width, 3)
+        self.conv3 = NormedConv(width, projection_dim, 1)
+        self.shortcut = NormedConv(inputs, projection_dim, 1)
+        self.emb_layers = nn.Linear(emb_channels, width) if emb_channels else None
+
+    def forward(self, x: Tensor, emb: Tensor, size: tuple[int, int]) -> Tensor:
+        # Both 1x1 convolutions run at the tap's own resolution: the same numbers as after the resize, for less work.
+        hidden = F.relu(self.conv1.norm(resize(self.conv1(x), size)))
+        if self.emb_layers is not None:
+            hidden = hidden + F.relu(self.emb_layers(emb))[:, :, None, None]
+        hidden = F.relu(self.conv2.norm(self.conv2(hidden)))
+        hidden = self.conv3.norm(self.conv3(hidden))
+        return F.relu(hidden + self.shortcut.norm(resize(self.shortcut(x), size)))
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """`x` [B, C, h, w] bilinearly resized to `size` (H, W), pixel corners not aligned."""
+    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, size=tuple(size), mode="bilinear")
+
+
+class ReadoutHead(nn.Module):
+    """Reads a property of the picture from the taps' features.
+
+    `kind` says which one: pose, depth, edge, appearance, identity, correspondence or keypoints. `channels` are the taps'
+    channels that it was trained on, `control_range` the (low, high) of a spatial head's readout, `base_model` the
+    diffusion model it belongs to. `emb_channels` is None for heads without a timestep embedding, `out_channels` None
+    for relative heads, which return the `projection_dim` channels themselves.
+    """
+
+    def __init__(self, kind: str, channels: Sequence[int], *, projection_dim: int = 384,
+                 emb_channels: int | None = 1280, out_channels: int | None = 3, hidden: tuple[int, int] = (128, 32),
+                 tanh: bool = True, control_range: tuple[float, float] = (-0.5, 0.5), base_model: str = ""):
+        super().__init__()
+        self.kind, self.channels, self.base_model = kind, list(channels), base_model
+        self.control_range = tuple(control_range)
+        self.mixing_weights = nn.Parameter(torch.ones(len(self.channels)))
+        self.bottleneck_layers = nn.ModuleList(Bottleneck(c, projection_dim, emb_channels) for c in self.channels)
+        self.output_head = None
+        if out_channels is not None:
+            layers = [nn.Conv2d(projection_dim, hidden[0], 3, padding=1), nn.SiLU(),
+                      nn.Conv2d(hidden[0], hidden[1], 3, padding=1), nn.SiLU(), nn.Conv2d(hidden[1], out_channels, 1)]
+            self.output_head = nn.Sequential(*layers, *([nn.Tanh()] if tanh else []))
+
+    def forward(self, features: Sequence[Tensor], emb: Tensor, size: tuple[int, int]) -> Tensor:
+        """Features, each [B, C_l, h_l, w_l], and the embedding [B, E] to a readout [B, channels, *size]."""
+        mix = self.mixing_weights.softmax(0)
+        mixed = sum(w * layer(x, emb, size) for w, layer, x in zip(mix, self.bottleneck_layers, features, strict=True))
+        return mixed if self.output_head is None else self.output_head(mixed)
