@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from . import text, world
 
 SHAPES = {(64, 64): 16384, (48, 80): 4096, (80, 48): 4096}  # height, width: how many pictures
-LOSS_SNR_CAP = 5.0  # Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556
+# Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556, equation 8: their cap of
+# 5 draws figures soonest; raised in the second half, it also cleans the grain that is left.
+LOSS_SNR_CAPS = 5.0, 20.0
 EMA_DECAY = 0.999
 
 
@@ -25,23 +27,22 @@ def pictures(seed: int) -> list[tuple[Tensor, Tensor]]:
     return sets
 
 
-def train(unet: nn.Module, sigmas: Tensor, steps: int, *, batch: int = 16, lr: float = 7e-4, seed: int = 0,
-          device: torch.device = torch.device("cpu"), save=None) -> tuple[nn.Module, nn.Module]:
-    """Trains `unet` to predict noise at the levels `sigmas` [T]; returns averaged copies of it and of its text encoder.
+def train(unet: nn.Module, words: text.TextEncoder, sigmas: Tensor, steps: int, *, first: int = 0, batch: int = 16,
+          lr: float = 7e-4, seed: int = 0, device: torch.device = torch.device("cpu"), save=None) -> tuple[nn.Module, nn.Module]:
+    """Trains `unet` and its text encoder `words` to predict noise at the levels `sigmas` [T]; returns averaged copies.
 
-    `save(unet, text_encoder, step)` is called now and then with the averages so far.
+    `save(unet, words, step)` is called now and then with the averages so far; `first` takes training up again there.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + first)
     data = pictures(seed)
-    words = text.TextEncoder()
     model = nn.ModuleDict({"unet": unet, "text": words}).to(device).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
     sigmas = sigmas.to(device)
     share = torch.tensor([float(len(images)) for images, _ in data])
     rolling, start = None, time.monotonic()
-    for step in range(steps):
-        warm, cool = min(1.0, (step + 1) / 300), 0.5 + 0.5 * math.cos(math.pi * step / steps)
+    for step in range(first, steps):
+        warm, cool = min(1.0, (step - first + 1) / 300), 0.5 + 0.5 * math.cos(math.pi * step / steps)
         optimizer.param_groups[0]["lr"] = lr * warm * cool
         images, tokens = data[torch.multinomial(share, 1).item()]
         pick = torch.randint(len(images), (batch,))
@@ -53,13 +54,13 @@ def train(unet: nn.Module, sigmas: Tensor, steps: int, *, batch: int = 16, lr: f
         x = (x0 + sigma * noise) / (1 + sigma**2).sqrt()
         with torch.autocast(device.type, torch.bfloat16):
             predicted = model["unet"](x, t.float(), context=context)
-        weight = (sigma**2 * LOSS_SNR_CAP).clamp(max=1)
+        weight = (sigma**2 * LOSS_SNR_CAPS[2 * step >= steps]).clamp(max=1)
         loss = (weight * (predicted.float() - noise) ** 2).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        decay = min(EMA_DECAY, (step + 1) / (step + 10))
+        decay = min(EMA_DECAY, (step - first + 1) / (step - first + 10))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
         rolling = loss.item() if rolling is None else 0.99 * rolling + 0.01 * loss.item()

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 JOINTS = ("head", "neck", "pelvis", "left hand", "right hand", "left foot", "right foot")
@@ -195,3 +196,16 @@ def draw(batch: int, height: int = 64, width: int = 64, *, seed: int | None = No
         keypoints[:, index, :2], keypoints[:, index, 2] = points[name], 1.0
     return Sample(canvas.image, canvas.nearness, torch.stack([points[j] for j in JOINTS], 1), keypoints, tall,
                   shirt, trousers, scene)
+
+
+def step(image: Tensor) -> Tensor:
+    """The largest change of a channel over two pixels, across or down, of pictures [B, 3, H, W]; [B, H, W]."""
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]).abs().amax(1)
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]).abs().amax(1)
+    return torch.maximum(across, down)
+
+
+def edges(image: Tensor) -> Tensor:
+    """Soft edges of pictures [B, 3, H, W], white where a channel steps by 0.4 or more; [B, H, W] in 0 to 1."""
+    return (step(image) / 0.4).clamp(max=1)

@@ -1,0 +1,17 @@
+"""The boundary: everything that knows ComfyUI."""
+from comfy_api.latest import ComfyExtension
+
+from . import demo, guide, heads, targets
+
+NODES = [heads.LoadReadoutHead, targets.PoseTarget, targets.DepthTarget, targets.EdgeTarget, guide.ApplyReadoutGuidance,
+         guide.KSamplerReadoutGuidance, demo.LoadDemoModel, demo.DemoScene]
+
+
+class ReadoutGuidance(ComfyExtension):
+    async def get_node_list(self):
+        return NODES
+
+
+async def comfy_entrypoint() -> ReadoutGuidance:
+    heads.register_folder()
+    return ReadoutGuidance()

@@ -1,0 +1,42 @@
+"""What can be wrong with inputs, said so that the user knows which node, what it got and what to do."""
+import torch
+from torch import Tensor
+
+
+def picture(node: str, image: Tensor) -> Tensor:
+    """The host's IMAGE [B, H, W, C] as [B, 3, H, W]. Raises ValueError for an empty or unusable one."""
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(f"{node}: the image is empty (its shape is {tuple(image.shape)}). Connect a picture of at least "
+                         "one pixel.")
+    if not torch.isfinite(image).all():
+        raise ValueError(f"{node}: the image holds NaN or infinite values. Check the node that made it.")
+    image = image.movedim(-1, 1)
+    return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+
+
+def mask_for(node: str, mask: Tensor | None, image: Tensor) -> Tensor | None:
+    """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W], which must be as large as `image` [B, 3, H, W]."""
+    if mask is None:
+        return None
+    mask = mask.reshape(-1, 1, *mask.shape[-2:])
+    if mask.shape[-2:] != image.shape[-2:]:
+        raise ValueError(f"{node}: the mask is {mask.shape[-1]}x{mask.shape[-2]} pixels and the target is "
+                         f"{image.shape[-1]}x{image.shape[-2]}. Make them the same size, or disconnect the mask. (A Load "
+                         "Image node gives a mask of 64x64 for a picture without transparency.)")
+    if not torch.isfinite(mask).all():
+        raise ValueError(f"{node}: the mask holds NaN or infinite values. Check the node that made it.")
+    if not (mask > 0).any():
+        raise ValueError(f"{node}: the mask is empty, so the target would act nowhere. Paint the area where it should act, "
+                         "or disconnect the mask.")
+    return mask
+
+
+def percents(node: str, start: float, end: float) -> None:
+    if start >= end:
+        raise ValueError(f"{node}: start_percent is {start} and end_percent {end}. Let it start before it ends.")
+
+
+def head_kind(node: str, head, kind: str) -> None:
+    if head.kind != kind:
+        raise ValueError(f"{node}: the head reads {head.kind}, and this node needs one that reads {kind}. Choose a {kind} "
+                         "head in Load Readout Head.")

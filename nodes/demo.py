@@ -1,0 +1,48 @@
+"""The demo world's nodes: its model, and scenes to take targets from."""
+from comfy_api.latest import io
+
+from ..heads.demo import world
+from .demo_model import load_demo
+from .types import CATEGORY, PoseKeypoint
+from ..rg_core.targets import draw_pose
+
+DEMO_CATEGORY = f"{CATEGORY}/demo"
+SKELETON_SCALE = 8  # a skeleton is drawn larger than the scene, as a pose detector would
+
+
+class LoadDemoModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadReadoutDemoModel", display_name="Load Demo Model (Readout Guidance)", category=DEMO_CATEGORY,
+            description="A tiny diffusion model of a marionette in a room, to try readout guidance without downloads. It knows "
+                        "prompts such as 'a figure in a red shirt and blue trousers, meadow' and pictures of about 64x64.",
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()])
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(*load_demo())
+
+
+class DemoScene(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutDemoScene", display_name="Demo Scene (Readout Guidance)", category=DEMO_CATEGORY,
+            description="Draws a scene of the demo world and what is true of it, as targets for the demo model.",
+            inputs=[io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
+                    io.Int.Input("width", default=64, min=48, max=128, step=8),
+                    io.Int.Input("height", default=64, min=48, max=128, step=8),
+                    io.Int.Input("batch_size", default=1, min=1, max=64)],
+            outputs=[io.Image.Output(display_name="picture"), io.Image.Output(display_name="pose"),
+                     io.Image.Output(display_name="depth"), io.Image.Output(display_name="edges"),
+                     PoseKeypoint.Output(display_name="keypoints")])
+
+    @classmethod
+    def execute(cls, seed, width, height, batch_size):
+        scene = world.draw(batch_size, height, width, seed=seed)
+        skeleton = draw_pose(scene.keypoints[:, None], (height * SKELETON_SCALE, width * SKELETON_SCALE), (height, width))
+        frames = [{"canvas_width": width, "canvas_height": height,
+                   "people": [{"pose_keypoints_2d": points.flatten().tolist()}]} for points in scene.keypoints]
+        grey = [x[..., None].expand(-1, -1, -1, 3) for x in (scene.nearness, world.edges(scene.image))]
+        return io.NodeOutput(scene.image.movedim(1, -1), skeleton.movedim(1, -1), *grey, frames)

@@ -1,0 +1,170 @@
+"""Guided sampling: what Apply Readout Guidance attaches to a MODEL.
+
+The move is made on the model's prediction, not on the sampler's latent: at a guided step every prediction of the
+denoised picture is shifted by -strength * sqrt(1 + sigma^2) * direction. A sampler that steps from x at sigma to
+sigma' then lands (1 - sigma'/sigma) of that shift away, so the same strength does the same work for any number of
+steps, and trial points, multi-step histories, ancestral noise and denoise masks need no special care. All predictions
+of a step (conditional, unconditional, perturbed, ...) are shifted alike, so whatever a guider makes of them is too.
+"""
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import comfy.model_management
+import comfy.patcher_extension
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor, nn
+
+from ..rg_core import energies, guidance, taps, updates
+
+KEY = "readout_guidance"
+WrappersMP = comfy.patcher_extension.WrappersMP
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a gradient becomes a shift. The defaults are what the measurements in docs/moves.md chose.
+
+    `strength`: size of the shift of the prediction in units of sqrt(1 + sigma^2). With `per_step` it is instead the size
+    of the published move, made on the VP-scaled latent before each step; `fresh` predicts again from the moved latent.
+    """
+    strength: float = 0.3
+    form: str = "rms"
+    per_step: bool = False
+    fresh: bool = False
+
+
+@dataclass
+class Trace:
+    """What guidance did: a row for each target at each guided call of the model."""
+    rows: list[dict] = field(default_factory=list)
+
+    def add(self, sigma: float, active: list[guidance.Target], values: list[Tensor]) -> None:
+        for target, value in zip(active, values):
+            self.rows.append({"sigma": sigma, "target": target.name, "energy": value.tolist()})
+
+
+@contextmanager
+def differentiable(model: nn.Module):
+    """Lets autograd see through `model`, whose weights were loaded in inference mode.
+
+    Autograd refuses inference tensors, so for a while each parameter and buffer is replaced by a plain tensor on the
+    same memory: no copy, and afterwards the very same objects are back in place.
+    """
+    replaced = []
+    with torch.inference_mode(False):
+        try:
+            for module in model.modules():
+                for slots in (module._parameters, module._buffers):
+                    for name, tensor in slots.items():
+                        if tensor is not None and tensor.is_inference():
+                            alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+                                tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+                            slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
+                            replaced.append((slots, name, slots[name], tensor))
+            with torch.enable_grad():
+                yield
+        finally:
+            for slots, name, alias, tensor in replaced:
+                if slots[name] is alias:  # the host may have put a newly patched weight there meanwhile
+                    slots[name] = tensor
+
+
+class Engine:
+    """Two wrappers on a MODEL: one sees a step begin, the other its predictions."""
+
+    def __init__(self, targets: tuple[guidance.Target, ...], move: Move, trace: Trace):
+        self.targets, self.move, self.trace = targets, move, trace
+        self.prepared: dict[guidance.Target, guidance.Target] = {}  # for this run's latents
+        self.positive = None  # the conditioning to differentiate through, while a guided step is under way
+        self.shift = None     # of this step's predictions, once known
+
+    def attach(self, model) -> None:
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.outer_sample)
+        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self.predict_noise)
+        model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, self.calc_cond_batch)
+
+    def outer_sample(self, executor, *args, **kwargs):
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            self.prepared.clear()
+
+    def active(self, model, sigma: float) -> list[guidance.Target]:
+        to_sigma = model.model_sampling.percent_to_sigma
+        return [t for t in self.targets
+                if t.weight and to_sigma(t.end) <= sigma <= to_sigma(t.start)]
+
+    def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
+        guider = executor.class_obj
+        positive = guider.conds.get("positive")
+        if positive and self.move.strength and self.active(guider.inner_model, float(timestep.max())):
+            self.positive = positive
+        try:
+            return executor(x, timestep, model_options, seed)
+        finally:
+            self.positive = self.shift = None
+
+    def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
+        if self.positive is None:
+            return executor(model, conds, x, timestep, model_options)
+        move, outs = self.move, [None] * len(conds)
+        if self.shift is None:
+            predicted, displacement = self.measure(executor, model, x, timestep, model_options)
+            self.shift = displacement * self.share(timestep, model_options) if move.per_step else displacement
+            if move.fresh:
+                x = x + displacement
+            else:
+                outs = [predicted if c is self.positive else None for c in conds]
+        rest = [i for i, out in enumerate(outs) if out is None]
+        if rest:
+            for i, out in zip(rest, executor(model, [conds[i] for i in rest], x, timestep, model_options)):
+                outs[i] = out
+        return [out if c is None else out + self.shift for c, out in zip(conds, outs)]
+
+    @staticmethod
+    def share(timestep: Tensor, model_options: dict) -> float:
+        """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
+        sigma, sigmas = float(timestep.max()), model_options["transformer_options"]["sample_sigmas"]
+        following = float(sigmas[sigmas < sigma].max())
+        return following / (sigma - following)
+
+    def measure(self, executor, model, x: Tensor, timestep: Tensor, model_options: dict) -> tuple[Tensor, Tensor]:
+        """The conditional prediction at `x` and the displacement [B, C, H, W] that lowers the energies."""
+        sigma = float(timestep.max())
+        active = self.active(model, sigma)
+        ready = [self.ready(t, tuple(x.shape[-2:]), x.device) for t in active]
+        options = model_options.copy()
+        options["transformer_options"] = {**model_options.get("transformer_options", {}),
+                                          "optimized_attention_override": with_backward}
+        scale = math.sqrt(1 + sigma**2)
+        span = energies.latent_range(x / scale)
+        seeds, outputs, values = [], [], []
+        with differentiable(model):
+            latent = x.clone().requires_grad_()
+            with taps.record(model.diffusion_model) as readings:
+                predicted = executor(model, [self.positive], latent, timestep.clone(), options)[0]
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            for reading in readings:
+                seed, value = guidance.pull(reading, ready, span)
+                seeds += seed
+                outputs += reading.features
+                values.append(torch.stack([v.view(-1, len(x)).mean(0) for v in value]))
+            gradient, = torch.autograd.grad(outputs, latent, seeds)
+        self.trace.add(sigma, active, torch.stack(values).mean(0).unbind(0))
+        move = self.move
+        length = math.sqrt(sum(t.weight**2 for t in active))
+        return predicted.detach(), -move.strength * length * scale * updates.FORMS[move.form](gradient)
+
+    def ready(self, target: guidance.Target, size: tuple[int, int], device: torch.device) -> guidance.Target:
+        if target not in self.prepared:
+            with torch.inference_mode(False):
+                target.head.to(device)
+                self.prepared[target] = target.at(size, device)
+        return self.prepared[target]
+
+
+def with_backward(_func, *args, **kwargs):
+    """Attention that has a backward pass, in place of whichever the user runs with."""
+    return attention_pytorch(*args, **kwargs)

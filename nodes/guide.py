@@ -1,0 +1,78 @@
+"""Apply Readout Guidance, and the KSampler that does so by itself."""
+import json
+
+import comfy.samplers
+import nodes as host_nodes
+from comfy_api.latest import io
+
+from ..rg_core import taps
+from .engine import Engine, Move, Trace
+from .types import CATEGORY, Guidance
+
+STRENGTH = io.Float.Input("strength", default=Move.strength, min=0.0, max=10.0, step=0.05,
+                          tooltip="How far each step is moved towards the targets. Higher obeys better and, past a point, "
+                          "roughens the picture.")
+
+
+def guided(node: str, model, targets: tuple, move: Move, trace: Trace):
+    """A clone of MODEL that is guided wherever it is sampled; the heads must fit its architecture."""
+    unet, name = model.model.diffusion_model, type(model.model.model_config).__name__
+    try:
+        channels = taps.channels(unet)
+    except taps.NoTaps as error:
+        raise ValueError(f"{node}: this model ({name}) cannot be guided by readout heads: {error}. Use a model with a UNet, "
+                         "such as Stable Diffusion 1.5 or SDXL.") from error
+    for target in targets:
+        if target.head.channels != channels:
+            raise ValueError(f"{node}: the {target.head.kind} head was trained on {target.head.base_model or 'another model'} "
+                             f"with features of {target.head.channels} channels, and this model ({name}) has {channels}. "
+                             "Load a head that was trained on the model you sample with.")
+    model = model.get_non_dynamic_delegate() if model.is_dynamic() else model.clone()
+    Engine(targets, move, trace).attach(model)
+    return model
+
+
+class ApplyReadoutGuidance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ApplyReadoutGuidance", display_name="Apply Readout Guidance", category=CATEGORY,
+            description="Attaches targets to a model, so that every sampler that takes the model is guided by them.",
+            inputs=[io.Model.Input("model"), Guidance.Input("guidance"), STRENGTH],
+            outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls, model, guidance, strength):
+        return io.NodeOutput(guided("Apply Readout Guidance", model, guidance, Move(strength), Trace()))
+
+
+class KSamplerReadoutGuidance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="KSamplerReadoutGuidance", display_name="KSampler (Readout Guidance)", category=CATEGORY,
+            description="The KSampler, guided by targets. The trace lists each target's energy at each guided step.",
+            inputs=[
+                io.Model.Input("model"),
+                io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
+                io.Int.Input("steps", default=20, min=1, max=10000),
+                io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01),
+                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS),
+                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS),
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Latent.Input("latent_image"),
+                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01),
+                Guidance.Input("guidance"),
+                STRENGTH,
+            ],
+            outputs=[io.Latent.Output(), io.String.Output(display_name="trace")])
+
+    @classmethod
+    def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, guidance,
+                strength):
+        trace = Trace()
+        model = guided("KSampler (Readout Guidance)", model, guidance, Move(strength), trace)
+        latent, = host_nodes.common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative,
+                                             latent_image, denoise=denoise)
+        return io.NodeOutput(latent, json.dumps(trace.rows))
