@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .world import BEAD_RADIUS, CLOTHES_COLOURS, DARKEST, JOINT_COLOURS, JOINTS, SCENE_COLOURS, step
+from .world import BEAD_RADIUS, CLOTHES_COLOURS, DARKEST, JOINT_COLOURS, JOINTS, SCENE_COLOURS, Sample, step
 
 BEAD_PIXELS = 3.5     # pixels of a bead's hue within 5 x 5 that count as one; a drawn one has 6 to 16
 EDGE_STEP = 0.14      # change of a channel over two pixels that counts as an edge
@@ -128,3 +128,11 @@ def color_error(image: Tensor, shirt: Tensor, trousers: Tensor, scene: Tensor) -
 
     return (error(torso, CLOTHES_COLOURS[shirt]) + error(legs, CLOTHES_COLOURS[trousers])
             + error(ground, SCENE_COLOURS[scene])) / 3
+
+
+def figures(image: Tensor, scene: Sample, said: Sample) -> dict[str, float]:
+    """The means of all measures over pictures that had `scene` as their target and the prompts of `said`."""
+    measures = {"pck": pck(image, scene.joints, scene.height), "mae": mae(image, scene.nearness),
+                "fscore": fscore(image, scene.image), "valid": valid(image), "texture": texture(image),
+                "color_error": color_error(image, said.shirt, said.trousers, said.scene)}
+    return {name: round(values.mean().item(), 4) for name, values in measures.items()}
