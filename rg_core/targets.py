@@ -40,8 +40,9 @@ def draw_pose(keypoints: Tensor, size: tuple[int, int], extent: tuple[float, flo
             ux, uy = half[:, 0, None, None] / length, half[:, 1, None, None] / length
             dx, dy = x - middle[:, 0, None, None], y - middle[:, 1, None, None]
             along, across = (dx * ux + dy * uy) / length, (dy * ux - dx * uy) / stick
-            radius = torch.hypot(along, across)  # an ellipse's edge is at 1; its distance is about (radius - 1) * stick
-            paint(0.5 - (radius - 1) * stick, seen[:, a] * seen[:, b], colour, LIMB_SHADE)
+            radius = torch.hypot(along, across)  # 1 on the ellipse; over its slope it is the distance in pixels
+            slope = torch.hypot(along / length, across / stick) / radius.clamp(min=1e-6)
+            paint(0.5 - (radius - 1) / slope.clamp(min=1e-6), seen[:, a] * seen[:, b], colour, LIMB_SHADE)
         for k, colour in enumerate(HUES):
             distance = torch.hypot(x - at[:, k, 0, None, None], y - at[:, k, 1, None, None])
             paint(0.5 - (distance - stick), seen[:, k], colour, 1.0)

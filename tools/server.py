@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -31,12 +32,11 @@ class WorkflowFailed(RuntimeError):
 class Server:
     """Use as a context manager: `with Server(output) as server: server.run(workflow)`."""
 
-    def __init__(self, output: Path, port: int | None = None, home: Path = ROOT / ".cache" / "server"):
-        self.output, self.home = output, home
-        if port is None:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
+    def __init__(self, output: Path, home: Path = ROOT / ".cache" / "server", extra_nodes: Sequence[Path] = ()):
+        self.output, self.home, self.extra_nodes = output, home, extra_nodes
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
         self.client = uuid.uuid4().hex
 
@@ -47,6 +47,8 @@ class Server:
         for folder in (nodes, self.output, self.home / "models" / "readout_heads", self.home / "input"):
             folder.mkdir(parents=True, exist_ok=True)
         os.symlink(ROOT, nodes / PACK_FOLDER, target_is_directory=True)
+        for path in self.extra_nodes:
+            shutil.copy(path, nodes)
         self.log = (self.home / "server.log").open("w+")
         command = [sys.executable, Path(os.environ["COMFYUI_PATH"]) / "main.py", "--base-directory", self.home,
                    "--output-directory", self.output, "--port", self.address.rsplit(":", 1)[1], "--disable-auto-launch",

@@ -1,15 +1,17 @@
 """The demo's diffusion model as the host's UNet, ready to be trained, and as a source of features."""
 from types import SimpleNamespace
 
-import comfy.model_management
-import comfy.model_sampling
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch import Tensor, nn
 
-from ..heads.demo import text
-from ..rg_core import taps
+from heads.demo import text
+from rg_core import taps
+from tools import host
+
+host.start()
+import comfy.model_sampling  # noqa: E402
+from comfy.ldm.modules.attention import SpatialTransformer  # noqa: E402
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel  # noqa: E402
 
 # Seven taps: 128 channels at 1/8, 1/8, 1/4, 1/4 of the size, 64 at 1/2, 1/2 and 1.
 UNET_CONFIG = {
@@ -38,10 +40,6 @@ def new_unet(seed: int = 0) -> UNetModel:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     return unet
-
-
-def device() -> torch.device:
-    return comfy.model_management.get_torch_device()
 
 
 def reader(unet: nn.Module, contexts: Tensor, latents: Tensor, seed: int = 0):

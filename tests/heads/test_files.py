@@ -1,0 +1,114 @@
+import json
+import os
+import pickle
+from collections import OrderedDict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import heads
+from rg_core.head import ReadoutHead
+
+CHANNELS = [32, 64, 32]
+
+
+def published(sequential: bool, spatial: bool, projection_dim: int = 128) -> OrderedDict:
+    """Random weights under the published names (design of the authors' aggregation network)."""
+    head = ReadoutHead("pose", CHANNELS, projection_dim=projection_dim, emb_channels=None if sequential else 40,
+                       out_channels=3 if spatial else None)
+    rng = torch.Generator().manual_seed(0)
+    weights = OrderedDict((k, torch.randn(v.shape, generator=rng)) for k, v in head.state_dict().items())
+    if sequential:
+        def renamed(key: str) -> str:
+            parts = key.split(".")
+            return ".".join([*parts[:2], "0", *parts[2:]]) if parts[0] == "bottleneck_layers" else key
+        weights = OrderedDict((renamed(k), v) for k, v in weights.items())
+    return weights
+
+
+def reads_alike(one: ReadoutHead, two: ReadoutHead) -> bool:
+    features = [torch.ones(1, c, 4, 4) * torch.arange(4.0) for c in CHANNELS]
+    return torch.equal(one(features, torch.ones(1, 40), (8, 8)), two(features, torch.ones(1, 40), (8, 8)))
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_published_pickles_load_by_their_weights_and_name(tmp_path, sequential):
+    path = tmp_path / "readout_sdv15_spatial_depth.pt"
+    torch.save({"config": {"model_id": "some/model"}, "step": 5000, "optimizer_state_dict": {},
+                "aggregation_network": published(sequential, True)}, path)
+    head = heads.load_head(path)
+    assert (head.kind, head.channels, head.control_range, head.base_model) == ("depth", CHANNELS, (-1.0, 1.0), "some/model")
+    assert (head.bottleneck_layers[0].emb_layers is None) == sequential
+    assert head([torch.ones(1, c, 4, 4) for c in CHANNELS], torch.ones(1, 40), (8, 8)).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("name,kind", [("readout_sdxl_spatial_pose", "pose"), ("readout_sdv15_spatial_edge", "edge"),
+                                       ("readout_sdxl_drag_appearance", "appearance"),
+                                       ("readout_sdv15_drag_correspondence", "correspondence"),
+                                       ("readout_sdv15_pose_keypoint", "keypoints")])
+def test_the_kind_comes_from_the_published_name(tmp_path, name, kind):
+    torch.save({"aggregation_network": published(True, kind not in ("appearance", "correspondence"))}, tmp_path / f"{name}.pt")
+    assert heads.load_head(tmp_path / f"{name}.pt").kind == kind
+
+
+def test_a_saved_head_comes_back_the_same(tmp_path):
+    torch.manual_seed(0)
+    head = ReadoutHead("edge", CHANNELS, projection_dim=128, emb_channels=40, hidden=(24, 8), tanh=False,
+                       control_range=(-0.25, 0.5), base_model="demo").eval()
+    heads.save_head(head, tmp_path / "any name.safetensors", dtype=torch.float32)
+    again = heads.load_head(tmp_path / "any name.safetensors")
+    assert (again.kind, again.control_range, again.base_model) == ("edge", (-0.25, 0.5), "demo")
+    assert reads_alike(head, again)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_nothing_runs(tmp_path):
+    witness, path = tmp_path / "witness", tmp_path / "readout_sdv15_spatial_pose.pt"
+
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch '{witness}'",)
+
+    for write in (lambda: torch.save({"aggregation_network": Attack()}, path),
+                  lambda: path.write_bytes(pickle.dumps({"aggregation_network": Attack()}))):
+        write()
+        with pytest.raises(heads.HeadFileError, match="readout_sdv15_spatial_pose.pt was refused"):
+            heads.load_head(path)
+        assert not witness.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_truncated_empty_and_foreign_files_say_so(tmp_path, suffix):
+    path = tmp_path / f"readout_sdv15_spatial_pose{suffix}"
+    if suffix == ".pt":
+        torch.save({"aggregation_network": published(False, True)}, path)
+    else:
+        save_file(dict(published(False, True)), path)
+    whole = path.read_bytes()
+    for content in (whole[:len(whole) // 2], whole[:4], b"", b"not a head at all" * 100):
+        path.write_bytes(content)
+        with pytest.raises(heads.HeadFileError, match=path.name):
+            heads.load_head(path)
+
+
+def test_other_networks_and_incomplete_heads_are_named(tmp_path):
+    lora = tmp_path / "pose_lora.safetensors"
+    save_file({"lora_up.weight": torch.ones(2, 2)}, lora)
+    with pytest.raises(heads.HeadFileError, match="not a readout head.*lora_up.weight"):
+        heads.load_head(lora)
+    partial = dict(published(False, True))
+    del partial["bottleneck_layers.1.conv2.weight"]
+    save_file(partial, tmp_path / "pose.safetensors")
+    with pytest.raises(heads.HeadFileError, match="not a whole readout head.*conv2"):
+        heads.load_head(tmp_path / "pose.safetensors")
+    save_file(dict(published(False, True)), tmp_path / "mystery.safetensors")
+    with pytest.raises(heads.HeadFileError, match="does not say what it reads"):
+        heads.load_head(tmp_path / "mystery.safetensors")
+
+
+def test_bundled_heads_load_and_say_what_they_are():
+    from heads.demo import HEADS_FOLDER
+    found = {path.stem: heads.load_head(path) for path in HEADS_FOLDER.glob("*.safetensors")}
+    assert {name: head.kind for name, head in found.items()} == {f"demo_{k}": k for k in ("pose", "depth", "edge")}
+    assert all(head.base_model == "demo" for head in found.values())
+    assert json.dumps([head.channels for head in found.values()]).count("128") == 12

@@ -1,0 +1,166 @@
+"""The pack in a real ComfyUI server, over its HTTP API."""
+import json
+import os
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import to_tensor
+
+from heads import save_head
+from rg_core.head import ReadoutHead
+from tools.host import ROOT
+from tools.server import Server, WorkflowFailed
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+PUBLISHED = ReadoutHead("pose", [1280] * 6 + [640] * 3 + [320] * 3, projection_dim=128, base_model="Stable Diffusion 1.5")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    home = tmp_path_factory.mktemp("server")
+    with Server(home / "output", home=home, extra_nodes=[ROOT / "tests" / "host" / "odd_inputs.py"]) as running:
+        folder = home / "models" / "readout_heads"
+        save_head(PUBLISHED, folder / "sd15_pose.safetensors")
+        whole = (folder / "sd15_pose.safetensors").read_bytes()
+        (folder / "half_pose.safetensors").write_bytes(whole[:len(whole) // 2])
+
+        class Attack:
+            def __reduce__(self):
+                return os.system, (f"touch '{home / 'witness'}'",)
+
+        torch.save({"aggregation_network": Attack()}, folder / "attack_pose.pt")
+        yield running
+
+
+def graph(**changes) -> dict:
+    """A small guided graph in the API's form; `changes` replace nodes or, as {node: {input: value}}, single inputs."""
+    nodes = {
+        "model": ("LoadReadoutDemoModel", {}),
+        "positive": ("CLIPTextEncode", {"clip": ["model", 1], "text": "a figure in a red shirt and blue trousers, sea"}),
+        "negative": ("CLIPTextEncode", {"clip": ["model", 1], "text": ""}),
+        "latent": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+        "scene": ("ReadoutDemoScene", {"seed": 5, "width": 64, "height": 64, "batch_size": 1}),
+        "head": ("LoadReadoutHead", {"head_name": "demo_pose.safetensors"}),
+        "target": ("ReadoutPoseTarget", {"head": ["head", 0], "image": ["scene", 1], "weight": 1.0, "start_percent": 0.0,
+                                         "end_percent": 0.5}),
+        "sampler": ("KSamplerReadoutGuidance", {
+            "model": ["model", 0], "seed": 1, "steps": 6, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "karras",
+            "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0], "denoise": 1.0,
+            "guidance": ["target", 0], "strength": 0.3}),
+        "decode": ("VAEDecode", {"samples": ["sampler", 0], "vae": ["model", 2]}),
+        "save": ("SaveImage", {"images": ["decode", 0], "filename_prefix": "test"}),
+    }
+    prompt = {name: {"class_type": kind, "inputs": dict(inputs)} for name, (kind, inputs) in nodes.items()}
+    for name, change in changes.items():
+        if isinstance(change, tuple):
+            prompt[name] = {"class_type": change[0], "inputs": change[1]}
+        else:
+            prompt[name]["inputs"] |= change
+    return prompt
+
+
+def stock(model=("model", 0), **changes) -> dict:
+    """The same graph with the stock KSampler."""
+    prompt = graph(**changes)
+    inputs = {k: v for k, v in prompt["sampler"]["inputs"].items() if k not in ("guidance", "strength")}
+    prompt["sampler"] = {"class_type": "KSampler", "inputs": inputs | {"model": list(model)}}
+    return prompt
+
+
+def picture(server: Server, prompt: dict) -> torch.Tensor:
+    return to_tensor(Image.open(server.files(server.run(prompt))["save"][0]))
+
+
+def test_every_shipped_workflow_runs_and_saves_its_pictures(server):
+    assert {path.stem for path in WORKFLOWS} >= {"pose", "depth", "edge", "pose_and_depth"}
+    for path in WORKFLOWS:
+        outputs = server.run(json.loads(path.read_text()))
+        files = server.files(outputs)
+        assert sorted(len(f) for f in files.values()) == [4, 4, 4], path.name
+        assert all(Image.open(f).getextrema() != ((0, 0),) * 3 for group in files.values() for f in group)
+        trace, = [json.loads(o["text"][0]) for o in outputs.values() if "text" in o]
+        assert {row["target"] for row in trace} == set(path.stem.split("_and_")) and len(trace[0]["energy"]) == 4
+        assert path.with_suffix(".jpg").exists()
+
+
+def test_guided_and_stock_samplers_agree_to_the_bit_and_leave_no_trace_of_each_other(server):
+    plain = picture(server, stock())
+    guided = picture(server, graph())
+    patched = picture(server, stock(model=("apply", 0), apply=("ApplyReadoutGuidance", {
+        "model": ["model", 0], "guidance": ["target", 0], "strength": 0.3})))
+    assert torch.equal(guided, patched)
+    assert not torch.equal(guided, plain)
+    assert torch.equal(plain, picture(server, graph(target={"weight": 0.0})))
+    # Seed 1 again with another steps value in between, so that nothing comes from the server's cache.
+    picture(server, graph(sampler={"steps": 5}))
+    assert torch.equal(guided, picture(server, graph(save={"filename_prefix": "again"}, sampler={"denoise": 0.9999})))
+    assert torch.equal(plain, picture(server, stock(sampler={"denoise": 0.9999})))
+
+
+def test_interrupting_a_guided_run_leaves_everything_as_it_was(server):
+    before = picture(server, stock(sampler={"seed": 2}))
+    steps = []
+
+    def progress(node, step, total):
+        steps.append(step)
+        if step == 2:
+            server.post("/interrupt", {})
+
+    with pytest.raises(WorkflowFailed, match="interrupted"):
+        server.run(graph(sampler={"seed": 2, "steps": 300}), progress)
+    assert steps[-1] < 300
+    assert torch.equal(before, picture(server, stock(sampler={"seed": 2, "denoise": 0.9999})))
+    assert torch.equal(before, picture(server, graph(sampler={"seed": 2}, target={"weight": 0.0})))
+
+
+def odd(thing: str) -> tuple:
+    return "OddInput", {"thing": thing}
+
+
+BAD = {
+    "another architecture": (dict(head={"head_name": "sd15_pose.safetensors"}),
+                             "KSamplerReadoutGuidance", ["Stable Diffusion 1.5", "1280", "DemoWorld", "[128, 128, 128, 128, 64"]),
+    "truncated": (dict(head={"head_name": "half_pose.safetensors"}), "LoadReadoutHead", ["half_pose.safetensors", "again"]),
+    "attack": (dict(head={"head_name": "attack_pose.pt"}), "LoadReadoutHead", ["attack_pose.pt was refused", "Nothing of it was run"]),
+    "nan": (dict(odd=odd("nan image"), target={"image": ["odd", 0]}), "ReadoutPoseTarget", ["Pose Target", "NaN"]),
+    "no pixels": (dict(odd=odd("empty image"), target={"image": ["odd", 0]}), "ReadoutPoseTarget", ["image is empty", "(1, 0, 8, 3)"]),
+    "black": (dict(odd=odd("black image"), target={"image": ["odd", 0]}), "ReadoutPoseTarget", ["all black"]),
+    "nobody": (dict(odd=odd("nobody"), target=("ReadoutPoseTarget", {
+        "head": ["head", 0], "keypoints": ["odd", 0], "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5})),
+        "ReadoutPoseTarget", ["nobody"]),
+    "unseen": (dict(odd=odd("unseen pose"), target=("ReadoutPoseTarget", {
+        "head": ["head", 0], "keypoints": ["odd", 0], "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5})),
+        "ReadoutPoseTarget", ["confidence 0"]),
+    "other layout": (dict(odd=odd("25 points"), target=("ReadoutPoseTarget", {
+        "head": ["head", 0], "keypoints": ["odd", 0], "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5})),
+        "ReadoutPoseTarget", ["75 numbers", "54"]),
+    "both": (dict(target={"keypoints": ["scene", 4]}), "ReadoutPoseTarget", ["both image and keypoints"]),
+    "small mask": (dict(odd=odd("small mask"), target={"mask": ["odd", 0]}), "ReadoutPoseTarget", ["4x4", "512x512"]),
+    "empty mask": (dict(white=odd("white image"), odd=odd("empty mask"), target={"image": ["white", 0], "mask": ["odd", 0]}),
+                   "ReadoutPoseTarget", ["mask is empty"]),
+    "late start": (dict(target={"start_percent": 0.6}), "ReadoutPoseTarget", ["start_percent is 0.6", "end_percent 0.5"]),
+    "wrong kind": (dict(target=("ReadoutDepthTarget", {"head": ["head", 0], "image": ["scene", 2], "weight": 1.0,
+                                                       "start_percent": 0.0, "end_percent": 0.5})),
+                   "ReadoutDepthTarget", ["reads pose", "depth"]),
+    "no taps": (dict(odd=odd("transformer model"), sampler={"model": ["odd", 0]}), "KSamplerReadoutGuidance",
+                ["Flux", "cannot be guided", "Stable Diffusion 1.5"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_explained_on_its_node_and_the_server_goes_on(server, name):
+    changes, node, words = BAD[name]
+    with pytest.raises(WorkflowFailed) as failure:
+        server.run(graph(**changes))
+    assert failure.value.node == node
+    assert all(word in str(failure.value) for word in words), str(failure.value)
+    assert not (server.home / "witness").exists()
+    assert server.get("/system_stats")["system"]
+    assert server.run(graph(sampler={"steps": 1}))
+
+
+def test_targets_of_any_size_and_shape_and_batches_of_any_length(server):
+    scene = {"width": 96, "height": 48, "batch_size": 2}
+    outputs = server.run(graph(scene=scene, latent={"width": 80, "height": 48, "batch_size": 3}, sampler={"steps": 3}))
+    assert [Image.open(f).size for f in server.files(outputs)["save"]] == [(80, 48)] * 3

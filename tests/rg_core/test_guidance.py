@@ -1,0 +1,75 @@
+"""Targets to gradients: checked against gradients taken directly, in float64."""
+import torch
+from torch import nn
+
+from rg_core import energies, guidance, taps
+from rg_core.head import ReadoutHead
+
+CHANNELS = [32, 32]
+
+
+def reading(batch=2, seed=0) -> taps.Reading:
+    rng = torch.Generator().manual_seed(seed)
+    return taps.Reading(torch.randn(batch, 16, generator=rng),
+                        [torch.randn(batch, 32, *s, generator=rng) for s in ((4, 4), (8, 8))])
+
+
+def target(seed: int, **kwargs) -> guidance.Target:
+    torch.manual_seed(seed)
+    head = ReadoutHead("pose", CHANNELS, projection_dim=128, emb_channels=16).eval().requires_grad_(False)
+    return guidance.Target("pose", head, torch.rand(1, 3, 8, 8), **kwargs).at((8, 8), torch.device("cpu"))
+
+
+def test_gradient_points_along_each_energys_gradient_with_its_weight_as_size():
+    wanted, span = target(1, weight=2.5), torch.tensor([3.0, 4.0])
+    seen = reading()
+    gradient, values = guidance.pull(seen, [wanted], span)
+    head = wanted.head.double()
+    features = [f.double().requires_grad_() for f in seen.features]
+    energy = energies.spatial(head(features, seen.emb.double(), (8, 8)), wanted.image.double().expand(2, -1, -1, -1),
+                              span.double(), head.control_range)
+    direct = torch.autograd.grad(energy.sum(), features)
+    assert torch.allclose(values[0].double(), energy.detach(), rtol=1e-5)
+    for b in range(2):
+        ours, theirs = (torch.cat([g[b].double().flatten() for g in gs]) for gs in (gradient, direct))
+        assert torch.cosine_similarity(ours, theirs, dim=0) > 1 - 1e-9
+        assert torch.isclose(ours.square().mean().sqrt(), torch.tensor(2.5, dtype=torch.float64), rtol=1e-5)
+
+
+def test_targets_add_whatever_the_size_of_their_energies():
+    one, two = target(1), target(2, weight=0.5)
+    seen, span = reading(), torch.ones(2)
+    both, values = guidance.pull(seen, [one, two], span)
+    alone = [guidance.pull(seen, [t], span)[0] for t in (one, two)]
+    assert len(values) == 2
+    for b, x, y in zip(both, *alone):
+        assert torch.allclose(b, x + y, atol=1e-5)
+
+
+def test_one_picture_of_a_batch_does_not_feel_the_others():
+    wanted, span = target(1), torch.tensor([3.0, 4.0])
+    seen = reading()
+    both, values = guidance.pull(seen, [wanted], span)
+    first = taps.Reading(seen.emb[:1], [f[:1] for f in seen.features])
+    alone, value = guidance.pull(first, [wanted], span[:1])
+    assert torch.allclose(values[0][:1], value[0], rtol=1e-5)
+    for x, y in zip(both, alone):
+        assert torch.allclose(x[:1], y, rtol=1e-3, atol=1e-5)
+
+
+def test_half_precision_features_get_half_precision_gradients_that_are_not_lost():
+    wanted = target(1)
+    seen = reading()
+    half = taps.Reading(seen.emb.half(), [f.half() for f in seen.features])
+    gradient, _ = guidance.pull(half, [wanted], torch.tensor([1e-6, 1e-6]))
+    assert all(g.dtype == torch.float16 for g in gradient)
+    assert all((g != 0).float().mean() > 0.9 for g in gradient)
+
+
+def test_models_without_decoder_blocks_are_named():
+    try:
+        taps.modules(nn.Linear(2, 2))
+    except taps.NoTaps as error:
+        assert "Linear" in str(error)
+    else:
+        raise AssertionError("a Linear has no taps")

@@ -1,0 +1,137 @@
+"""What a guided step costs: `python run.py bench [--json FILE] [--models demo sd15]`.
+
+A plain step is one prediction with cfg (two branches); a guided one the same with guidance attached. Both are timed in
+turn in one run and compared by their medians, so that a busy machine slows both. SD 1.5 is the real architecture with
+random weights and a random head of the published shape.
+"""
+import argparse
+import importlib
+import json
+import statistics
+import time
+
+import torch
+
+from tools.evaluate import device_name
+from tools.host import load_pack
+
+SIGMA, CFG = 5.0, 3.0
+SD15 = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
+        "use_spatial_transformer": True, "context_dim": 768, "use_linear_in_transformer": False, "legacy": False,
+        "adm_in_channels": None, "use_temporal_attention": False}
+
+
+def random_sd15():
+    """(MODEL, head, context) of the SD 1.5 architecture with random weights."""
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.supported_models
+    pack = load_pack().__name__
+    config = comfy.supported_models.SD15(SD15)
+    device = comfy.model_management.get_torch_device()
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    config.set_inference_dtype(dtype, None)
+    torch.manual_seed(0)
+    model = config.get_model({}, "", device=device)
+    for name, parameter in model.diffusion_model.named_parameters():
+        fan = parameter[0].numel() if parameter.ndim > 1 else 1
+        parameter.data.copy_(torch.randn(parameter.shape) * fan**-0.5 if parameter.ndim > 1 else
+                             torch.full(parameter.shape, float(name.endswith("weight"))))
+    patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+    taps = importlib.import_module(f"{pack}.rg_core.taps")
+    with torch.inference_mode(False):
+        head = importlib.import_module(f"{pack}.rg_core.head").ReadoutHead(
+            "pose", taps.channels(model.diffusion_model), base_model="SD 1.5").eval().requires_grad_(False)
+    return patcher, head, torch.randn(1, 77, 768), (1, 4, 32, 32)
+
+
+def demo():
+    pack = load_pack().__name__
+    model, clip, _ = importlib.import_module(f"{pack}.nodes.demo_model").load_demo()
+    folder = importlib.import_module(f"{pack}.heads.demo").HEADS_FOLDER
+    with torch.inference_mode(False):
+        head = importlib.import_module(f"{pack}.heads").load_head(folder / "demo_pose.safetensors")
+    return model, head, clip.encode_from_tokens_scheduled(clip.tokenize("room"))[0][0], (4, 3, 64, 64)
+
+
+MODELS = {"demo": demo, "sd15": random_sd15}
+
+
+def settings(head) -> dict:
+    """The moves to compare, by the name of their preset."""
+    pack = load_pack().__name__
+    Move = importlib.import_module(f"{pack}.nodes.engine").Move
+    Target = importlib.import_module(f"{pack}.rg_core.guidance").Target
+    with torch.inference_mode(False):
+        target = Target("pose", head, torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
+    return {"plain": ((), None), "default": ((target,), Move()), "fresh forward": ((target,), Move(0.05, per_step=True, fresh=True)),
+            "two targets": ((target, target), Move())}
+
+
+def peak_bytes(reset: bool = False) -> int:
+    """Highest memory since the last reset: of the GPU's allocator, or of the process where there is no GPU."""
+    if torch.cuda.is_available():
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
+
+@torch.inference_mode()
+def measure(name: str, rounds: int) -> dict:
+    """The plain step's time, and the ratio and the peak memory of each setting."""
+    import comfy.samplers
+    pack = load_pack().__name__
+    guide, engine = (importlib.import_module(f"{pack}.nodes.{m}") for m in ("guide", "engine"))
+    model, head, context, shape = MODELS[name]()
+    conds = [[context, {}]]
+    chosen = settings(head)
+    times: dict[str, list[float]] = {label: [] for label in chosen}
+    peaks: dict[str, int] = {}
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for turn in range(rounds + 1):
+        for label, (targets, move) in chosen.items():
+            patched = model if move is None else guide.guided("bench", model, targets, move, engine.Trace())
+            guider = comfy.samplers.CFGGuider(patched)
+            guider.set_conds(conds, conds)
+            guider.set_cfg(CFG)
+            sigmas = torch.tensor([SIGMA, SIGMA * 0.9, SIGMA * 0.8])
+            peak_bytes(reset=True)
+            start = time.monotonic()
+            guider.sample(noise, torch.zeros(shape), comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn:  # the first round warms up
+                times[label].append((time.monotonic() - start) / 2)
+                peaks[label] = peak_bytes()
+    plain = statistics.median(times["plain"])
+    return {"plain_step_s": round(plain, 4), "shape": list(shape), "peak_bytes": peaks,
+            "guided_step_ratio": {label: round(statistics.median(t) / plain, 2) for label, t in times.items() if label != "plain"}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    report = {"device": device_name(), "models": {}}
+    for name in options.models:
+        print(f"bench: {name}", flush=True)
+        result = report["models"][name] = measure(name, options.rounds)
+        print(f"  plain step {result['plain_step_s']:.3f} s, peak {result['peak_bytes']['plain'] / 2**20:.0f} MiB")
+        for label, ratio in result["guided_step_ratio"].items():
+            print(f"  {label}: {ratio:.2f} times a plain step, peak {result['peak_bytes'][label] / 2**20:.0f} MiB")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(report, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

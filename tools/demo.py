@@ -1,0 +1,115 @@
+"""`python run.py demo [--json FILE]`: the shipped workflows in a real ComfyUI, a contact sheet and the measured control."""
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from heads.demo import judge, world
+from tools.evaluate import device_name
+from tools.host import ROOT
+from tools.server import Server, WorkflowFailed
+
+OUTPUT = ROOT / "output"
+ROWS = ("target", "unguided", "guided")
+SHOWN = {"pose": ("pck",), "depth": ("mae",), "edge": ("fscore",), "pose+depth": ("pck", "mae")}
+CELL, MARGIN, LABEL = 128, 4, 76
+
+
+def node_of(workflow: dict, kind: str) -> dict:
+    return next(node for node in workflow["nodes"] if node["type"] == kind)
+
+
+def load(paths: list[Path]) -> list[Image.Image]:
+    return [Image.open(path).convert("RGB") for path in paths]
+
+
+def tensor(images: list[Image.Image]) -> torch.Tensor:
+    """Pictures of one size as [B, 3, H, W] in 0 to 1."""
+    pixels = [torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).view(i.height, i.width, 3) for i in images]
+    return torch.stack(pixels).permute(0, 3, 1, 2) / 255
+
+
+def prompt_of(workflow: dict, batch: int) -> world.Sample:
+    """What the workflow's prompt asks for, as a Sample of `batch` pictures of which only the colours count."""
+    said = node_of(workflow, "CLIPTextEncode")["widgets_values"][0]
+    every = world.draw(batch, seed=0)
+    find = [next(i for i, word in enumerate(words) if f"{word}{suffix}" in said)
+            for words, suffix in ((world.CLOTHES, " shirt"), (world.CLOTHES, " trousers"), (world.SCENES, ""))]
+    every.shirt, every.trousers, every.scene = (torch.full((batch,), index) for index in find)
+    return every
+
+
+def sheet(pictures: dict[str, dict[str, list[Image.Image]]]) -> Image.Image:
+    """A block for each workflow: target, unguided and guided pictures below each other."""
+    columns = max(len(rows["target"]) for rows in pictures.values())
+    step = CELL + MARGIN
+    image = Image.new("RGB", (LABEL + columns * step, len(pictures) * (3 * step + 24)), "white")
+    draw = ImageDraw.Draw(image)
+    for block, (name, rows) in enumerate(pictures.items()):
+        top = block * (3 * step + 24)
+        draw.text((6, top + 6), name, fill="black")
+        for r, row in enumerate(ROWS):
+            draw.text((6, top + 24 + r * step + CELL // 2), row, fill="black")
+            for c, picture in enumerate(rows[row]):
+                shrinks = picture.width > CELL
+                cell = picture.resize((CELL, CELL), Image.Resampling.LANCZOS if shrinks else Image.Resampling.NEAREST)
+                image.paste(cell, (LABEL + c * step, top + 24 + r * step))
+    return image
+
+
+def run(server: Server, path: Path) -> tuple[dict[str, list[Image.Image]], dict]:
+    """Runs one workflow; its pictures by row, and its figures by setting."""
+    workflow = json.loads(path.read_text())
+    start, seen = time.monotonic(), [0.0]
+
+    def progress(node: str, step: int, total: int) -> None:
+        if time.monotonic() - seen[0] > 5 or step == total:
+            seen[0] = time.monotonic()
+            print(f"  {path.stem}: {node} step {step} of {total}, {time.monotonic() - start:.0f} s", flush=True)
+
+    files = server.files(server.run(workflow, progress))
+    rows = {row: load(next(paths for paths in files.values() if paths[0].name.startswith(f"{path.stem}_{row}")))
+            for row in ROWS}
+    seed, _, width, height, batch = node_of(workflow, "ReadoutDemoScene")["widgets_values"]
+    scene, said = world.draw(batch, height, width, seed=seed), prompt_of(workflow, batch)
+    return rows, {row: judge.figures(tensor(rows[row]), scene, said) for row in ("unguided", "guided")}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    pictures, figures, failed = {}, {}, []
+    print("starting ComfyUI", flush=True)
+    with Server(OUTPUT) as server:
+        print(f"ComfyUI runs at {server.address}", flush=True)
+        for path in sorted((ROOT / "workflows").glob("*.json")):
+            name = path.stem.replace("_and_", "+")
+            try:
+                pictures[name], figures[name] = run(server, path)
+            except WorkflowFailed as error:
+                failed.append(name)
+                print(f"  {path.stem} failed: {error}", flush=True)
+    if pictures:
+        sheet(pictures).save(OUTPUT / "contact_sheet.png")
+        print(f"\nContact sheet: {(OUTPUT / 'contact_sheet.png').relative_to(ROOT)}; all pictures: output/readout\n")
+        names = list(next(iter(figures.values()))["guided"])
+        print(f"{'control':12} {'setting':9} " + " ".join(f"{n:>11}" for n in names))
+        for control, settings in figures.items():
+            for setting, values in settings.items():
+                print(f"{control:12} {setting:9} " + " ".join(
+                    f"{values[n]:>10.3f}{'*' if n in SHOWN.get(control, ()) else ' '}" for n in names))
+        print("* what the control is judged by. pck, fscore, valid: more is better; mae, texture, color_error: less.")
+    if options.json:
+        report = {"device": device_name(), "seeds": len(next(iter(pictures.values()))["target"]) if pictures else 0,
+                  "controls": figures}
+        Path(options.json).write_text(json.dumps(report, indent=1))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
