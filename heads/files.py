@@ -51,7 +51,7 @@ def save_head(head: ReadoutHead, path: str | PathLike, dtype: torch.dtype = torc
     aggregation = {"bottleneck_sequential": False, "use_output_head": head.output_head is not None,
                    "output_head_act": head.output_head is not None and isinstance(head.output_head[-1], torch.nn.Tanh)}
     config = {"kind": head.kind, "model_id": head.base_model, "dims": head.channels, "aggregation_kwargs": aggregation,
-              "dataset_args": {"control_range": list(head.control_range)}, **about}
+              "dataset_args": {"control_range": list(head.control_range)}, "output_stride": head.stride, **about}
     weights = {name: value.detach().to(dtype).contiguous() for name, value in head.state_dict().items()}
     save_file(weights, path, metadata={METADATA_KEY: json.dumps(config)})
 
@@ -102,7 +102,7 @@ def _build(path: Path, weights: dict[str, Tensor], config: dict) -> ReadoutHead:
             hidden=(128, 32) if out is None else (weights["output_head.0.weight"].shape[0], out.shape[1]),
             tanh=bool(aggregation.get("output_head_act", True)),
             control_range=dataset.get("control_range") or CONTROL_RANGES.get(kind, DEFAULT_RANGE),
-            base_model=config.get("model_id", ""))
+            base_model=config.get("model_id", ""), stride=config.get("output_stride", 1))
         head.load_state_dict({name: value.float() for name, value in weights.items()})
     except (KeyError, RuntimeError) as error:
         raise HeadFileError(f"{path.name} is not a whole readout head: {str(error).splitlines()[-1].strip()} "

@@ -22,7 +22,8 @@ class Target:
     end: float = 0.5            # and at which it stops
 
     def at(self, size: tuple[int, int], device: torch.device) -> "Target":
-        """The same target for latents of `size` (H, W), its image in the head's control range."""
+        """The same target for latents of `size` (H, W): in the head's control range and as large as its readout."""
+        size = tuple(max(1, length // self.head.stride) for length in size)
         image = targets.to_range(targets.fit(self.image.float(), size), self.head.control_range).to(device)
         mask = None if self.mask is None else targets.fit(self.mask.float(), size).clamp(0, 1).to(device)
         return replace(self, image=image, mask=mask)
@@ -48,13 +49,12 @@ def pull(reading: Reading, active: Sequence[Target], span: Tensor) -> tuple[list
     batch = reading.features[0].shape[0]
     features = [f.detach().float().requires_grad_() for f in reading.features]
     emb, span = reading.emb.detach().float(), repeat(span, batch)
-    size = active[0].image.shape[-2:]
     total = [torch.zeros_like(f) for f in features]
     values = []
     for target in active:
         image = repeat(target.image, batch)
         mask = None if target.mask is None else repeat(target.mask, batch)
-        readout = target.head(features, emb, size)
+        readout = target.head(features, emb, tuple(image.shape[-2:]))
         energy = energies.spatial(readout, image, span, target.head.control_range, mask)
         gradient = torch.autograd.grad(energy.sum(), features)
         squares = sum(g.flatten(1).square().sum(1) for g in gradient)
