@@ -29,7 +29,7 @@ class Move:
     `strength`: size of the shift of the prediction in units of sqrt(1 + sigma^2). With `per_step` it is instead the size
     of the published move, made on the VP-scaled latent before each step; `fresh` predicts again from the moved latent.
     """
-    strength: float = 0.3
+    strength: float = 0.1
     form: str = "rms"
     per_step: bool = False
     fresh: bool = False

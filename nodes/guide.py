@@ -9,7 +9,7 @@ from ..rg_core import taps
 from .engine import Engine, Move, Trace
 from .types import CATEGORY, Guidance
 
-STRENGTH = io.Float.Input("strength", default=Move.strength, min=0.0, max=10.0, step=0.05,
+STRENGTH = io.Float.Input("strength", default=Move.strength, min=0.0, max=10.0, step=0.01,
                           tooltip="How far each step is moved towards the targets. Higher obeys better and, past a point, "
                           "roughens the picture.")
 

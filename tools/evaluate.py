@@ -113,16 +113,16 @@ def moves(seeds: int) -> dict:
         show("pose", label, results[label])
 
     row("none, Euler 30", euler)
-    for form, sizes in (("sign", (0.02, 0.05)), ("rms", (0.02, 0.05, 0.1))):
+    for form, sizes in (("sign", (0.02, 0.05)), ("rms", (0.01, 0.02, 0.05))):
         for size in sizes:
             for fresh in (True, False):
                 row(f"{form}, {size} a step, {'fresh' if fresh else 'kept'} forward, Euler 30",
                     replace(euler, move=Move(size, form, per_step=True, fresh=fresh)))
-    for form, sizes in (("sign", (0.2,)), ("rms", (0.1, 0.2, 0.3, 0.5))):
+    for form, sizes in (("sign", (0.05, 0.1)), ("rms", (0.05, 0.1, 0.2))):
         for size in sizes:
             row(f"{form}, {size} on the prediction, Euler 30", replace(euler, move=Move(size, form)))
     row("none, DPM++ 2M 20", Setting())
-    for size in (0.1, 0.2, 0.3, 0.5):
+    for size in (0.05, 0.1, 0.15, 0.2, 0.3):
         row(f"rms, {size} on the prediction, DPM++ 2M 20", Setting(Move(size)))
     for end in (0.3, 0.7, 1.0):
         row(f"rms, {Move.strength} on the prediction, until {end}, DPM++ 2M 20", Setting(Move(), end))

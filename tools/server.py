@@ -120,7 +120,7 @@ class Server:
                 raise WorkflowFailed(f"{data['node_type']}: {data['exception_message'].strip()}", data["node_type"])
             elif kind == "execution_interrupted":
                 raise WorkflowFailed("interrupted", data.get("node_type"))
-            elif kind == "execution_success":
+            elif kind == "executing" and data["node"] is None:  # sent last, when the history has the outputs
                 return
         raise WorkflowFailed(f"the server closed the connection; its last words:\n{self.last_words()}")
 

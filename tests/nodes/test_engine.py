@@ -45,7 +45,7 @@ class World:
         return targets.PoseTarget.execute(**{"head": self.heads["pose"], "image": scene[1], "weight": 1.0,
                                              "start_percent": 0.0, "end_percent": 0.5} | changes)[0]
 
-    def sample(self, guidance=None, batch=2, size=(64, 64), steps=4, cfg=3.0, sampler="euler", seed=1, strength=0.3, model=None,
+    def sample(self, guidance=None, batch=2, size=(64, 64), steps=4, cfg=3.0, sampler="euler", seed=1, strength=0.1, model=None,
                **latent):
         """(latents, trace); unguided without `guidance`."""
         model = model or self.model
@@ -72,7 +72,7 @@ def test_exactness(demo_world, sampler):
     guidance = demo_world.pose(1)
     plain, _ = demo_world.sample(sampler=sampler, batch=1)
     guided, trace = demo_world.sample(guidance, sampler=sampler, batch=1)
-    patched = guide.ApplyReadoutGuidance.execute(demo_world.model, guidance, 0.3)[0]
+    patched = guide.ApplyReadoutGuidance.execute(demo_world.model, guidance, 0.1)[0]
     assert torch.equal(guided, demo_world.sample(model=patched, sampler=sampler, batch=1)[0])
     assert torch.equal(guided, demo_world.sample(guidance, sampler=sampler, batch=1)[0])
     assert torch.isfinite(guided).all() and not torch.equal(guided, plain)
@@ -82,7 +82,7 @@ def test_exactness(demo_world, sampler):
 
 
 def test_custom_sampler_with_each_guider(demo_world):
-    patched = guide.ApplyReadoutGuidance.execute(demo_world.model, demo_world.pose(), 0.3)[0]
+    patched = guide.ApplyReadoutGuidance.execute(demo_world.model, demo_world.pose(), 0.1)[0]
     sigmas = comfy.samplers.calculate_sigmas(patched.get_model_object("model_sampling"), "karras", 4)
     latent = {"samples": torch.zeros(2, 3, 64, 64)}
 
