@@ -180,7 +180,7 @@ def test_shifting_the_prediction_is_moving_the_latent_before_an_euler_step(demo_
             x = x.detach().requires_grad_()
             with taps.record(net.diffusion_model) as readings:
                 net.apply_model(x, level, c_crossattn=context.clone())
-            readout = head(readings[0].features, readings[0].emb, (64, 64))
+            readout = head(readings[0].features, readings[0].emb, tuple(wanted.image.shape[-2:]))
             g, = torch.autograd.grad((readout - wanted.image).square().mean(), x)
             x = (x - 0.05 * math.sqrt(1 + sigma**2) * g / (g.abs() + 1e-20)).detach()
             with torch.no_grad():
