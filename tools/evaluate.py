@@ -15,6 +15,7 @@ from tools.host import load_pack
 
 CONTROLS = {"pose": ("pose",), "depth": ("depth",), "edge": ("edge",), "pose+depth": ("pose", "depth")}
 STEPS, CFG, SAMPLER, SCHEDULER = 20, 3.0, "dpmpp_2m", "karras"
+BATCH = 16
 SCENE_SEED, PROMPT_SEED, NOISE_SEED = 1000, 2000, 3000
 
 
@@ -48,31 +49,37 @@ class Bench:
         with torch.inference_mode():
             self.model, clip, self.vae = self.module("nodes.demo_model").load_demo()
             said = [clip.encode_from_tokens_scheduled(clip.tokenize(p))[0][0] for p in self.said.prompts()]
-            self.positive = [[torch.cat(said), {}]]
+            self.said_context = torch.cat(said)
             self.negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        self.latent = {"samples": torch.zeros(seeds, 3, height, width)}
+        self.seeds, self.size = seeds, (height, width)
 
     def module(self, name: str):
         return importlib.import_module(f"{self.pack}.{name}")
 
-    def guidance(self, kinds: tuple[str, ...], end: float) -> tuple:
+    def guidance(self, kinds: tuple[str, ...], end: float, part: slice) -> tuple:
         nodes = self.module("nodes.targets")
         make = {"pose": nodes.PoseTarget, "depth": nodes.DepthTarget, "edge": nodes.EdgeTarget}
         chain = None
         for kind in kinds:
-            chain = make[kind].execute(head=self.heads[kind], image=self.images[kind], weight=1.0, start_percent=0.0,
+            chain = make[kind].execute(head=self.heads[kind], image=self.images[kind][part], weight=1.0, start_percent=0.0,
                                        end_percent=end, guidance=chain)[0]
         return chain
 
     @torch.inference_mode()
     def sample(self, kinds: tuple[str, ...], setting: Setting) -> torch.Tensor:
-        """Decoded pictures [seeds, 3, H, W]."""
-        model = self.model
-        if setting.move is not None:
-            model = self.guide.guided("evaluate", model, self.guidance(kinds, setting.end), setting.move, self.engine.Trace())
-        latent, = self.host.common_ksampler(model, NOISE_SEED, setting.steps, CFG, setting.sampler, setting.scheduler,
-                                            self.positive, self.negative, self.latent)
-        return self.vae.decode(latent["samples"]).movedim(-1, 1).cpu()
+        """Decoded pictures [seeds, 3, H, W]; sampled in batches, with the noise of one large batch."""
+        pictures = []
+        for first in range(0, self.seeds, BATCH):
+            part = slice(first, min(first + BATCH, self.seeds))
+            model = self.model
+            if setting.move is not None:
+                model = self.guide.guided("evaluate", model, self.guidance(kinds, setting.end, part), setting.move,
+                                          self.engine.Trace())
+            latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
+            latent, = self.host.common_ksampler(model, NOISE_SEED, setting.steps, CFG, setting.sampler, setting.scheduler,
+                                                [[self.said_context[part], {}]], self.negative, latent)
+            pictures.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
+        return torch.cat(pictures)
 
     def measure(self, kinds: tuple[str, ...], setting: Setting) -> dict[str, float]:
         start = time.monotonic()
