@@ -5,6 +5,7 @@ turn in one run and compared by their medians, so that a busy machine slows both
 random weights and a random head of the published shape.
 """
 import argparse
+import ctypes
 import importlib
 import json
 import statistics
@@ -25,10 +26,10 @@ SD15 = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels":
 
 def random_sd15():
     """(MODEL, head, context) of the SD 1.5 architecture with random weights."""
+    pack = load_pack().__name__
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
-    pack = load_pack().__name__
     config = comfy.supported_models.SD15(SD15)
     device = comfy.model_management.get_torch_device()
     dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -71,12 +72,13 @@ def settings(head) -> dict:
 
 
 def peak_bytes(reset: bool = False) -> int:
-    """Highest memory since the last reset: of the GPU's allocator, or of the process where there is no GPU."""
+    """Highest memory since the last reset: of the GPU's allocator, or of the process (on Linux) where there is no GPU."""
     if torch.cuda.is_available():
         if reset:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
     if reset:
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier steps freed would count as still in use
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
     with open("/proc/self/status") as file:
@@ -86,8 +88,8 @@ def peak_bytes(reset: bool = False) -> int:
 @torch.inference_mode()
 def measure(name: str, rounds: int) -> dict:
     """The plain step's time, and the ratio and the peak memory of each setting."""
-    import comfy.samplers
     pack = load_pack().__name__
+    import comfy.samplers
     guide, engine = (importlib.import_module(f"{pack}.nodes.{m}") for m in ("guide", "engine"))
     model, head, context, shape = MODELS[name]()
     conds = [[context, {}]]
