@@ -2,9 +2,9 @@
 from comfy_api.latest import io
 
 from ..heads.demo import world
+from ..rg_core.targets import draw_pose
 from .demo_model import load_demo
 from .types import CATEGORY, PoseKeypoint
-from ..rg_core.targets import draw_pose
 
 DEMO_CATEGORY = f"{CATEGORY}/demo"
 SKELETON_SCALE = 8  # a skeleton is drawn larger than the scene, as a pose detector would
@@ -15,8 +15,8 @@ class LoadDemoModel(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoadReadoutDemoModel", display_name="Load Demo Model (Readout Guidance)", category=DEMO_CATEGORY,
-            description="A tiny diffusion model of a marionette in a room, to try readout guidance without downloads. It knows "
-                        "prompts such as 'a figure in a red shirt and blue trousers, meadow' and pictures of about 64x64.",
+            description="A tiny diffusion model of a marionette in a room, to try readout guidance without downloads. It "
+                        "knows prompts such as 'a figure in a red shirt and blue trousers, meadow' and pictures of about 64x64.",
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()])
 
     @classmethod

@@ -58,7 +58,6 @@ def train_spatial(heads: dict[str, ReadoutHead], read: Read, targets: dict[str, 
 @torch.no_grad()
 def explained(head: ReadoutHead, read: Read, target: Tensor, t: int, *, batch: int = 32) -> float:
     """How much of `target`'s variance [N, channels, H, W] around its mean picture `head` reads at timestep `t`; at most 1."""
-    device = next(head.parameters()).device
     error = spread = 0.0
     mean = target.mean(0, keepdim=True)
     for pick in torch.arange(len(target)).split(batch):
