@@ -104,7 +104,12 @@ def main() -> int:
                                 "PYTHONPYCACHEPREFIX": str(CACHE / "pycache")}  # the host's folder stays as it is
     if command == "test":
         arguments = [*PYTEST_OPTIONS, *arguments]
-    return subprocess.run([python, "-m", COMMANDS[command], *arguments], cwd=ROOT, env=environment).returncode
+    run = [str(python), "-m", COMMANDS[command], *arguments]
+    os.chdir(ROOT)
+    sys.stdout.flush()
+    if os.name == "nt":
+        return subprocess.run(run, env=environment).returncode
+    os.execve(python, run, environment)  # one process, so that Ctrl-C and signals reach the command itself
 
 
 if __name__ == "__main__":
