@@ -72,7 +72,7 @@ def differentiable(model: nn.Module):
 
 
 class Engine:
-    """Two wrappers on a MODEL: one sees a step begin, the other its predictions."""
+    """Wrappers on a MODEL: around a whole run, around each step, and around the predictions made in it."""
 
     def __init__(self, targets: tuple[guidance.Target, ...], move: Move, trace: Trace):
         self.targets, self.move, self.trace = targets, move, trace

@@ -39,7 +39,7 @@ def pull(reading: Reading, active: Sequence[Target], span: Tensor) -> tuple[list
 
     `reading` has features of n * B pictures: n conditionings that see the same B latents, whose VP-scaled range is
     `span` [B]. The targets were prepared by `Target.at`. Returns the gradients, shaped like the features and in their
-    dtype, and the energies [B] of each target, the mean over the conditionings.
+    dtype, and the energies [n * B] of each target.
 
     Heads differ in the size of their gradients by orders of magnitude, so each target's is brought to the same size at
     the taps, per picture: its root mean square over all taps is the target's weight. That keeps weights comparable,

@@ -27,7 +27,6 @@ HEAD_RADIUS = 3.6
 OPENPOSE = {"head": 0, "neck": 1, "right shoulder": 2, "right elbow": 3, "right hand": 4, "left shoulder": 5,
             "left elbow": 6, "left hand": 7, "right hip": 8, "right knee": 9, "right foot": 10, "left hip": 11,
             "left knee": 12, "left foot": 13}
-JOINT_KEYPOINTS = {name: OPENPOSE[name] for name in JOINTS if name in OPENPOSE}
 
 
 def albedo(hue: float, saturation: float) -> Tensor:
