@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from tools.evaluate import NOISE_SEED, Bench
+from tools.evaluate import BATCH, NOISE_SEED, Bench
 
 DRAG_SEED, OTHER_NOISE_SEED = 4000, 5000
 STEPS, CFG, SCHEDULER = 20, 3.0, "karras"
 INVERSION_STEPS = 50
-# What is dragged, and about which joint it turns.
-ENDS = {"left hand": "neck", "right hand": "neck", "left foot": "pelvis", "right foot": "pelvis"}
-TURN = 30.0, 70.0   # degrees
-REACH = 6.0         # pixels beside a limb's way that may change
+REACH = 5.0         # pixels beside a limb's way that belong to the moved region
+LEAST_WAY = 6.0     # pixels that a drag goes at least
+# OpenPose indices of each limb: where it is rooted, its middle and its end, in the order of world.LIMBS.
+LIMBS = ((5, 6, 7), (11, 12, 13), (2, 3, 4), (8, 9, 10))
 
 
 @dataclass
@@ -32,35 +32,29 @@ class DragPlan:
         return str([[(p[i] / size).tolist() for p in (self.start, self.place)]])
 
 
-def drag_plan(joints_of, names: tuple[str, ...], image: torch.Tensor) -> DragPlan:
-    """A hand or foot of each picture, turned by some angle about neck or pelvis, away from edges and other joints."""
+def drag_plan(world, seeds: int, size: tuple[int, int]) -> tuple:
+    """Scenes, the same scenes with one arm or leg moved, and the drags that lead from one to the other."""
     rng = torch.Generator().manual_seed(DRAG_SEED)
-    position, found = joints_of(image)
-    height, width = image.shape[-2:]
-    x, y = torch.arange(width).add(0.5).view(1, -1), torch.arange(height).add(0.5).view(-1, 1)
-    rows = []
-    for at, seen in zip(position, found):
-        best = None
-        for end in torch.randperm(len(ENDS), generator=rng).tolist():
-            name, root = list(ENDS.items())[end]
-            joint, about = names.index(name), at[names.index(root)]
-            angles = torch.deg2rad(TURN[0] + (TURN[1] - TURN[0]) * torch.rand(8, generator=rng))
-            for angle in (angles * (torch.randint(2, (8,), generator=rng) * 2 - 1)).tolist():
-                c, s = torch.tensor(angle).cos(), torch.tensor(angle).sin()
-                place = about + torch.stack([torch.stack([c, -s]), torch.stack([s, c])]) @ (at[joint] - about)
-                inside = bool((place > 4).all() and (place < torch.tensor([width, height]) - 4).all())
-                others = torch.cat([at[:joint], at[joint + 1:]])
-                clear = (others - place).norm(dim=-1).min().item() if inside and seen[joint] else -1.0
-                if best is None or (best[0] < 7 and clear > best[0]):
-                    best = (clear, joint, about, place)
-        _, joint, about, place = best
-        moved = torch.zeros(height, width, dtype=torch.bool)
-        for f in torch.linspace(0, 1, 12):
-            tip = torch.lerp(at[joint], place, f)
-            along = (((x - about[0]) * (tip - about)[0] + (y - about[1]) * (tip - about)[1]) / (tip - about).square().sum()).clamp(0, 1)
-            moved |= torch.hypot(x - about[0] - along * (tip - about)[0], y - about[1] - along * (tip - about)[1]) < REACH
-        rows.append((torch.tensor(joint), at[joint], place, moved))
-    return DragPlan(*(torch.stack(column) for column in zip(*rows)))
+    plan = world.plan(4 * seeds, rng=rng)
+    scene, moved = world.render(plan, *size), world.render(world.move_limb(plan, rng=rng), *size)
+    way = (moved.joints - scene.joints).norm(dim=-1)
+    picked = (way.max(1).values >= LEAST_WAY).nonzero()[:seeds, 0]
+    joint = way.argmax(1)[picked]
+    each = torch.arange(len(picked))
+    start, place = scene.joints[picked][each, joint], moved.joints[picked][each, joint]
+    x, y = torch.arange(size[1]).add(0.5).view(1, 1, -1), torch.arange(size[0]).add(0.5).view(1, -1, 1)
+    region = torch.zeros(len(picked), *size, dtype=torch.bool)
+    limb = (moved.keypoints - scene.keypoints)[picked][:, [end for _, _, end in LIMBS], :2].norm(dim=-1).argmax(1)
+    points = torch.tensor(LIMBS)[limb]
+    for share in torch.linspace(0, 1, 12):  # the limb on its way
+        at = torch.lerp(scene.keypoints[picked], moved.keypoints[picked], share)[each[:, None], points, :2]
+        for a, b in ((at[:, 0], at[:, 1]), (at[:, 1], at[:, 2])):
+            d = b - a
+            along = (((x - a[:, 0, None, None]) * d[:, 0, None, None] + (y - a[:, 1, None, None]) * d[:, 1, None, None])
+                     / d.square().sum(1)[:, None, None]).clamp(0, 1)
+            region |= torch.hypot(x - a[:, 0, None, None] - along * d[:, 0, None, None],
+                                  y - a[:, 1, None, None] - along * d[:, 1, None, None]) < REACH
+    return picked, scene, moved, DragPlan(joint, start, place, region)
 
 
 class RelationBench(Bench):
@@ -106,38 +100,16 @@ class RelationBench(Bench):
         return {name: round(value.mean().item(), 4) for name, value in values.items()}
 
     @torch.inference_mode()
-    def generated(self) -> list:
-        """Of each scene's prompt: (conditioning, picture, reference), as the model draws it unguided."""
-        made = []
-        for i, said in enumerate(self.context(self.said.prompts())):
-            latent, reference = self.references.KSamplerReadoutReference.execute(
-                self.model, NOISE_SEED, STEPS, CFG, "dpmpp_2m", SCHEDULER, said, self.negative, self.empty(i), 1.0, 1024).args
-            made.append((said, self.picture(latent), reference))
-        return made
-
-    @torch.inference_mode()
     def inverted(self, image: torch.Tensor, prompts: list[str], steps: int = INVERSION_STEPS) -> list:
-        """Of each given picture [1, 3, H, W]: (conditioning, noise, reference)."""
+        """Of each given picture [B, 3, H, W]: (conditioning, noise, reference); inverted in batches."""
         found = []
-        for x, said in zip(image.split(1), self.context(prompts)):
-            latent = {"samples": self.vae.encode(x.movedim(1, -1))}
-            noise, reference = self.references.ReadoutInvert.execute(self.model, said, self.negative, latent, steps, 1.0, SCHEDULER,
-                                                                     1024).args
-            found.append((said, noise, reference))
+        Reference, Trajectory = self.references.Reference, self.module("rg_core.references").Trajectory
+        for part in torch.arange(len(image)).split(BATCH):
+            said = self.context([prompts[i] for i in part])
+            latent = {"samples": self.vae.encode(image[part].movedim(1, -1))}
+            noise, whole = self.references.ReadoutInvert.execute(
+                self.model, [[torch.cat([c[0][0] for c in said]), {}]], self.negative, latent, steps, 1.0, SCHEDULER, 1024).args
+            for i, words in enumerate(said):
+                way = Trajectory(whole.trajectory.sigmas, whole.trajectory.latents[:, i:i + 1].clone())
+                found.append((words, {"samples": noise["samples"][i:i + 1]}, Reference(way, words, whole.family, whole.downscale)))
         return found
-
-
-def drag_generated(bench: RelationBench, drag: float = 1.0, appearance: float = 1.0, end: float = 0.5,
-                   strength: float | None = None, mask: bool = False, made: list | None = None) -> dict:
-    """Hands and feet of pictures that the model made, dragged."""
-    with torch.inference_mode():
-        made = made or bench.generated()
-        pictures = torch.cat([picture for _, picture, _ in made])
-        plan = drag_plan(bench.judge.joints, bench.world.JOINTS, pictures)
-        rendered = torch.cat([bench.picture(bench.ksampler(bench.model, said, bench.empty(i), OTHER_NOISE_SEED))
-                              for i, (said, _, _) in enumerate(made)])
-        dragged = torch.cat([bench.picture(bench.ksampler(bench.guide_by(bench.drag_targets(
-            plan, i, reference, drag, appearance, end, plan.moved[i:i + 1].float() if mask else None), strength), said,
-            bench.empty(i))) for i, (said, _, reference) in enumerate(made)])
-    return {"unguided": bench.drag_figures(plan, pictures, pictures), "rendered again": bench.drag_figures(plan, rendered, pictures),
-            "guided": bench.drag_figures(plan, dragged, pictures)}, (pictures, dragged, plan)

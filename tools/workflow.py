@@ -2,6 +2,8 @@
 
 # What the frontend adds behind a seed's value in widgets_values.
 SEED_MODES = {"fixed", "increment", "decrement", "randomize"}
+# Typed into the node; READOUT_DRAGS by this pack's drag editor.
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "READOUT_DRAGS"}
 MUTED, BYPASSED = 2, 4
 NOT_RUN = {"Note", "MarkdownNote"}
 
@@ -9,7 +11,7 @@ NOT_RUN = {"Note", "MarkdownNote"}
 def is_widget(spec: list) -> bool:
     """Whether an input of /object_info is typed into the node rather than connected."""
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
-    return (isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")) and not options.get("forceInput")
+    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
 
 
 def to_api(workflow: dict, object_info: dict) -> dict:
@@ -20,7 +22,9 @@ def to_api(workflow: dict, object_info: dict) -> dict:
     links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
-        if node["type"] in NOT_RUN or node.get("mode") in (MUTED, BYPASSED):
+        if node["type"] in NOT_RUN or node.get("mode") in (# Typed into the node; READOUT_DRAGS by this pack's drag editor.
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "READOUT_DRAGS"}
+MUTED, BYPASSED):
             continue
         info = object_info[node["type"]]["input"]
         values, inputs = list(node.get("widgets_values") or []), {}
