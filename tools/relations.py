@@ -1,18 +1,19 @@
 """Control by relations to a reference: drag, appearance and identity; part of `python run.py evaluate`.
 
-Every picture is sampled alone, from the noise of one large batch. References are given scenes, inverted, or pictures
-that the model made itself; the judge uses no network.
+Dragged pictures are sampled one by one, for each has a drag of its own; all else as in evaluate.py.
 """
-import time
 from dataclasses import dataclass
 
 import torch
 
-from tools.evaluate import BATCH, NOISE_SEED, Bench
+from tools.evaluate import BATCH, NOISE_SEED, Bench, show
 
-DRAG_SEED, OTHER_NOISE_SEED = 4000, 5000
+DRAG_SEED = 4000
+REFERENCE_SEED = 6000
 STEPS, CFG, SCHEDULER = 20, 3.0, "karras"
 INVERSION_STEPS = 50
+# docs/relations.md: how long relations act, from where identity does, and the weights of what supports another target.
+END, IDENTITY_START, APPEARANCE, IDENTITY = 0.9, 0.15, 0.5, 0.5
 REACH = 5.0         # pixels beside a limb's way that belong to the moved region
 LEAST_WAY = 6.0     # pixels that a drag goes at least
 # OpenPose indices of each limb: where it is rooted, its middle and its end, in the order of world.LIMBS.
@@ -58,7 +59,7 @@ def drag_plan(world, seeds: int, size: tuple[int, int]) -> tuple:
 
 
 class RelationBench(Bench):
-    """The demo model with its relative heads, sampling one picture at a time."""
+    """The demo model with its relative heads."""
 
     def __init__(self, seeds: int):
         super().__init__(seeds)
@@ -71,33 +72,31 @@ class RelationBench(Bench):
     def context(self, prompts: list[str]) -> list:
         return [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(p)) for p in prompts]
 
-    def empty(self, i: int) -> dict:
-        return {"samples": torch.zeros(1, 3, *self.size), "batch_index": [i]}
-
     def picture(self, latent: dict) -> torch.Tensor:
         return self.vae.decode(latent["samples"]).movedim(-1, 1).cpu()
 
     def ksampler(self, model, said, latent: dict, seed: int = NOISE_SEED, sampler: str = "dpmpp_2m", cfg: float = CFG,
-                 noise: bool = True) -> dict:
-        return self.host.common_ksampler(model, seed, STEPS, cfg, sampler, SCHEDULER, said, self.negative, latent,
+                 noise: bool = True, steps: int = STEPS) -> dict:
+        return self.host.common_ksampler(model, seed, steps, cfg, sampler, SCHEDULER, said, self.negative, latent,
                                          disable_noise=not noise)[0]
 
-    def guide_by(self, targets: tuple, strength: float | None = None):
-        move = self.engine.Move() if strength is None else self.engine.Move(strength)
-        return self.guide.guided("evaluate", self.model, targets, move, self.engine.Trace())
+    def guide_by(self, targets: tuple):
+        return self.guide.guided("evaluate", self.model, targets, self.engine.Move(), self.engine.Trace())
 
-    def drag_targets(self, plan: DragPlan, i: int, reference, drag: float, appearance: float, end: float, mask=None) -> tuple:
-        chain = self.nodes.DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), drag, 0.0, end, mask=mask)[0]
+    def drag_targets(self, plan: DragPlan, i: int, reference, appearance: float = APPEARANCE, mask: bool = False) -> tuple:
+        """Drag, with the node's defaults, and appearance."""
+        chain = self.nodes.DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), 1.0, 0.0, END,
+                                              mask=plan.moved[i:i + 1].float() if mask else None)[0]
         if appearance:
-            chain = self.nodes.AppearanceTarget.execute(self.heads["appearance"], reference, appearance, 0.0, end, guidance=chain)[0]
+            chain = self.nodes.AppearanceTarget.execute(self.heads["appearance"], reference, appearance, 0.0, END,
+                                                        guidance=chain)[0]
         return chain
 
     def drag_figures(self, plan: DragPlan, image: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
         judge = self.judge
-        values = {"distance": judge.distance(image, plan.joint, plan.place, plan.start),
-                  "clothes_change": judge.clothes_change(image, reference), "psnr": judge.psnr(image, reference, ~plan.moved),
-                  "valid": judge.valid(image), "texture": judge.texture(image)}
-        return {name: round(value.mean().item(), 4) for name, value in values.items()}
+        return mean(distance=judge.distance(image, plan.joint, plan.place, plan.start),
+                    clothes_change=judge.clothes_change(image, reference), psnr=judge.psnr(image, reference, ~plan.moved),
+                    valid=judge.valid(image), texture=judge.texture(image))
 
     @torch.inference_mode()
     def inverted(self, image: torch.Tensor, prompts: list[str], steps: int = INVERSION_STEPS) -> list:
@@ -113,3 +112,105 @@ class RelationBench(Bench):
                 way = Trajectory(whole.trajectory.sigmas, whole.trajectory.latents[:, i:i + 1].clone())
                 found.append((words, {"samples": noise["samples"][i:i + 1]}, Reference(way, words, whole.family, whole.downscale)))
         return found
+
+
+    @torch.inference_mode()
+    def unguided(self, starts: list, noise: bool = True, **options) -> torch.Tensor:
+        """What is sampled for each start (conditioning, latent, reference) without guidance, in batches; from new noise, or none."""
+        pictures = []
+        for first in range(0, len(starts), BATCH):
+            part = starts[first:first + BATCH]
+            latent = {"samples": torch.cat([latent["samples"] for _, latent, _ in part])}
+            if noise:
+                latent = {"samples": torch.zeros_like(latent["samples"]), "batch_index": list(range(first, first + len(part)))}
+            said = [[torch.cat([c[0][0] for c, _, _ in part]), {}]]
+            pictures.append(self.picture(self.ksampler(self.model, said, latent, noise=noise, **options)))
+        return torch.cat(pictures)
+
+
+def mean(**values: torch.Tensor) -> dict[str, float]:
+    return {name: round(value.mean().item(), 4) for name, value in values.items()}
+
+
+@torch.inference_mode()
+def inversions(seeds: int) -> dict:
+    """Given pictures, inverted and sampled again with as many Euler steps."""
+    bench, results = RelationBench(1), {}
+    scene = bench.world.draw(seeds, seed=REFERENCE_SEED)
+    everywhere = torch.ones(1, *bench.size)
+    for steps in (20, 50):
+        starts = bench.inverted(scene.image, scene.prompts(), steps)
+        back = bench.unguided(starts, noise=False, sampler="euler", cfg=1.0, steps=steps)
+        results[f"{steps} steps"] = mean(psnr=bench.judge.psnr(back, scene.image, everywhere.expand(seeds, -1, -1)))
+        show("inversion", f"{steps} steps", results[f"{steps} steps"])
+    return results
+
+
+@torch.inference_mode()
+def drags(seeds: int) -> dict:
+    """A hand or foot of given pictures, dragged to where the same scene with that limb moved has it."""
+    bench = RelationBench(1)
+    picked, scene, _, plan = drag_plan(bench.world, seeds, bench.size)
+    given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
+    starts = bench.inverted(given, prompts)
+
+    def sampled(**options) -> torch.Tensor:
+        return torch.cat([bench.picture(bench.ksampler(
+            bench.guide_by(bench.drag_targets(plan, i, reference, **options)), said, noise, sampler="euler", noise=False))
+            for i, (said, noise, reference) in enumerate(starts)])
+
+    results = {}
+    for setting, make in (("unguided", lambda: bench.unguided(starts, noise=False, sampler="euler")),
+                          ("rendered again", lambda: bench.unguided(starts)), ("guided", sampled),
+                          ("drag alone", lambda: sampled(appearance=0.0)), ("guided, masked", lambda: sampled(mask=True))):
+        image = make()
+        results[setting] = bench.drag_figures(plan, image, given)
+        show("drag", setting, results[setting])
+    return results
+
+
+@torch.inference_mode()
+def likenesses(seeds: int) -> dict:
+    """Identity with the poses of other scenes, and appearance; the prompts leave the clothes open."""
+    bench = RelationBench(seeds)
+    judge, shown = bench.judge, bench.world.draw(seeds, seed=REFERENCE_SEED)
+    said = bench.context([f"a figure, {list(bench.world.SCENES)[scene]}" for scene in bench.said.scene])
+    nodes, results = bench.nodes, {"identity": {}, "appearance": {}}
+
+    def sampled(targets) -> torch.Tensor:
+        pictures = []
+        for first in range(0, seeds, BATCH):
+            part = slice(first, min(first + BATCH, seeds))
+            latent = {"samples": bench.vae.encode(shown.image[part].movedim(1, -1)), "batch_index": list(range(first, part.stop))}
+            reference = bench.references.ReadoutReference.execute(bench.model, bench.negative, latent, NOISE_SEED, 1024)[0]
+            chain = targets(reference, part)
+            empty = {"samples": torch.zeros(part.stop - first, 3, *bench.size), "batch_index": latent["batch_index"]}
+            words = [[torch.cat([c[0][0] for c in said[part]]), {}]]
+            pictures.append(bench.picture(bench.ksampler(bench.guide_by(chain) if chain else bench.model, words, empty)))
+        return torch.cat(pictures)
+
+    def identity(reference, part):
+        return nodes.IdentityTarget.execute(bench.heads["identity"], reference, IDENTITY, IDENTITY_START, END,
+                                            guidance=bench.guidance(("pose",), 0.5, part))[0]
+
+    def appearance(reference, part):
+        return nodes.AppearanceTarget.execute(bench.heads["appearance"], reference, 1.0, 0.0, END)[0]
+
+    everywhere = torch.ones(seeds, *bench.size)
+    for control, setting, targets in (("identity", "unguided", lambda reference, part: bench.guidance(("pose",), 0.5, part)),
+                                      ("identity", "guided", identity), ("appearance", "unguided", lambda reference, part: ()),
+                                      ("appearance", "guided", appearance)):
+        image = sampled(targets)
+        values = {"clothes_change": judge.clothes_change(image, shown.image), "valid": judge.valid(image),
+                  "texture": judge.texture(image)}
+        if control == "identity":
+            values["pck"] = judge.pck(image, bench.scene.joints, bench.scene.height)
+        else:
+            values["psnr"] = judge.psnr(image, shown.image, everywhere)
+        results[control][setting] = mean(**values)
+        show(control, setting, results[control][setting])
+    return results
+
+
+def relations(seeds: int) -> dict:
+    return {"inversion": inversions(seeds), "drag": drags(seeds), **likenesses(seeds)}

@@ -2,7 +2,7 @@
 
 # What the frontend adds behind a seed's value in widgets_values.
 SEED_MODES = {"fixed", "increment", "decrement", "randomize"}
-# Typed into the node; READOUT_DRAGS by this pack's drag editor.
+# What is typed into a node; READOUT_DRAGS by this pack's drag editor.
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "READOUT_DRAGS"}
 MUTED, BYPASSED = 2, 4
 NOT_RUN = {"Note", "MarkdownNote"}
@@ -22,9 +22,7 @@ def to_api(workflow: dict, object_info: dict) -> dict:
     links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
-        if node["type"] in NOT_RUN or node.get("mode") in (# Typed into the node; READOUT_DRAGS by this pack's drag editor.
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "READOUT_DRAGS"}
-MUTED, BYPASSED):
+        if node["type"] in NOT_RUN or node.get("mode") in (MUTED, BYPASSED):
             continue
         info = object_info[node["type"]]["input"]
         values, inputs = list(node.get("widgets_values") or []), {}
