@@ -340,6 +340,7 @@ export class DragView {
   #described(index) {
     const drag = this.#drags[index];
     const place = ([x, y]) => `(${x.toFixed(2)}, ${y.toFixed(2)})`;
-    return `Drag ${index + 1} of ${this.#drags.length}: ${place(drag[0])} to ${place(drag[drag.length - 1])}`;
+    const where = `Drag ${index + 1} of ${this.#drags.length}: ${place(drag[0])} to ${place(drag[drag.length - 1])}.`;
+    return `${where} Keys: arrows move it, with Shift further, with Alt only its end; Delete.`;
   }
 }
