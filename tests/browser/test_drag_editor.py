@@ -1,6 +1,7 @@
 """The drag editor in a real browser on a real ComfyUI, in both of the frontend's ways to draw a node."""
 import json
 import shutil
+from contextlib import contextmanager
 
 import pytest
 from PIL import Image
@@ -39,11 +40,11 @@ def browser():
         running.close()
 
 
-@pytest.fixture(scope="module")
-def rendering(request, server, browser):
-    """A page of the frontend that draws nodes in one of its two ways."""
+@contextmanager
+def opened(server, browser, rendering):
+    """A page of the frontend, as on a first visit, that draws nodes in one of its two ways."""
     server.post("/settings/Comfy.TutorialCompleted", True)  # no template browser at first
-    server.post("/settings/Comfy.VueNodes.Enabled", request.param == "vue")
+    server.post("/settings/Comfy.VueNodes.Enabled", rendering == "vue")
     context = browser.new_context(viewport={"width": 1200, "height": 850}, has_touch=True)
     page = context.new_page()
     page.goto(server.address)
@@ -52,22 +53,17 @@ def rendering(request, server, browser):
     context.close()
 
 
+@pytest.fixture(scope="module")
+def rendering(request, server, browser):
+    with opened(server, browser, request.param) as page:
+        yield page
+
+
 class Editor:
-    """One Drag Target on an otherwise empty graph, and the hands to work its editor."""
+    """The editor of the first Drag Target on a page, and the hands to work it."""
 
     def __init__(self, page):
         self.page = page
-        page.evaluate("""async () => {
-            const workflow = app.extensionManager.workflow.activeWorkflow;
-            await app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false, workflow);
-            app.nodeOutputs = {};  // or nodes would find those of the last test's nodes
-            const node = LiteGraph.createNode("ReadoutDragTarget");
-            node.pos = [450, 150];
-            app.graph.add(node);
-            app.canvas.ds.scale = 1;
-            app.canvas.ds.offset = [0, 0];
-            app.canvas.setDirty(true, true);
-        }""")
         self.element = page.locator(".readout-drags").first
         self.settle()
 
@@ -155,6 +151,18 @@ class Editor:
 
 @pytest.fixture
 def editor(rendering):
+    """The editor of a Drag Target that is alone on the graph."""
+    rendering.evaluate("""async () => {
+        const workflow = app.extensionManager.workflow.activeWorkflow;
+        await app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false, workflow);
+        app.nodeOutputs = {};  // or nodes would find those of the last test's nodes
+        const node = LiteGraph.createNode("ReadoutDragTarget");
+        node.pos = [450, 150];
+        app.graph.add(node);
+        app.canvas.ds.scale = 1;
+        app.canvas.ds.offset = [0, 0];
+        app.canvas.setDirty(true, true);
+    }""")
     return Editor(rendering)
 
 
@@ -472,3 +480,41 @@ def test_a_reload_of_the_page_keeps_the_drags(editor):
     editor.click(0.425, 0.4)
     editor.press("Delete")
     assert editor.value == "[]"
+
+
+@pytest.mark.skipif(not WORKFLOW.exists(), reason="the pack has no drag workflow yet")
+@pytest.mark.parametrize("kind", ["classic", "vue"])
+def test_from_the_template_browser_to_the_edited_picture_and_back_after_a_reload(server, browser, kind):
+    with opened(server, browser, kind) as page:
+        page.get_by_role("button", name="Templates").first.click()
+        page.get_by_text(PACK_FOLDER, exact=True).click()
+        page.get_by_test_id(f"template-workflow-{WORKFLOW.stem}").click()
+        page.wait_for_function("app.graph.findNodesByType('ReadoutDragTarget').length === 1")
+        page.evaluate("""() => {
+            app.canvas.ds.scale = 1;
+            app.canvas.centerOnNode(app.graph.findNodesByType("ReadoutDragTarget")[0]);
+        }""")
+        editor = Editor(page)
+        before = editor.drags
+        editor.drag((0.15, 0.1), (0.3, 0.2))
+        assert close(editor.drags, [*before, [[0.15, 0.1], [0.3, 0.2]]], 0.02)
+
+        with page.expect_request("**/prompt") as sent:
+            page.get_by_test_id("queue-button").click()
+        prompt = sent.value.post_data_json["prompt"]
+        assert [n["inputs"]["drags"] for n in prompt.values() if n["class_type"] == "ReadoutDragTarget"] == [editor.value]
+        page.wait_for_function("""() => app.graph.findNodesByType("SaveImage").every(
+            (node) => app.nodeOutputs[node.id]?.images.length)""", timeout=240_000)
+        editor.element.locator("image[href]").wait_for()
+        page.evaluate("app.canvas.centerOnNode(app.graph.findNodesByType('SaveImage')[0])")  # only what is seen is loaded
+        page.wait_for_function("""() => {
+            const node = app.graph.findNodesByType("SaveImage")[0];
+            const shown = node.imgs?.[0] ?? document.querySelector(`[data-node-id="${node.id}"] img[src*="/view?"]`);
+            return shown?.naturalWidth;
+        }""")
+
+        after = editor.value
+        page.wait_for_timeout(1000)
+        page.reload()
+        page.wait_for_function(READY, timeout=90_000)
+        assert Editor(page).value == after
