@@ -14,21 +14,38 @@ def picture(node: str, image: Tensor) -> Tensor:
     return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
 
 
-def mask_for(node: str, mask: Tensor | None, image: Tensor) -> Tensor | None:
-    """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W], which must be as large as `image` [B, 3, H, W]."""
+def mask(node: str, mask: Tensor | None) -> Tensor | None:
+    """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W]."""
     if mask is None:
         return None
-    mask = mask.reshape(-1, 1, *mask.shape[-2:])
-    if mask.shape[-2:] != image.shape[-2:]:
-        raise ValueError(f"{node}: the mask is {mask.shape[-1]}x{mask.shape[-2]} pixels and the target is "
-                         f"{image.shape[-1]}x{image.shape[-2]}. Make them the same size, or disconnect the mask. (A Load "
-                         "Image node gives a mask of 64x64 for a picture without transparency.)")
     if not torch.isfinite(mask).all():
         raise ValueError(f"{node}: the mask holds NaN or infinite values. Check the node that made it.")
     if not (mask > 0).any():
         raise ValueError(f"{node}: the mask is empty, so the target would act nowhere. Paint the area where it should act, "
                          "or disconnect the mask.")
-    return mask
+    return mask.reshape(-1, 1, *mask.shape[-2:])
+
+
+def same_size(node: str, mask: Tensor | None, image: Tensor) -> None:
+    """`mask` [B, 1, H, W] must be as large as `image` [B, 3, H, W]."""
+    if mask is not None and mask.shape[-2:] != image.shape[-2:]:
+        raise ValueError(f"{node}: the mask is {mask.shape[-1]}x{mask.shape[-2]} pixels and the target is "
+                         f"{image.shape[-1]}x{image.shape[-2]}. Make them the same size, or disconnect the mask. (A Load "
+                         "Image node gives a mask of 64x64 for a picture without transparency.)")
+
+
+def latent(node: str, samples: Tensor) -> None:
+    if samples.ndim != 4 or 0 in samples.shape:
+        raise ValueError(f"{node}: the latent's shape is {tuple(samples.shape)}, and a picture's is [batch, channels, height, "
+                         "width]. Connect the latent of a picture.")
+    if not torch.isfinite(samples).all():
+        raise ValueError(f"{node}: the latent holds NaN or infinite values. Check the node that made it.")
+
+
+def pixels(reference) -> tuple[int, int]:
+    """(H, W) of the reference's picture."""
+    height, width = reference.trajectory.size
+    return height * reference.downscale, width * reference.downscale
 
 
 def percents(node: str, start: float, end: float) -> None:

@@ -5,6 +5,9 @@ denoised picture is shifted by -strength * sqrt(1 + sigma^2) * direction. A samp
 sigma' then lands (1 - sigma'/sigma) of that shift away, so the same strength does the same work for any number of
 steps, and trial points, multi-step histories, ancestral noise and denoise masks need no special care. All predictions
 of a step (conditional, unconditional, perturbed, ...) are shifted alike, so whatever a guider makes of them is too.
+
+Targets that compare with a reference read it with the same heads at the same noise level. The reference's way does not
+depend on the picture being made, so it is read once, without gradients, and what was read is kept for the next run.
 """
 import math
 from contextlib import contextmanager
@@ -12,6 +15,8 @@ from dataclasses import dataclass, field
 
 import comfy.model_management
 import comfy.patcher_extension
+import comfy.sampler_helpers
+import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
@@ -19,6 +24,7 @@ from torch import Tensor, nn
 from ..rg_core import energies, guidance, taps, updates
 
 KEY = "readout_guidance"
+NOT_READ = {"control", "hooks"}  # of a reference's conditioning: their models are loaded for the guided picture alone
 WrappersMP = comfy.patcher_extension.WrappersMP
 
 
@@ -74,9 +80,12 @@ def differentiable(model: nn.Module):
 class Engine:
     """Wrappers on a MODEL: around a whole run, around each step, and around the predictions made in it."""
 
-    def __init__(self, targets: tuple[guidance.Target, ...], move: Move, trace: Trace):
-        self.targets, self.move, self.trace = targets, move, trace
+    def __init__(self, node: str, source, targets: tuple[guidance.Target, ...], move: Move, trace: Trace):
+        self.node, self.source = node, source  # for messages; the MODEL as it was given, by which references keep readouts
+        self.targets = tuple(t for t in targets if t.weight and move.strength)
+        self.move, self.trace = move, trace
         self.prepared: dict[guidance.Target, guidance.Target] = {}  # for this run's latents
+        self.said: dict = {}  # each reference's conditioning, made ready for this run
         self.positive = None  # the conditioning to differentiate through, while a guided step is under way
         self.shift = None     # of this step's predictions, once known
 
@@ -90,16 +99,16 @@ class Engine:
             return executor(*args, **kwargs)
         finally:
             self.prepared.clear()
+            self.said.clear()
 
     def active(self, model, sigma: float) -> list[guidance.Target]:
         to_sigma = model.model_sampling.percent_to_sigma
-        return [t for t in self.targets
-                if t.weight and to_sigma(t.end) <= sigma <= to_sigma(t.start)]
+        return [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
 
     def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
         guider = executor.class_obj
         positive = guider.conds.get("positive")
-        if positive and self.move.strength and self.active(guider.inner_model, float(timestep.max())):
+        if positive and self.active(guider.inner_model, float(timestep.max())):
             self.positive = positive
         try:
             return executor(x, timestep, model_options, seed)
@@ -107,6 +116,17 @@ class Engine:
             self.positive = self.shift = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
+        outs = self.guided_batch(executor, model, conds, x, timestep, model_options)
+        dragged = [t for t in self.targets if isinstance(t, guidance.Drag) and t.mask is not None]
+        if not dragged:
+            return outs
+        # Outside every mask the picture follows the reference, at all steps, whatever the model predicts.
+        size = tuple(x.shape[-2:])
+        free = torch.stack([guidance.repeat(guidance.mask_at(t.mask, size, x.device), len(x)) for t in dragged]).amax(0)
+        _, kept = self.way(dragged[0], x, timestep)
+        return [out if c is None else out * free + guidance.repeat(kept, len(x)) * (1 - free) for c, out in zip(conds, outs)]
+
+    def guided_batch(self, executor, model, conds, x, timestep, model_options):
         if self.positive is None:
             return executor(model, conds, x, timestep, model_options)
         move, outs = self.move, [None] * len(conds)
@@ -135,6 +155,7 @@ class Engine:
         sigma = float(timestep.max())
         active = self.active(model, sigma)
         ready = [self.ready(t, tuple(x.shape[-2:]), x.device) for t in active]
+        seen = self.references(executor, model, ready, x, timestep, model_options)
         options = model_options.copy()
         options["transformer_options"] = {**model_options.get("transformer_options", {}),
                                           "optimized_attention_override": with_backward}
@@ -147,7 +168,7 @@ class Engine:
                 predicted = executor(model, [self.positive], latent, timestep.clone(), options)[0]
             comfy.model_management.throw_exception_if_processing_interrupted()
             for reading in readings:
-                seed, value = guidance.pull(reading, ready, span)
+                seed, value = guidance.pull(reading, ready, span, seen)
                 seeds += seed
                 outputs += reading.features
                 values.append(torch.stack([v.view(-1, len(x)).mean(0) for v in value]))
@@ -156,6 +177,43 @@ class Engine:
         move = self.move
         length = math.sqrt(sum(t.weight**2 for t in active))
         return predicted.detach(), -move.strength * length * scale * updates.FORMS[move.form](gradient)
+
+    def way(self, target: guidance.Target, x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """The target's reference at this noise level and what a denoiser would predict there, [R, C, H, W] each."""
+        trajectory = target.reference.trajectory
+        if trajectory.size != tuple(x.shape[-2:]):
+            raise ValueError(f"{self.node}: the reference of the {target.name} target is {trajectory.size[1]}x{trajectory.size[0]} in "
+                             f"latents, and the picture being made is {x.shape[-1]}x{x.shape[-2]}. Make both the same size.")
+        return tuple(part.to(x) for part in trajectory.segment(float(timestep.max())))
+
+    def references(self, executor, model, ready: list[guidance.Target], x: Tensor, timestep: Tensor, model_options: dict
+                   ) -> list[Tensor | None]:
+        """For each target, what its head reads of its reference at this noise level; None for those without one."""
+        seen: list[Tensor | None] = [None] * len(ready)
+        sigma = float(timestep.max())
+        for reference in dict.fromkeys(t.reference for t in ready if t.reference is not None):
+            mine = [i for i, t in enumerate(ready) if t.reference is reference]
+            latent, _ = self.way(ready[mine[0]], x, timestep)
+            keys = {(ready[i].head, sigma): ready[i].size for i in mine}
+            known = dict(reference.readouts.get(self.source, {}))
+            missing = {key: size for key, size in keys.items() if key not in known}
+            if missing:
+                if reference not in self.said:
+                    said = [[c, {k: v for k, v in more.items() if k not in NOT_READ}] for c, more in reference.conditioning]
+                    self.said[reference] = comfy.samplers.process_conds(
+                        model, latent, {"positive": comfy.sampler_helpers.convert_cond(said)}, x.device)["positive"]
+                with torch.no_grad(), taps.record(model.diffusion_model) as readings:
+                    executor(model, [self.said[reference]], latent, timestep[:1].expand(len(latent)), model_options)
+                with torch.inference_mode(False), torch.no_grad():
+                    for (head, _), size in missing.items():
+                        read = torch.stack([head([f.clone().float() for f in r.features], r.emb.clone().float(), size)
+                                            .unflatten(0, (-1, len(latent))).mean(0) for r in readings]).mean(0)
+                        known[head, sigma] = read
+                        reference.keep(self.source, (head, sigma), read)
+            for i in mine:
+                with torch.inference_mode(False):
+                    seen[i] = known[ready[i].head, sigma].to(x.device, torch.float32)
+        return seen
 
     def ready(self, target: guidance.Target, size: tuple[int, int], device: torch.device) -> guidance.Target:
         if target not in self.prepared:

@@ -27,9 +27,12 @@ def guided(node: str, model, targets: tuple, move: Move, trace: Trace):
             raise ValueError(f"{node}: the {target.head.kind} head was trained on {target.head.base_model or 'another model'} "
                              f"with features of {target.head.channels} channels, and this model ({name}) has {channels}. "
                              "Load a head that was trained on the model you sample with.")
-    model = model.get_non_dynamic_delegate() if model.is_dynamic() else model.clone()
-    Engine(targets, move, trace).attach(model)
-    return model
+        if target.reference is not None and target.reference.family != name:
+            raise ValueError(f"{node}: the reference of the {target.name} target was made with another model ({target.reference.family}) "
+                             f"than this one ({name}). Make the reference with the model that you sample with.")
+    guided_model = model.get_non_dynamic_delegate() if model.is_dynamic() else model.clone()
+    Engine(node, model, targets, move, trace).attach(guided_model)
+    return guided_model
 
 
 class ApplyReadoutGuidance(io.ComfyNode):

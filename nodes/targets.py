@@ -3,7 +3,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..rg_core.guidance import Target
+from ..rg_core.guidance import Spatial
 from ..rg_core.targets import draw_pose
 from . import checks
 from .types import CATEGORY, Guidance, Head, PoseKeypoint
@@ -31,7 +31,9 @@ def chained(name: str, head, image: Tensor, weight: float, start: float, end: fl
     node = f"{name.capitalize()} Target"
     checks.head_kind(node, head, name)
     checks.percents(node, start, end)
-    target = Target(name, head, image, checks.mask_for(node, mask, image), weight, start, end)
+    mask = checks.mask(node, mask)
+    checks.same_size(node, mask, image)
+    target = Spatial(name=name, head=head, image=image, mask=mask, weight=weight, start=start, end=end)
     return io.NodeOutput((*(guidance or ()), target))
 
 

@@ -2,6 +2,7 @@
 
 Source: Luo et al., "Readout Guidance", CVPR 2024, section 3.3, with the scaling of the published code.
 """
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -18,10 +19,49 @@ def spatial(readout: Tensor, target: Tensor, span: Tensor, control_range: tuple[
     `readout` and `target` are [B, channels, H, W] in the control range, whose width is C; `span` [B] is L (see
     `latent_range`). With `mask` [B, 1, H, W], 0 to 1, the mean is taken over the masked area; an empty mask gives 0.
     """
-    error = (readout - target) ** 2
-    if mask is None:
-        mean = error.flatten(1).mean(1)
-    else:
-        area = mask.flatten(1).sum(1) * error.shape[1]
-        mean = (error * mask).flatten(1).sum(1) / area.clamp(min=1)
+    mean = masked_mean((readout - target) ** 2, mask).mean(1)
     return mean * (span / (control_range[1] - control_range[0])) ** 2
+
+
+def appearance(guided: Tensor, reference: Tensor, span: Tensor, mask: Tensor | None = None) -> Tensor:
+    """mean over pixels of (1 - cos(f_guided, f_reference)) * L^2 of each picture, [B].
+
+    `guided` and `reference` are readouts [B, C, H, W] compared pixel by pixel, `span` [B] is L. With `mask`
+    [B, 1, H, W], 0 to 1, the mean is taken over the masked area.
+    """
+    difference = 1 - F.cosine_similarity(guided, reference)[:, None]
+    return masked_mean(difference, mask)[:, 0] * span**2
+
+
+def identity(guided: Tensor, reference: Tensor, span: Tensor, mask: Tensor | None = None,
+             reference_mask: Tensor | None = None) -> Tensor:
+    """(1 - cos(mean f_guided, mean f_reference)) * L^2 of each picture, [B]: who is there, wherever they stand.
+
+    `guided` [B, C, H, W] and `reference` [B, C, h, w] are readouts, each averaged over its own mask [B, 1, ...] or the
+    whole picture; `span` [B] is L. Our own form of the paper's identity consistency (section 4.2).
+    """
+    return (1 - F.cosine_similarity(masked_mean(guided, mask), masked_mean(reference, reference_mask))) * span**2
+
+
+def correspondence(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor, counts: Tensor) -> Tensor:
+    """-1/2 mean s(f_reference[p], f_guided[q]) + 1/2 mean s(f_reference[p], f_guided[p]) of each picture, [B].
+
+    The means are over the drags from p = `start` to q = `end`, [B, K, 2] (x, y) in shares of the picture, that count:
+    `counts` [B, K] is 1 for those and 0 for the others. s is the cosine moved to 0 to 1. The first term wants what was
+    at p to be at q, the second discourages a ghost at p. Readouts are [B, C, H, W].
+    """
+    wanted, here, left = at(reference, start), at(guided, end), at(guided, start)
+    difference = (F.cosine_similarity(wanted, left, dim=-1) - F.cosine_similarity(wanted, here, dim=-1)) / 4
+    return (difference * counts).sum(1) / counts.sum(1).clamp(min=1)
+
+
+def at(x: Tensor, points: Tensor) -> Tensor:
+    """`x` [B, C, H, W] at `points` [B, K, 2] (x, y), shares of the picture, bilinearly between pixel centres: [B, K, C]."""
+    return F.grid_sample(x, points[:, None] * 2 - 1, padding_mode="border", align_corners=False)[:, :, 0].mT
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of `x` [B, C, H, W] over its pixels, [B, C], weighted by `mask` [B, 1, H, W] where there is one."""
+    if mask is None:
+        return x.flatten(2).mean(2)
+    return (x * mask).flatten(2).sum(2) / mask.flatten(2).sum(2).clamp(min=1e-6)

@@ -1,58 +1,121 @@
 """Trains readout heads on a frozen diffusion model.
 
 Works on any model that has taps: the caller hands over a function that noises its own latents and reads the taps.
-Source of the recipe: Luo et al., "Readout Guidance", CVPR 2024, section 3.2 (features at random noise levels, a mean
-squared error against the property's picture).
+Source of the recipe: Luo et al., "Readout Guidance", CVPR 2024, section 3.2 (features at random noise levels; a mean
+squared error against the property's picture, a contrastive loss over tracked points, or triplets).
 """
 import math
 import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import energies
 from .head import ReadoutHead
 from .taps import Reading
 
 Read = Callable[[Tensor, Tensor], Reading]
 
 
-def train_spatial(heads: dict[str, ReadoutHead], read: Read, targets: dict[str, Tensor], timesteps: int, steps: int, *,
-                  batch: int = 16, lr: float = 1e-3, seed: int = 0, report: Callable[[str], None] = print) -> None:
-    """Trains spatial `heads` in place, all on the same features, so that reading them is paid for once.
+def train(heads: dict[str, ReadoutHead], losses: Callable[[torch.Generator], dict[str, Tensor]], steps: int, *,
+          lr: float = 1e-3, seed: int = 0, report: Callable[[str], None] = print) -> None:
+    """Trains `heads` in place: `losses(rng)` draws a batch and returns the loss of each head by name.
 
-    `read(indices [B], t [B])` noises the latents with these indices to these timesteps, 0 to `timesteps` - 1, and
-    returns the taps' reading; `targets[name]` [N, channels, H, W] is what head `name` should read, in its control
-    range, for latent 0 to N - 1. The heads decide the device. Adam with a cosine-shaped learning rate; each head's
-    loss is in units of its control range, squared.
+    Adam with a cosine-shaped learning rate.
     """
     rng = torch.Generator().manual_seed(seed)
     modules = nn.ModuleDict(heads).train().requires_grad_()
-    device = next(modules.parameters()).device
     optimizer = torch.optim.Adam(modules.parameters(), lr=lr)
-    count = len(next(iter(targets.values())))
     rolling, start = dict.fromkeys(heads, 0.0), time.monotonic()
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        pick = torch.randint(count, (batch,), generator=rng)
-        with torch.no_grad():
-            reading = read(pick, torch.randint(timesteps, (batch,), generator=rng))
-        losses = {}
-        for name, head in heads.items():
-            wanted = targets[name][pick].to(device)
-            low, high = head.control_range
-            readout = head([f.float() for f in reading.features], reading.emb.float(), tuple(wanted.shape[-2:]))
-            losses[name] = ((readout - wanted) / (high - low)).square().mean()
+        now = losses(rng)
         optimizer.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
+        sum(now.values()).backward()
         optimizer.step()
-        for name, loss in losses.items():
+        for name, loss in now.items():
             rolling[name] = loss.item() if step == 0 else 0.98 * rolling[name] + 0.02 * loss.item()
         if (step + 1) % 50 == 0:
             report(f"heads: step {step + 1} of {steps}, "
                    + ", ".join(f"{name} {loss:.4f}" for name, loss in rolling.items())
                    + f", {time.monotonic() - start:.0f} s")
     modules.eval().requires_grad_(False)
+
+
+def readout(head: ReadoutHead, reading: Reading, size: tuple[int, int]) -> Tensor:
+    """What `head` reads, in single precision."""
+    return head([f.float() for f in reading.features], reading.emb.float(), size)
+
+
+def spatial_losses(heads: dict[str, ReadoutHead], read: Read, targets: dict[str, Tensor], timesteps: int, batch: int = 16):
+    """Losses for `train`: the mean squared error of each spatial head, in units of its control range, squared.
+
+    `read(indices [B], t [B])` noises the latents with these indices to these timesteps, 0 to `timesteps` - 1, and
+    returns the taps' reading; `targets[name]` [N, channels, H, W] is what head `name` should read, in its control
+    range, for latent 0 to N - 1. The heads decide the device. All read the same features, so that these are paid for once.
+    """
+    count = len(next(iter(targets.values())))
+
+    def losses(rng: torch.Generator) -> dict[str, Tensor]:
+        pick = torch.randint(count, (batch,), generator=rng)
+        reading = read(pick, torch.randint(timesteps, (batch,), generator=rng))
+        found = {}
+        for name, head in heads.items():
+            wanted = targets[name][pick].to(reading.emb.device)
+            low, high = head.control_range
+            found[name] = ((readout(head, reading, tuple(wanted.shape[-2:])) - wanted) / (high - low)).square().mean()
+        return found
+
+    return losses
+
+
+def correspondence_losses(head: ReadoutHead, read: Read, pairs: Tensor, tracks: Tensor, timesteps: int,
+                          size: tuple[int, int], batch: int = 8, temperature: float = 0.07):
+    """Losses for `train`: the contrastive loss of a correspondence head over tracked points.
+
+    `pairs` [N, 2] are indices of latents that show the same things, `tracks` [N, 2, K, 2] where: (x, y) in shares of
+    the picture, in both. What is read at a point of one picture must be told, by its cosine, from what is read at any
+    other pixel of the other one (InfoNCE, van den Oord et al., arXiv 1807.03748, equation 4), in both directions.
+    `size` (H, W) is the readout's.
+    """
+    height, width = size
+
+    def losses(rng: torch.Generator) -> dict[str, Tensor]:
+        pick = torch.randint(len(pairs), (batch,), generator=rng)
+        t = torch.randint(timesteps, (batch,), generator=rng)
+        reading = read(pairs[pick].T.flatten(), t.repeat(2))
+        seen = F.normalize(readout(head, reading, size), dim=1).chunk(2)
+        points = tracks[pick].to(reading.emb.device).unbind(1)
+        total = 0.0
+        for one, other in ((0, 1), (1, 0)):
+            query = F.normalize(energies.at(seen[one], points[one]), dim=-1)
+            logits = query @ seen[other].flatten(2) / temperature
+            cell = (points[other] * torch.tensor([width, height], device=logits.device)).long()
+            answer = cell[..., 1].clamp(0, height - 1) * width + cell[..., 0].clamp(0, width - 1)
+            total = total + F.cross_entropy(logits.flatten(0, 1), answer.flatten())
+        return {"correspondence": total / 2}
+
+    return losses
+
+
+def triplet_losses(head: ReadoutHead, read: Read, triplets: Tensor, energy: Callable[[Tensor, Tensor, Tensor], Tensor],
+                   timesteps: int, size: tuple[int, int], batch: int = 8, temperature: float = 0.1):
+    """Losses for `train`: an anchor must be nearer to its positive than to its negative.
+
+    `triplets` [N, 3] are indices of latents (anchor, positive, negative), `energy(readouts, readouts, span)` is what
+    guidance will use the head with: `energies.appearance` or `energies.identity`.
+    """
+    def losses(rng: torch.Generator) -> dict[str, Tensor]:
+        pick = torch.randint(len(triplets), (batch,), generator=rng)
+        t = torch.randint(timesteps, (batch,), generator=rng)
+        anchor, positive, negative = readout(head, read(triplets[pick].T.flatten(), t.repeat(3)), size).chunk(3)
+        one = torch.ones(batch, device=anchor.device)
+        gap = energy(anchor, positive, one) - energy(anchor, negative, one)
+        return {head.kind: F.softplus(gap / temperature).mean()}
+
+    return losses
 
 
 @torch.no_grad()
@@ -62,7 +125,34 @@ def explained(head: ReadoutHead, read: Read, target: Tensor, t: int, *, batch: i
     mean = target.mean(0, keepdim=True)
     for pick in torch.arange(len(target)).split(batch):
         reading = read(pick, torch.full((len(pick),), t))
-        readout = head([f.float() for f in reading.features], reading.emb.float(), tuple(target.shape[-2:])).cpu()
-        error += (readout - target[pick]).square().sum().item()
+        error += (readout(head, reading, tuple(target.shape[-2:])).cpu() - target[pick]).square().sum().item()
         spread += (mean - target[pick]).square().sum().item()
     return 1 - error / spread
+
+
+@torch.no_grad()
+def found(head: ReadoutHead, read: Read, pairs: Tensor, tracks: Tensor, t: int, size: tuple[int, int], within: float, *,
+          batch: int = 32) -> float:
+    """Share of tracked points that a correspondence `head` finds in the other picture, by the best cosine over all
+    pixels, `within` this distance (a share of the picture), at timestep `t`. Arguments as for `correspondence_losses`."""
+    hits = []
+    for part in torch.arange(len(pairs)).split(batch):
+        reading = read(pairs[part].T.flatten(), torch.full((2 * len(part),), t))
+        here, there = F.normalize(readout(head, reading, size), dim=1).cpu().chunk(2)
+        query = energies.at(here, tracks[part, 0])
+        best = (query @ there.flatten(2)).argmax(-1)
+        place = torch.stack([best % size[1] + 0.5, best // size[1] + 0.5], -1) / torch.tensor([size[1], size[0]])
+        hits.append(((place - tracks[part, 1]).norm(dim=-1) <= within).float().mean(1))
+    return torch.cat(hits).mean().item()
+
+
+@torch.no_grad()
+def ordered(head: ReadoutHead, read: Read, triplets: Tensor, energy: Callable[[Tensor, Tensor, Tensor], Tensor], t: int,
+            size: tuple[int, int], *, batch: int = 32) -> float:
+    """Share of `triplets` whose positive is nearer to the anchor than their negative, at timestep `t`; 0.5 is chance."""
+    right = []
+    for part in triplets.split(batch):
+        anchor, positive, negative = readout(head, read(part.T.flatten(), torch.full((3 * len(part),), t)), size).chunk(3)
+        one = torch.ones(len(part), device=anchor.device)
+        right.append((energy(anchor, positive, one) < energy(anchor, negative, one)).float())
+    return torch.cat(right).mean().item()

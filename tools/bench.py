@@ -64,9 +64,9 @@ def settings(head) -> dict:
     """The moves to compare, by the name of their preset."""
     pack = load_pack().__name__
     Move = importlib.import_module(f"{pack}.nodes.engine").Move
-    Target = importlib.import_module(f"{pack}.rg_core.guidance").Target
+    Target = importlib.import_module(f"{pack}.rg_core.guidance").Spatial
     with torch.inference_mode(False):
-        target = Target("pose", head, torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
+        target = Target(name="pose", head=head, image=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
     return {"plain": ((), None), "default": ((target,), Move()), "fresh forward": ((target,), Move(0.05, per_step=True, fresh=True)),
             "two targets": ((target, target), Move())}
 

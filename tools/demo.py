@@ -15,12 +15,9 @@ from tools.server import Server, WorkflowFailed
 
 OUTPUT = ROOT / "output"
 ROWS = ("target", "unguided", "guided")
-SHOWN = {"pose": ("pck",), "depth": ("mae",), "edge": ("fscore",), "pose+depth": ("pck", "mae")}
+SHOWN = {"pose": ("pck",), "depth": ("mae",), "edge": ("fscore",), "pose+depth": ("pck", "mae"), "drag": ("distance",),
+         "drag given": ("distance",), "appearance": ("clothes_change",), "identity": ("clothes_change", "pck")}
 CELL, MARGIN, LABEL = 128, 4, 76
-
-
-def node_of(workflow: dict, kind: str) -> dict:
-    return next(node for node in workflow["nodes"] if node["type"] == kind)
 
 
 def load(paths: list[Path]) -> list[Image.Image]:
@@ -33,9 +30,14 @@ def tensor(images: list[Image.Image]) -> torch.Tensor:
     return torch.stack(pixels).permute(0, 3, 1, 2) / 255
 
 
+def widgets(workflow: dict, kind: str, title: str | None = None) -> list:
+    return next(node["widgets_values"] for node in workflow["nodes"]
+                if node["type"] == kind and (title is None or node.get("title") == title))
+
+
 def prompt_of(workflow: dict, batch: int) -> world.Sample:
     """What the workflow's prompt asks for, as a Sample of `batch` pictures of which only the colours count."""
-    said = node_of(workflow, "CLIPTextEncode")["widgets_values"][0]
+    said = widgets(workflow, "CLIPTextEncode", "Prompt")[0]
     every = world.draw(batch, seed=0)
     find = [next(i for i, word in enumerate(words) if f"{word}{suffix}" in said)
             for words, suffix in ((world.CLOTHES, " shirt"), (world.CLOTHES, " trousers"), (world.SCENES, ""))]
@@ -44,8 +46,8 @@ def prompt_of(workflow: dict, batch: int) -> world.Sample:
 
 
 def sheet(pictures: dict[str, dict[str, list[Image.Image]]]) -> Image.Image:
-    """A block for each workflow: target, unguided and guided pictures below each other."""
-    columns = max(len(rows["target"]) for rows in pictures.values())
+    """A block for each workflow: target or reference, unguided and guided pictures below each other."""
+    columns = max(len(images) for rows in pictures.values() for images in rows.values())
     step = CELL + MARGIN
     image = Image.new("RGB", (LABEL + columns * step, len(pictures) * (3 * step + 24)), "white")
     draw = ImageDraw.Draw(image)
@@ -72,11 +74,32 @@ def run(server: Server, path: Path) -> tuple[dict[str, list[Image.Image]], dict]
             print(f"  {path.stem}: {node} step {step} of {total}, {time.monotonic() - start:.0f} s", flush=True)
 
     files = server.files(server.run(workflow, progress))
-    rows = {row: load(next(paths for paths in files.values() if paths[0].name.startswith(f"{path.stem}_{row}")))
-            for row in ROWS}
-    seed, _, width, height, batch = node_of(workflow, "ReadoutDemoScene")["widgets_values"]
-    scene, said = world.draw(batch, height, width, seed=seed), prompt_of(workflow, batch)
-    return rows, {row: judge.figures(tensor(rows[row]), scene, said) for row in ("unguided", "guided")}
+    saved = {row: load(paths) for row in ROWS for paths in files.values() if paths[0].name.startswith(f"{path.stem}_{row}")}
+    # A picture that is dragged as soon as it was made is its own unguided one.
+    rows = {row: saved.get(row, saved["target"]) for row in ROWS}
+    return rows, {row: measure(workflow, {name: tensor(images) for name, images in rows.items()}, row) for row in ROWS[1:]}
+
+
+def measure(workflow: dict, pictures: dict[str, torch.Tensor], row: str) -> dict[str, float]:
+    """What the workflow is judged by, of the pictures of `row`."""
+    kinds, image = {node["type"] for node in workflow["nodes"]}, pictures[row]
+    if "ReadoutDragTarget" in kinds:
+        drags = json.loads(widgets(workflow, "ReadoutDragTarget")[0])
+        start, place = (torch.tensor([[drag[end] for drag in drags]]) * image.shape[-1] for end in (0, -1))
+        joint = (judge.joints(pictures["target"])[0] - start[:, :1]).norm(dim=-1).argmin(1)
+        values = {"distance": judge.distance(image, joint, place[:, 0], start[:, 0]),
+                  "clothes_change": judge.clothes_change(image, pictures["target"])}
+    elif "ReadoutReference" in kinds:
+        values = {"clothes_change": judge.clothes_change(image, pictures["target"].expand_as(image))}
+        if "ReadoutPoseTarget" in kinds:
+            seed, _, width, height, batch = widgets(workflow, "ReadoutDemoScene", "Scenes to take poses from")
+            scene = world.draw(batch, height, width, seed=seed)
+            values["pck"] = judge.pck(image, scene.joints, scene.height)
+    else:
+        seed, _, width, height, batch = widgets(workflow, "ReadoutDemoScene")
+        return judge.figures(image, world.draw(batch, height, width, seed=seed), prompt_of(workflow, batch))
+    values |= {"valid": judge.valid(image), "texture": judge.texture(image)}
+    return {name: round(value.mean().item(), 4) for name, value in values.items()}
 
 
 def main() -> int:
@@ -88,7 +111,7 @@ def main() -> int:
     with Server(OUTPUT) as server:
         print(f"ComfyUI runs at {server.address}", flush=True)
         for path in sorted((ROOT / "workflows").glob("*.json")):
-            name = path.stem.replace("_and_", "+")
+            name = path.stem.replace("_and_", "+").replace("_", " ")
             try:
                 pictures[name], figures[name] = run(server, path)
             except WorkflowFailed as error:
@@ -97,13 +120,12 @@ def main() -> int:
     if pictures:
         sheet(pictures).save(OUTPUT / "contact_sheet.png")
         print(f"\nContact sheet: {(OUTPUT / 'contact_sheet.png').relative_to(ROOT)}; all pictures: output/readout\n")
-        names = list(next(iter(figures.values()))["guided"])
-        print(f"{'control':12} {'setting':9} " + " ".join(f"{n:>11}" for n in names))
         for control, settings in figures.items():
             for setting, values in settings.items():
-                print(f"{control:12} {setting:9} " + " ".join(
-                    f"{values[n]:>10.3f}{'*' if n in SHOWN.get(control, ()) else ' '}" for n in names))
-        print("* what the control is judged by. pck, fscore, valid: more is better; mae, texture, color_error: less.")
+                print(f"{control:12} {setting:9} " + "  ".join(
+                    f"{name}{'*' if name in SHOWN.get(control, ()) else ''} {value:.3f}" for name, value in values.items()))
+        print("* what the control is judged by. pck, fscore, valid: more is better; mae, distance, clothes_change, texture, "
+              "color_error: less.")
     if options.json:
         report = {"device": device_name(), "seeds": len(next(iter(pictures.values()))["target"]) if pictures else 0,
                   "controls": figures}

@@ -47,7 +47,8 @@ class Bench:
             kind: x[..., None].expand(-1, -1, -1, 3) for kind, x in
             (("depth", self.scene.nearness), ("edge", world.edges(self.scene.image)))}
         with torch.inference_mode():
-            self.model, clip, self.vae = self.module("nodes.demo_model").load_demo()
+            self.model, self.clip, self.vae = self.module("nodes.demo_model").load_demo()
+            clip = self.clip
             said = [clip.encode_from_tokens_scheduled(clip.tokenize(p))[0][0] for p in self.said.prompts()]
             self.said_context = torch.cat(said)
             self.negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))

@@ -1,16 +1,17 @@
-"""Trains the demo model and its heads from nothing: `python run.py train-demo [--heads]`.
+"""Trains the demo model and its heads from nothing: `python run.py train-demo [--heads [KIND ...]]`.
 
-On a GPU where there is one. `--heads` keeps the model and trains only its heads.
+On a GPU where there is one. `--heads` keeps the model and trains only its heads, or only those of these kinds.
 """
 import argparse
 import json
+from dataclasses import replace
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from heads import save_head
 from heads.demo import HEADS_FOLDER, MODEL_FILE, text, train, world
-from rg_core import taps, targets, training
+from rg_core import energies, taps, targets, training
 from rg_core.head import ReadoutHead
 from tools import demo_unet
 
@@ -18,18 +19,61 @@ CONTROL_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)
 TRAINING_SCENES, HELD_OUT_SCENES = 1536, 256
 PROJECTION, HIDDEN = 128, (32, 16)
 STRIDE = 2  # the demo's latent is pixels, so reading at half its size is fine enough, for a twelfth of the time on a CPU
+SIZE = 64 // STRIDE, 64 // STRIDE  # of a readout
 TIMESTEPS = (50, 200, 400, 600, 800, 950)
+RELATIVE_STEPS = {"correspondence": 600, "appearance": 200, "identity": 300}
+RELATIVE_ENERGIES = {"appearance": energies.appearance, "identity": energies.identity}
+RELATIVE_SCENES, HELD_OUT_RELATIVE = 1024, 64
+BACKGROUND_TRACKS = 8
+KINDS = [*CONTROL_RANGES, *RELATIVE_STEPS]
+LEVELS = len(demo_unet.Schedule().sigmas)
+# Points halfway between these are tracked too, as pairs of OpenPose indices: along the limbs and the back.
+BONES = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13), (8, 1))
 
 
 def scenes(count: int, seed: int) -> tuple[world.Sample, dict[str, torch.Tensor]]:
-    """Scenes, and what each head should read of them."""
+    """Scenes, and what each spatial head should read of them."""
     sample = world.draw(count, seed=seed)
-    size = 64 // STRIDE, 64 // STRIDE
-    pose = torch.cat([targets.fit(targets.draw_pose(k[:, None], (256, 256), (64, 64)), size)
+    pose = torch.cat([targets.fit(targets.draw_pose(k[:, None], (256, 256), (64, 64)), SIZE)
                       for k in sample.keypoints.split(32)])
     grey = {"depth": sample.nearness, "edge": world.edges(sample.image)}
-    pictures = {"pose": pose} | {name: targets.fit(x[:, None].expand(-1, 3, -1, -1), size) for name, x in grey.items()}
+    pictures = {"pose": pose} | {name: targets.fit(x[:, None].expand(-1, 3, -1, -1), SIZE) for name, x in grey.items()}
     return sample, {name: targets.to_range(pictures[name], span) for name, span in CONTROL_RANGES.items()}
+
+
+def other(index: torch.Tensor, count: int, change: torch.Tensor) -> torch.Tensor:
+    """`index` [B] into `count` things, another one where `change` [B] says so."""
+    return torch.where(change, (index + torch.randint(1, count, index.shape)) % count, index)
+
+
+def relations(count: int, seed: int) -> dict[str, list[world.Sample]]:
+    """The pictures of each relative head's pairs (two of the same) and triplets (anchor, positive, negative)."""
+    torch.manual_seed(seed)
+    plan, elsewhere = world.plan(count, seed=seed), world.plan(count, seed=seed + 1)
+    moved, turned = world.move_limb(plan, seed=seed + 2), world.repose(plan, seed=seed + 3)
+    which = torch.randint(1, 8, (count,))  # three bits: which of the colours differ, at least one
+    repainted = replace(plan, shirt=other(plan.shirt, len(world.CLOTHES), which & 1 > 0),
+                        trousers=other(plan.trousers, len(world.CLOTHES), which & 2 > 0),
+                        scene=other(plan.scene, len(world.SCENES), which & 4 > 0))
+    which = torch.randint(1, 4, (count,))
+    somebody = replace(plan, shirt=other(plan.shirt, len(world.CLOTHES), which & 1 > 0),
+                       trousers=other(plan.trousers, len(world.CLOTHES), which & 2 > 0))
+    same = replace(elsewhere, shirt=plan.shirt, trousers=plan.trousers)
+    plan, moved, turned, repainted, somebody, same = map(world.render, (plan, moved, turned, repainted, somebody, same))
+    return {"correspondence": [plan, moved, plan, turned], "appearance": [plan, moved, repainted],
+            "identity": [plan, same, somebody]}
+
+
+def tracks(one: world.Sample, two: world.Sample, height: int = 64, width: int = 64) -> torch.Tensor:
+    """Points [B, 2, K, 2] that show the same thing in both pictures, in shares of the picture."""
+    shown = list(world.OPENPOSE.values())
+    points = []
+    for sample in (one, two):
+        at = sample.keypoints[..., :2]
+        points.append(torch.cat([at[:, shown]] + [(at[:, a] + at[:, b])[:, None] / 2 for a, b in BONES], 1))
+    ground = (~(one.figure | two.figure)).flatten(1).float().multinomial(BACKGROUND_TRACKS)
+    ground = torch.stack([ground % width + 0.5, ground // width + 0.5], -1)
+    return torch.stack([torch.cat([p, ground], 1) for p in points], 1) / torch.tensor([width, height])
 
 
 def save_model(unet, words, step: int) -> None:
@@ -47,41 +91,83 @@ def load_model(device: torch.device):
     return unet.eval().requires_grad_(False).to(device), words.requires_grad_(False)
 
 
-def train_heads(device: torch.device, steps: int) -> None:
-    unet, words = load_model(device)
+def new_head(kind: str, unet, device: torch.device) -> ReadoutHead:
+    torch.manual_seed(0)
+    spatial = kind in CONTROL_RANGES
+    return ReadoutHead(kind, taps.channels(unet), projection_dim=PROJECTION, emb_channels=256 if spatial else None,
+                       out_channels=3 if spatial else None, hidden=HIDDEN, control_range=CONTROL_RANGES.get(kind, (-0.5, 0.5)),
+                       base_model="demo", stride=STRIDE).to(device)
 
+
+def save(head: ReadoutHead, **about: object) -> None:
+    HEADS_FOLDER.mkdir(exist_ok=True)
+    save_head(head, HEADS_FOLDER / f"demo_{head.kind}.safetensors", **about)
+
+
+def train_spatial(unet, words, device: torch.device, steps: int, kinds: list[str]) -> None:
     def source(count: int, seed: int):
         torch.manual_seed(seed)
         sample, wanted = scenes(count, seed)
         said = text.drop(text.tokens(sample.shirt, sample.trousers, sample.scene))
-        return demo_unet.reader(unet, words(said), sample.image * 2 - 1), wanted
+        return demo_unet.reader(unet, words(said), sample.image * 2 - 1), {kind: wanted[kind] for kind in kinds}
 
-    torch.manual_seed(0)
-    heads = {name: ReadoutHead(name, taps.channels(unet), projection_dim=PROJECTION, emb_channels=256, hidden=HIDDEN,
-                               control_range=span, base_model="demo", stride=STRIDE).to(device) for name, span in CONTROL_RANGES.items()}
+    heads = {kind: new_head(kind, unet, device) for kind in kinds}
     read, wanted = source(TRAINING_SCENES, seed=1)
-    training.train_spatial(heads, read, wanted, len(demo_unet.Schedule().sigmas), steps)
+    training.train(heads, training.spatial_losses(heads, read, wanted, LEVELS), steps)
     read, wanted = source(HELD_OUT_SCENES, seed=2)
-    HEADS_FOLDER.mkdir(exist_ok=True)
-    for name, head in heads.items():
-        quality = {str(t): round(training.explained(head, read, wanted[name], t), 3) for t in TIMESTEPS}
-        print(f"{name}: share of the variance read, by timestep: {quality}", flush=True)
-        save_head(head, HEADS_FOLDER / f"demo_{name}.safetensors", explained=quality, training_scenes=TRAINING_SCENES,
-                  steps=steps)
+    for kind, head in heads.items():
+        quality = {str(t): round(training.explained(head, read, wanted[kind], t), 3) for t in TIMESTEPS}
+        print(f"{kind}: share of the variance read, by timestep: {quality}", flush=True)
+        save(head, explained=quality, training_scenes=TRAINING_SCENES, steps=steps)
+
+
+def train_relative(unet, words, device: torch.device, kind: str) -> None:
+    """A head that compares two pictures. Prompts mostly leave the colours of the clothes open, so that it reads them off
+    the picture and not off the words."""
+    def source(count: int, seed: int):
+        samples = relations(count, seed)[kind]
+        said = torch.cat([text.drop(text.tokens(s.shirt, s.trousers, s.scene)) for s in samples])
+        said[torch.rand(len(said)) < 0.7, :2] = text.EMPTY
+        group = 2 if kind == "correspondence" else 3
+        # Picture p of scene i is latent p * count + i; a scene has one triplet or two pairs.
+        rows = torch.arange(len(samples) * count).view(-1, group, count).mT.flatten(0, 1)
+        reader = demo_unet.reader(unet, words(said), torch.cat([s.image for s in samples]) * 2 - 1)
+        if kind != "correspondence":
+            return reader, rows, RELATIVE_ENERGIES[kind]
+        return reader, rows, torch.cat([tracks(one, two) for one, two in zip(samples[::2], samples[1::2])])
+
+    head = new_head(kind, unet, device)
+    read, rows, what = source(RELATIVE_SCENES, seed=11)
+    make = training.correspondence_losses if kind == "correspondence" else training.triplet_losses
+    training.train({kind: head}, make(head, read, rows, what, LEVELS, SIZE), RELATIVE_STEPS[kind])
+    read, rows, what = source(HELD_OUT_RELATIVE, seed=21)
+    if kind == "correspondence":
+        measure, quality = "found within 0.06", {str(t): round(training.found(head, read, rows, what, t, SIZE, 0.06), 3) for t in TIMESTEPS}
+    else:
+        measure, quality = "ordered", {str(t): round(training.ordered(head, read, rows, what, t, SIZE), 3) for t in TIMESTEPS}
+    print(f"{kind}: share {measure}, by timestep: {quality}", flush=True)
+    save(head, **{measure.split()[0]: quality}, training_scenes=RELATIVE_SCENES, steps=RELATIVE_STEPS[kind])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=9000, help="of the diffusion model")
-    parser.add_argument("--head-steps", type=int, default=1000)
-    parser.add_argument("--heads", action="store_true", help="keep the diffusion model")
+    parser.add_argument("--head-steps", type=int, default=1000, help="of the spatial heads")
+    parser.add_argument("--heads", nargs="*", choices=KINDS, help="keep the diffusion model; train these, or all")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not options.heads:
+    if options.heads is None:
         unet, words = train.train(demo_unet.new_unet(), text.TextEncoder(), demo_unet.Schedule().sigmas, options.steps,
                                   device=device, save=save_model)
         save_model(unet, words, options.steps)
-    train_heads(device, options.head_steps)
+    unet, words = load_model(device)
+    kinds = options.heads or KINDS
+    spatial = [kind for kind in kinds if kind in CONTROL_RANGES]
+    if spatial:
+        train_spatial(unet, words, device, options.head_steps, spatial)
+    for kind in kinds:
+        if kind in RELATIVE_STEPS:
+            train_relative(unet, words, device, kind)
 
 
 if __name__ == "__main__":

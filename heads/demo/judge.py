@@ -103,12 +103,11 @@ def texture(image: Tensor) -> Tensor:
     return deviation.nanmedian(1).values
 
 
-def color_error(image: Tensor, shirt: Tensor, trousers: Tensor, scene: Tensor) -> Tensor:
-    """Mean distance of the shirt's, the trousers' and the scene's colour from what the prompt asked for; [B].
+def colours(image: Tensor) -> Tensor:
+    """The colours of shirt, trousers and scene [B, 3, 3] without light, as RGB with a brightest channel of 1.
 
-    Colours are compared without light, as RGB with a brightest channel of 1; the shirt is looked for between neck and
-    pelvis, the trousers below the pelvis, the scene away from anything coloured. A picture without neck, pelvis or any
-    pixel of a garment gets the error 1 for it.
+    The shirt is looked for between neck and pelvis, the trousers below the pelvis, the scene away from anything
+    coloured. NaN for a garment without any pixel or in a picture without neck or pelvis.
     """
     position, found = joints(image)
     colour, saturation = _colour(image), _saturation(image)
@@ -121,13 +120,37 @@ def color_error(image: Tensor, shirt: Tensor, trousers: Tensor, scene: Tensor) -
     torso = cloth & (torch.hypot(x - middle[:, 0], y - middle[:, 1]) < 2.5) & have[:, None, None]
     legs = cloth & (y > pelvis[:, 1, None, None] + BEAD_RADIUS + 1) & have[:, None, None]
     ground = F.max_pool2d((saturation > 0.3).float()[:, None], 3, 1, 1)[:, 0] == 0
+    return torch.stack([colour.masked_fill(~where[:, None], torch.nan).flatten(2).nanmedian(-1).values
+                        for where in (torso, legs, ground)], 1)
 
-    def error(where: Tensor, wanted: Tensor) -> Tensor:
-        pixels = colour.masked_fill(~where[:, None], torch.nan).flatten(2)
-        return (pixels.nanmedian(-1).values - wanted).norm(dim=-1).nan_to_num(1.0)
 
-    return (error(torso, CLOTHES_COLOURS[shirt]) + error(legs, CLOTHES_COLOURS[trousers])
-            + error(ground, SCENE_COLOURS[scene])) / 3
+def color_error(image: Tensor, shirt: Tensor, trousers: Tensor, scene: Tensor) -> Tensor:
+    """Mean distance of the shirt's, the trousers' and the scene's colour from what the prompt asked for; [B].
+
+    A picture without neck, pelvis or any pixel of a garment gets the error 1 for it.
+    """
+    wanted = torch.stack([CLOTHES_COLOURS[shirt], CLOTHES_COLOURS[trousers], SCENE_COLOURS[scene]], 1)
+    return (colours(image) - wanted).norm(dim=-1).nan_to_num(1.0).mean(1)
+
+
+def clothes_change(image: Tensor, reference: Tensor) -> Tensor:
+    """Mean distance of the shirt's and the trousers' colour from those in another picture; [B]; 1 where one is missing."""
+    return (colours(image) - colours(reference))[:, :2].norm(dim=-1).nan_to_num(1.0).mean(1)
+
+
+def distance(image: Tensor, joint: Tensor, place: Tensor, start: Tensor) -> Tensor:
+    """Pixels from the joint with index `joint` [B] to its `place` [B, 2]; of `start` where the joint is not found. [B]."""
+    position, found = joints(image)
+    each = torch.arange(len(image))
+    at = torch.where(found[each, joint][:, None], position[each, joint], start)
+    return (at - place).norm(dim=-1)
+
+
+def psnr(image: Tensor, reference: Tensor, where: Tensor) -> Tensor:
+    """Peak signal to noise ratio in dB within `where` [B, H, W], boolean; [B]."""
+    error = ((image - reference) ** 2).mean(1)
+    mean = (error * where).flatten(1).sum(1) / where.flatten(1).sum(1)
+    return -10 * mean.clamp(min=1e-10).log10()
 
 
 def figures(image: Tensor, scene: Sample, said: Sample) -> dict[str, float]:

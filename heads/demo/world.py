@@ -9,7 +9,7 @@ Three rules make a picture readable without any network (`judge.py` does so):
 - clothes are half saturated, the scene hardly, boxes not at all.
 """
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ JOINT_SATURATION, CLOTHES_SATURATION, SCENE_SATURATION = 1.0, 0.55, 0.22
 DARKEST = 0.3
 BEAD_RADIUS = 2.2  # of a hand, in figure units; the head is larger
 HEAD_RADIUS = 3.6
+BOXES_SHOWN = 0.6    # the share of boxes that are there
+LIMBS = tuple((f"{side} {root}", f"{side} {middle}", f"{side} {end}") for side in ("left", "right")
+              for root, middle, end in (("shoulder", "elbow", "hand"), ("hip", "knee", "foot")))
 # OpenPose-18 index of what each named point of the skeleton is; the figure has no eyes or ears.
 OPENPOSE = {"head": 0, "neck": 1, "right shoulder": 2, "right elbow": 3, "right hand": 4, "left shoulder": 5,
             "left elbow": 6, "left hand": 7, "right hip": 8, "right knee": 9, "right foot": 10, "left hip": 11,
@@ -51,6 +54,7 @@ class Sample:
     shirt: Tensor      # [B], index into CLOTHES
     trousers: Tensor   # [B], index into CLOTHES
     scene: Tensor      # [B], index into SCENES
+    figure: Tensor     # [B, H, W], boolean: where the figure covers the scene
 
     def prompts(self) -> list[str]:
         clothes, scenes = list(CLOTHES), list(SCENES)
@@ -131,9 +135,25 @@ class _Canvas:
         return torch.maximum(torch.maximum(sides[0], sides[1]), torch.maximum(sides[2], sides[3]))
 
 
-def draw(batch: int, height: int = 64, width: int = 64, *, seed: int | None = None,
-         rng: torch.Generator | None = None) -> Sample:
-    """`batch` random pictures of `height` by `width` pixels, the same ones for the same `seed`."""
+@dataclass
+class Plan:
+    """Everything chosen about B scenes, at no size yet; places and lengths are shares of the picture's."""
+    shirt: Tensor               # [B], index into CLOTHES
+    trousers: Tensor            # [B], index into CLOTHES
+    scene: Tensor               # [B], index into SCENES
+    horizon: Tensor             # [B], of the height
+    wall: Tensor                # [B], nearness of the back wall
+    feet: Tensor                # [B], of the height: where the figure stands
+    places: Tensor              # [2, B], of the floor's depth: the two boxes, the nearer one last
+    boxes: list[Tensor]         # of each box [4, B]: x, width, height, present if below BOXES_SHOWN
+    tall: Tensor                # [B], of the picture: the figure
+    points: dict[str, Tensor]   # [B, 2] each, figure units: the pose
+    x: Tensor                   # [B], of the room to the sides of the figure
+    moved: dict[str, Tensor] | None = None  # limbs moved since, in the place and scale of `points`
+
+
+def plan(batch: int, *, seed: int | None = None, rng: torch.Generator | None = None) -> Plan:
+    """`batch` random scenes, the same ones for the same `seed`."""
     rng = rng or torch.Generator().manual_seed(seed)
 
     def uniform(low, high):
@@ -143,43 +163,82 @@ def draw(batch: int, height: int = 64, width: int = 64, *, seed: int | None = No
         return torch.randint(n, (batch,), generator=rng)
 
     shirt, trousers, scene = choice(len(CLOTHES)), choice(len(CLOTHES)), choice(len(SCENES))
-    horizon, wall = uniform(0.22, 0.6) * height, uniform(0.0, 0.3)
+    horizon, wall, feet = uniform(0.22, 0.6), uniform(0.0, 0.3), uniform(0.80, 0.96)
+    places = torch.stack([uniform(0, 1), uniform(0, 1)]).sort(0).values
+    boxes = [torch.stack([uniform(0, 1), uniform(0.14, 0.34), uniform(0.10, 0.42), uniform(0, 1)]) for _ in range(2)]
+    tall = uniform(0.60, 0.76)
+    points = _visible_poses(batch, rng)
+    return Plan(shirt, trousers, scene, horizon, wall, feet, places, boxes, tall, points, uniform(0, 1))
+
+
+def repose(plan: Plan, *, seed: int | None = None, rng: torch.Generator | None = None) -> Plan:
+    """The same figures in the same scenes, in new poses at new places."""
+    rng = rng or torch.Generator().manual_seed(seed)
+    points = _visible_poses(len(plan.x), rng)
+    return replace(plan, points=points, x=torch.rand(len(plan.x), generator=rng), moved=None)
+
+
+def move_limb(plan: Plan, *, seed: int | None = None, rng: torch.Generator | None = None) -> Plan:
+    """The same figures standing where they stand, with one arm or leg moved."""
+    rng = rng or torch.Generator().manual_seed(seed)
+    batch = len(plan.x)
+    limb = torch.randint(len(LIMBS), (batch,), generator=rng)
+    moved = {name: p.clone() for name, p in plan.points.items()}
+    waiting = torch.ones(batch, dtype=torch.bool)
+    for _ in range(100):  # until no bead is hidden; a figure that finds no such pose in a hundred keeps its own
+        if not waiting.any():
+            break
+        fresh = _pose(batch, rng)
+        trial = {name: p.clone() for name, p in plan.points.items()}
+        for index, (root, middle, end) in enumerate(LIMBS):
+            here = (limb == index)[:, None]
+            for name in (middle, end):
+                trial[name] = torch.where(here, plan.points[root] + fresh[name] - fresh[root], trial[name])
+        good = waiting & _apart(trial)
+        moved = {name: torch.where(good[:, None], trial[name], p) for name, p in moved.items()}
+        waiting &= ~good
+    return replace(plan, moved=moved)
+
+
+def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
+    """The scenes as pictures of `height` by `width` pixels."""
+    batch = len(plan.x)
+    horizon, feet = plan.horizon * height, plan.feet * height
 
     def floor(row):
-        return wall + (1 - wall) * ((row - horizon) / (height - horizon)).clamp(0, 1)
+        return plan.wall + (1 - plan.wall) * ((row - horizon) / (height - horizon)).clamp(0, 1)
 
     canvas = _Canvas(batch, height, width)
     everywhere = torch.full((batch, height, width), -1.0)
     rows = floor(canvas.y[0].expand(height, batch)).T[:, :, None]
-    canvas.paint(everywhere, SCENE_COLOURS[scene], rows)
+    canvas.paint(everywhere, SCENE_COLOURS[plan.scene], rows)
 
-    feet = uniform(0.80, 0.96) * height
     grey = torch.ones(batch, 3)
     # Two boxes, the nearer one painted last, both behind the figure.
-    for place in torch.stack([uniform(0, 1), uniform(0, 1)]).sort(0).values:
+    for place, (x, wide, tall, present) in zip(plan.places, plan.boxes):
         base = horizon + 2 + place * (feet - horizon - 4).clamp(min=0)
-        x, wide, tall, present = uniform(0, 1), uniform(0.14, 0.34), uniform(0.10, 0.42), uniform(0, 1) < 0.6
         near = floor(base)
         scale = (0.55 + near) * min(height, width)
         shape = canvas.box(x * width - wide * scale / 2, base - tall * scale, x * width + wide * scale / 2, base)
-        canvas.paint(torch.where(present[:, None, None], shape, 1.0), grey, near[:, None, None])
+        canvas.paint(torch.where((present < BOXES_SHOWN)[:, None, None], shape, 1.0), grey, near[:, None, None])
 
     near = floor(feet)
-    tall = uniform(0.60, 0.76) * min(height, 1.2 * width) * (0.7 + 0.3 * near)
-    points = _visible_poses(batch, rng)
+    tall = plan.tall * min(height, 1.2 * width) * (0.7 + 0.3 * near)
+    points = plan.points
     top = points["head"][:, 1] - HEAD_RADIUS
     bottom = torch.maximum(points["left foot"][:, 1], points["right foot"][:, 1]) + BEAD_RADIUS
     unit = tall / (bottom - top)
     everyone = torch.stack(list(points.values()), 1)
     left, right = everyone[..., 0].min(1).values * unit - 3, everyone[..., 0].max(1).values * unit + 3
     room = (width - (right - left)).clamp(min=0)
-    shift = torch.stack([uniform(0, 1) * room - left, feet - bottom * unit], -1)
-    points = {name: p * unit[:, None] + shift for name, p in points.items()}
+    shift = torch.stack([plan.x * room - left, feet - bottom * unit], -1)
+    points = {name: p * unit[:, None] + shift for name, p in (plan.moved or points).items()}
+    bare = canvas.image.clone()
 
     def limb(a, b, radius, colour):
         canvas.paint(canvas.capsule(points[a], points[b], radius * unit), colour, near[:, None, None])
 
-    top_colour, leg_colour = CLOTHES_COLOURS[shirt], CLOTHES_COLOURS[trousers]
+    top_colour, leg_colour = CLOTHES_COLOURS[plan.shirt], CLOTHES_COLOURS[plan.trousers]
     for side in ("left", "right"):
         limb(f"{side} hip", f"{side} knee", 2.0, leg_colour)
         limb(f"{side} knee", f"{side} foot", 1.8, leg_colour)
@@ -194,7 +253,13 @@ def draw(batch: int, height: int = 64, width: int = 64, *, seed: int | None = No
     for name, index in OPENPOSE.items():
         keypoints[:, index, :2], keypoints[:, index, 2] = points[name], 1.0
     return Sample(canvas.image, canvas.nearness, torch.stack([points[j] for j in JOINTS], 1), keypoints, tall,
-                  shirt, trousers, scene)
+                  plan.shirt, plan.trousers, plan.scene, (canvas.image != bare).any(1))
+
+
+def draw(batch: int, height: int = 64, width: int = 64, *, seed: int | None = None,
+         rng: torch.Generator | None = None) -> Sample:
+    """`batch` random pictures of `height` by `width` pixels, the same ones for the same `seed`."""
+    return render(plan(batch, seed=seed, rng=rng), height, width)
 
 
 def step(image: Tensor) -> Tensor:

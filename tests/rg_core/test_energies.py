@@ -38,3 +38,54 @@ def test_update_rules_keep_pictures_apart_and_have_size_one():
 def test_a_zero_gradient_moves_nothing():
     for rule in updates.FORMS.values():
         assert (rule(torch.zeros(1, 3, 2, 2)) == 0).all()
+
+
+def cosine(a, b):
+    return (a * b).sum() / (a.norm() * b.norm())
+
+
+def relation(seed=0, batch=2, channels=6, size=(4, 5)):
+    rng = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(batch, channels, *size, generator=rng) for _ in range(2))
+
+
+def test_appearance_equals_its_formula_in_float64():
+    guided, reference = relation()
+    span, mask = torch.tensor([2.0, 3.0]), torch.zeros(2, 1, 4, 5)
+    mask[:, :, 1, 2], mask[:, :, 3, 4] = 1.0, 0.5
+    plain, masked = energies.appearance(guided, reference, span), energies.appearance(guided, reference, span, mask)
+    g, r = guided.double(), reference.double()
+    for b in range(2):
+        off = torch.tensor([[1 - cosine(g[b, :, y, x], r[b, :, y, x]) for x in range(5)] for y in range(4)])
+        assert torch.isclose(plain[b].double(), off.mean() * span[b].double() ** 2, rtol=1e-5)
+        assert torch.isclose(masked[b].double(), (off[1, 2] + 0.5 * off[3, 4]) / 1.5 * span[b].double() ** 2, rtol=1e-5)
+
+
+def test_identity_compares_means_over_each_sides_mask():
+    guided, reference = relation()
+    mask, other = torch.zeros(2, 1, 4, 5), torch.zeros(2, 1, 4, 5)
+    mask[:, :, 0], other[:, :, 2:] = 1.0, 1.0
+    value = energies.identity(guided, reference, torch.tensor([2.0, 1.0]), mask, other)
+    for b in range(2):
+        expected = 1 - cosine(guided[b, :, 0].double().mean(1), reference[b, :, 2:].double().flatten(1).mean(1))
+        assert torch.isclose(value[b].double(), expected * (4, 1)[b], rtol=1e-5)
+    assert torch.allclose(energies.identity(guided, guided.flip(-1), torch.ones(2)), torch.zeros(2), atol=1e-6)
+
+
+def test_correspondence_equals_its_formula_at_pixel_centres_and_leaves_out_what_does_not_count():
+    guided, reference = relation()
+    cells = torch.tensor([[[1, 0], [4, 3], [2, 2]], [[0, 1], [3, 3], [2, 0]]]), torch.tensor([[[3, 2], [0, 0], [1, 1]]] * 2)  # x, y
+    start, end = ((c + 0.5) / torch.tensor([5.0, 4.0]) for c in cells)
+    counts = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
+    value = energies.correspondence(guided, reference, start, end, counts)
+    g, r = guided.double(), reference.double()
+    for b in range(2):
+        terms = []
+        for k in range(3):
+            (px, py), (qx, qy) = cells[0][b, k].tolist(), cells[1][b, k].tolist()
+            wanted = r[b, :, py, px]
+            s_end, s_start = (cosine(wanted, g[b, :, y, x]) / 2 + 0.5 for x, y in ((qx, qy), (px, py)))
+            terms.append((-s_end + s_start) / 2)
+        kept = [t for t, c in zip(terms, counts[b]) if c]
+        assert torch.isclose(value[b].double(), sum(kept) / len(kept), rtol=1e-5)
+    assert (energies.correspondence(guided, reference, start, end, torch.zeros(2, 3)) == 0).all()

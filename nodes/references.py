@@ -1,0 +1,185 @@
+"""References: nodes that make one, and what is kept of it between runs."""
+import logging
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.sample
+import comfy.samplers
+import latent_preview
+import nodes as host_nodes
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..rg_core import references
+from . import checks
+from .types import CATEGORY, ReferenceType
+
+REFINE = 2  # docs/relations.md: predictions beyond the first one that each step of an inversion makes
+KEY = "readout_reference"
+CACHE_MB = 1024
+
+
+@dataclass(eq=False)
+class Reference:
+    """A picture at every noise level, and what heads have read of it so far."""
+    trajectory: references.Trajectory  # in the scale of the model's sampler, on the CPU
+    conditioning: list                 # the host's CONDITIONING that it was made with
+    family: str                        # of models that it belongs to
+    downscale: int                     # pixels for each latent
+    cache_mb: int = CACHE_MB
+    # For each MODEL, as the graph hands it over, the readouts by head and noise level: half precision, in main memory.
+    readouts: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
+    warned: bool = False
+
+    def keep(self, model, key: tuple, readout: Tensor) -> None:
+        """Keeps a readout for the next run, as long as the budget lasts."""
+        readout = readout.to("cpu", torch.float16)
+        held = sum(r.nbytes for known in self.readouts.values() for r in known.values())
+        if held + readout.nbytes <= self.cache_mb * 2**20:
+            self.readouts.setdefault(model, {})[key] = readout
+        elif not self.warned:
+            self.warned = True
+            logging.warning("Readout reference: what heads read of it needs more than cache_mb, %d MB, so the rest is read again "
+                            "in every run. Raise cache_mb on the node that made the reference, to save that time.", self.cache_mb)
+
+
+def family(model) -> str:
+    return type(model.model.model_config).__name__
+
+
+def wrap(model, trajectory: references.Trajectory, conditioning: list, cache_mb: int) -> Reference:
+    return Reference(trajectory, conditioning, family(model), model.get_model_object("latent_format").spacial_downscale_ratio, cache_mb)
+
+
+def clean(node: str, model, latent: dict) -> Tensor:
+    """The LATENT's samples in the model's scale; it must fit the model."""
+    samples, wanted = latent["samples"], model.get_model_object("latent_format").latent_channels
+    checks.latent(node, samples)
+    if samples.shape[1] != wanted:
+        raise ValueError(f"{node}: the latent has {samples.shape[1]} channels, and this model ({family(model)}) works with "
+                         f"{wanted}. Encode the picture with the VAE that belongs to the model.")
+    return model.model.process_latent_in(samples.float().cpu())
+
+
+CACHE = io.Int.Input("cache_mb", default=CACHE_MB, min=0, max=65536, advanced=True,
+                     tooltip="Main memory for what heads read of this reference, so that the next run need not read it again.")
+
+
+class ReadoutReference(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutReference", display_name="Readout Reference", category=CATEGORY,
+            description="Makes a picture a reference, by adding one fixed noise to it at every level. Quick; for dragging things in "
+                        "a given picture use Readout Invert.",
+            inputs=[io.Model.Input("model"),
+                    io.Conditioning.Input("positive", tooltip="What the reference shows."),
+                    io.Latent.Input("latent", tooltip="The reference; VAE Encode makes it from a picture."),
+                    io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
+                    CACHE],
+            outputs=[ReferenceType.Output(display_name="reference")])
+
+    @classmethod
+    def execute(cls, model, positive, latent, seed, cache_mb):
+        x = clean("Readout Reference", model, latent)
+        noise = comfy.sample.prepare_noise(x, seed, latent.get("batch_index"))
+        trajectory = references.renoised(x, noise, float(model.get_model_object("model_sampling").sigma_max))
+        return io.NodeOutput(wrap(model, trajectory, positive, cache_mb))
+
+
+class Inverter(comfy.samplers.Sampler):
+    """Samples backwards, from the clean latent to the noise."""
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return model_wrap(x, x.new_full((len(x),), sigma), **extra_args)
+
+        def report(step: int, x: Tensor) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            callback(step, latent_image, x, len(sigmas) - 1)
+
+        self.trajectory = references.invert(latent_image, sigmas, denoise, REFINE, report)
+        return self.trajectory.latents[-1]
+
+
+class ReadoutInvert(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutInvert", display_name="Readout Invert", category=CATEGORY,
+            description="Finds the noise that a given picture would be sampled from (DDIM inversion), and its way there as a "
+                        "reference. Sample from the noise with KSampler (Advanced), add_noise off, euler or ddim and the same "
+                        "scheduler, to get the picture back.",
+            inputs=[io.Model.Input("model"),
+                    io.Conditioning.Input("positive", tooltip="What the picture shows."),
+                    io.Conditioning.Input("negative"),
+                    io.Latent.Input("latent", tooltip="The picture; VAE Encode makes it from an image."),
+                    io.Int.Input("steps", default=50, min=1, max=10000, tooltip="More steps, a more exact inversion."),
+                    io.Float.Input("cfg", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                                   tooltip="1 inverts most exactly, and fastest."),
+                    io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS),
+                    CACHE],
+            outputs=[io.Latent.Output(display_name="noise"), ReferenceType.Output(display_name="reference")])
+
+    @classmethod
+    def execute(cls, model, positive, negative, latent, steps, cfg, scheduler, cache_mb):
+        node = "Readout Invert"
+        clean(node, model, latent)
+        samples = latent["samples"]
+        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).flip(0)
+        if float(sigmas[0]) != 0:
+            raise ValueError(f"{node}: the scheduler {scheduler} does not end without noise. Choose another one, such as normal.")
+        sampler, guider = Inverter(), comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_cfg(cfg)
+        noise = guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, callback=latent_preview.prepare_callback(model, steps),
+                              disable_pbar=True, seed=0)
+        trajectory = references.Trajectory(sampler.trajectory.sigmas, sampler.trajectory.latents.cpu())
+        return io.NodeOutput({"samples": noise.to(samples.device)}, wrap(model, trajectory, positive, cache_mb))
+
+
+class KSamplerReadoutReference(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="KSamplerReadoutReference", display_name="KSampler (Readout Reference)", category=CATEGORY,
+            description="The KSampler; its picture, with all its way there, becomes a reference. Sample again with the same seed and "
+                        "guidance to change that picture.",
+            inputs=[
+                io.Model.Input("model"),
+                io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
+                io.Int.Input("steps", default=20, min=1, max=10000),
+                io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01),
+                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS),
+                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS),
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Latent.Input("latent_image"),
+                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01),
+                CACHE,
+            ],
+            outputs=[io.Latent.Output(), ReferenceType.Output(display_name="reference")])
+
+    @classmethod
+    def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, cache_mb):
+        knots: dict[float, Tensor] = {}
+
+        def record(executor, x, timestep, *args, **kwargs):
+            # Samplers that try points before they step end up at the last one for a sigma.
+            knots[float(timestep.max())] = x.to("cpu", torch.float32, copy=True)
+            return executor(x, timestep, *args, **kwargs)
+
+        recorded = model.clone()
+        recorded.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY, record)
+        latent, = host_nodes.common_ksampler(recorded, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
+                                             denoise=denoise)
+        knots[0.0] = model.model.process_latent_in(latent["samples"].float().cpu())
+        sigmas = sorted(knots)
+        if len(sigmas) < 2:
+            raise ValueError("KSampler (Readout Reference): with denoise 0 nothing is sampled, so there is no way to follow. Raise "
+                             "denoise, or use Readout Reference for a given picture.")
+        trajectory = references.Trajectory(torch.tensor(sigmas), torch.stack([knots[s] for s in sigmas]))
+        return io.NodeOutput(latent, wrap(model, trajectory, positive, cache_mb))

@@ -1,0 +1,60 @@
+"""References: a given picture at every noise level, to compare the picture being made with."""
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """A latent's way from clean to noise.
+
+    `sigmas` [S] ascend from 0, S at least 2; `latents` [S, B, C, H, W] are scaled as samplers hold them: the clean
+    latent plus sigma times its noise, for models whose noise is added at full scale.
+    """
+    sigmas: Tensor
+    latents: Tensor
+
+    def segment(self, sigma: float) -> tuple[Tensor, Tensor]:
+        """The latent [B, C, H, W] at `sigma`, and what a denoiser would have to predict there to stay on the way.
+
+        Between two knots, and beyond the last one, the way is the straight line that an Euler step (Karras et al.,
+        arXiv 2206.00364, algorithm 1), or DDIM, takes from one to the other. So a trajectory serves sigmas that it was
+        not recorded at, and two knots are enough for noise that is merely added.
+        """
+        upper = int(torch.searchsorted(self.sigmas, sigma).clamp(1, len(self.sigmas) - 1))
+        low, high = self.sigmas[upper - 1].item(), self.sigmas[upper].item()
+        below, above = self.latents[upper - 1], self.latents[upper]
+        slope = (above - below) / (high - low)
+        latent = below + slope * (sigma - low)
+        return latent, latent - slope * sigma
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the latents."""
+        return tuple(self.latents.shape[-2:])
+
+
+def renoised(clean: Tensor, noise: Tensor, sigma_max: float) -> Trajectory:
+    """The way of `clean` [B, C, H, W] with one fixed `noise` of the same shape added at every level."""
+    return Trajectory(torch.tensor([0.0, sigma_max]), torch.stack([clean, clean + sigma_max * noise]))
+
+
+def invert(clean: Tensor, sigmas: Tensor, denoise, refine: int, report=lambda step, latent: None) -> Trajectory:
+    """DDIM inversion: the latents [S, B, C, H, W] from which Euler steps along `sigmas` lead to `clean` [B, C, H, W].
+
+    `sigmas` [S] ascend from 0; `denoise(x, sigma)` predicts the clean latent. Source: Song et al., arXiv 2010.02502,
+    section 4.3. There the noise predicted before a step stands in for the one after it; here that is only the first
+    guess, and `refine` more predictions solve for the latent whose own step leads back (fixed-point iteration, as in
+    Pan et al., arXiv 2309.04907, section 3.2). `report(step, latent)` is called after each step.
+    """
+    latents = [clean]
+    noise = None
+    for step, (low, high) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):
+        x = latents[-1] if noise is None else latents[-1] + (high - low) * noise
+        for _ in range(1 + refine):
+            noise = (x - denoise(x, high)) / high
+            x = latents[-1] + (high - low) * noise
+        latents.append(x)
+        report(step, x)
+    return Trajectory(sigmas.cpu(), torch.stack(latents))

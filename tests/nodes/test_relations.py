@@ -1,0 +1,229 @@
+"""References and relational targets inside the real host, on the demo model."""
+import importlib
+import json
+import logging
+
+import pytest
+import torch
+
+from tools.host import load_pack
+
+PACK = load_pack().__name__
+demo_model, guide, references, relations, targets, demo, engine = (
+    importlib.import_module(f"{PACK}.nodes.{m}") for m in ("demo_model", "guide", "references", "relations", "targets", "demo", "engine"))
+load_head = importlib.import_module(f"{PACK}.heads").load_head
+HEADS = importlib.import_module(f"{PACK}.heads.demo").HEADS_FOLDER
+
+import comfy.model_management  # noqa: E402
+import nodes as host_nodes  # noqa: E402
+
+DRAG = "[[[0.3, 0.4], [0.6, 0.5]]]"
+
+
+class World:
+    def __init__(self):
+        self.model, self.clip, self.vae = demo_model.load_demo()
+        with torch.inference_mode(False):
+            self.heads = {kind: load_head(HEADS / f"demo_{kind}.safetensors")
+                          for kind in ("pose", "correspondence", "appearance", "identity")}
+        self.positive = self.clip.encode_from_tokens_scheduled(self.clip.tokenize("a figure in a red shirt, sea"))
+        self.negative = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
+        self.calls = 0
+        self.model.model.diffusion_model.register_forward_pre_hook(self.count)
+
+    def count(self, _module, _args):
+        self.calls += 1
+
+    def latent(self, batch=1, size=(64, 64)):
+        return {"samples": torch.zeros(batch, 3, *size)}
+
+    def scene(self, size=(64, 64), batch=1):
+        return {"samples": self.vae.encode(demo.DemoScene.execute(5, size[1], size[0], batch).args[0])}
+
+    def made(self, steps=4, sampler="euler", cache_mb=64, size=(64, 64)):
+        return references.KSamplerReadoutReference.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive,
+                                                           self.negative, self.latent(size=size), 1.0, cache_mb).args
+
+    def drag(self, reference, text=DRAG, **changes):
+        return relations.DragTarget.execute(**{"head": self.heads["correspondence"], "reference": reference, "drags": text,
+                                               "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5} | changes).args[0]
+
+    def like(self, kind, reference, **changes):
+        node = {"appearance": relations.AppearanceTarget, "identity": relations.IdentityTarget}[kind]
+        return node.execute(**{"head": self.heads[kind], "reference": reference, "weight": 1.0, "start_percent": 0.0,
+                               "end_percent": 0.5} | changes).args[0]
+
+    def sample(self, guidance, latent=None, steps=4, sampler="euler", strength=0.1):
+        out, trace = guide.KSamplerReadoutGuidance.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive, self.negative,
+                                                           latent or self.latent(), 1.0, guidance, strength).args
+        return out["samples"], json.loads(trace)
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode():
+        yield World()
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
+def test_the_reference_is_the_stock_samplers_picture_and_its_way(w, sampler):
+    latent, reference = w.made(sampler=sampler)
+    plain, = host_nodes.common_ksampler(w.model, 1, 4, 3.0, sampler, "karras", w.positive, w.negative, w.latent())
+    assert torch.equal(latent["samples"], plain["samples"])
+    way = reference.trajectory
+    assert way.sigmas[0] == 0 and torch.equal(w.model.model.process_latent_out(way.latents[0]), plain["samples"])
+    assert (way.sigmas.diff() > 0).all() and len(way.sigmas) == 5
+    noise = torch.randn(1, 3, 64, 64, generator=torch.manual_seed(1))
+    assert torch.allclose(way.latents[-1], noise * (1 + way.sigmas[-1] ** 2).sqrt(), atol=1e-3)
+
+
+def test_relational_targets_act_chain_and_repeat_exactly(w):
+    _, reference = w.made()
+    plain, _ = w.sample(())
+    both = w.like("appearance", reference, guidance=w.drag(reference))
+    results = {}
+    for name, guidance in (("drag", w.drag(reference)), ("appearance", both[1:]), ("both", both), ("identity", w.like("identity", reference))):
+        results[name], trace = w.sample(guidance)
+        again, _ = w.sample(guidance)
+        assert torch.equal(results[name], again) and torch.isfinite(again).all()  # the first run read the reference, the second did not
+        assert {row["target"] for row in trace} == {t.name for t in guidance}
+    assert not torch.equal(results["drag"], results["both"]) and not torch.equal(results["drag"], plain)
+    assert torch.equal(plain, w.sample(both, strength=0.0)[0])
+    assert torch.equal(plain, w.sample(w.drag(reference, weight=0.0))[0])
+    assert torch.equal(plain, w.sample(w.drag(reference, "[]"))[0])  # nothing drawn yet
+    scene = demo.DemoScene.execute(5, 64, 64, 1).args
+    with_pose = targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.5, image=scene[1], guidance=both)[0]
+    assert [row["target"] for row in w.sample(with_pose)[1]][:3] == ["drag", "appearance", "pose"]
+
+
+def test_the_patched_model_in_the_stock_sampler_gives_the_same(w):
+    _, reference = w.made()
+    guidance = w.drag(reference)
+    patched = guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0]
+    stock, = host_nodes.common_ksampler(patched, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, w.latent())
+    assert torch.equal(stock["samples"], w.sample(guidance)[0])
+
+
+def calls(w, action):
+    before = w.calls
+    action()
+    return w.calls - before
+
+
+def test_a_second_drag_does_not_read_the_reference_again(w):
+    _, reference = w.made()
+    first = calls(w, lambda: w.sample(w.drag(reference)))
+    second = calls(w, lambda: w.sample(w.drag(reference, "[[[0.5, 0.5], [0.7, 0.2]]]")))
+    guided_steps = len(w.sample(w.drag(reference))[1])
+    assert guided_steps >= 2 and first - second == guided_steps
+
+
+def test_over_its_budget_a_reference_is_read_again_and_says_so(w, caplog):
+    _, reference = w.made(cache_mb=0)
+    _, roomy = w.made()
+    with caplog.at_level(logging.WARNING):
+        first = calls(w, lambda: w.sample(w.drag(reference)))
+        second = calls(w, lambda: w.sample(w.drag(reference)))
+    assert first == second and not reference.readouts
+    assert sum("cache_mb" in record.message for record in caplog.records) == 1
+    assert torch.allclose(w.sample(w.drag(reference))[0], w.sample(w.drag(roomy))[0], atol=0.05)  # only half precision apart
+
+
+def test_outside_its_mask_a_drag_leaves_the_reference_as_it_was(w):
+    for sampler in ("euler", "dpmpp_2m"):
+        latent, reference = w.made(sampler=sampler)
+        mask = torch.zeros(1, 64, 64)
+        mask[:, :, 32:] = 1
+        dragged, _ = w.sample(w.drag(reference, mask=mask), sampler=sampler)
+        assert torch.allclose(dragged[..., :32], latent["samples"][..., :32], atol=1e-4)
+        assert (dragged - latent["samples"])[..., 32:].abs().max() > 0.05
+
+
+def test_a_reference_recorded_at_other_sigmas_serves(w):
+    _, reference = w.made(steps=7)
+    dragged, trace = w.sample(w.drag(reference), steps=4, sampler="dpmpp_2m")
+    assert torch.isfinite(dragged).all() and trace
+
+
+def test_inversion_gives_the_picture_back(w):
+    latent = w.scene()
+    noise, reference = references.ReadoutInvert.execute(w.model, w.positive, w.negative, latent, 20, 1.0, "karras", 64).args
+    back, = host_nodes.common_ksampler(w.model, 0, 20, 1.0, "euler", "karras", w.positive, w.negative, noise, disable_noise=True)
+    error = ((back["samples"] - latent["samples"]) / 2).square().mean()
+    assert -10 * error.log10() > 27
+    assert torch.allclose(reference.trajectory.latents[0], latent["samples"])
+    assert torch.allclose(reference.trajectory.latents[-1], noise["samples"], atol=1e-4)
+
+
+def test_interrupted_inversion_leaves_the_model_as_it_was(w):
+    plain, _ = w.sample(())
+    hook = w.model.model.diffusion_model.register_forward_hook(
+        lambda *_: w.calls > stop and comfy.model_management.interrupt_current_processing())
+    stop = w.calls + 3
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            references.ReadoutInvert.execute(w.model, w.positive, w.negative, w.scene(), 10, 1.0, "karras", 64)
+    finally:
+        hook.remove()
+    assert w.calls < stop + 10
+    assert torch.equal(plain, w.sample(())[0])
+
+
+def test_a_drag_path_is_a_batch_that_starts_with_the_reference(w):
+    latent, reference = w.made()
+    guidance, batch = relations.DragPath.execute(w.drag(reference), w.latent(), 3).args
+    frames, _ = w.sample(guidance, batch)
+    assert frames.shape[0] == 3 and batch["batch_index"] == [0, 0, 0]
+    assert torch.allclose(frames[:1], latent["samples"], atol=2e-3)
+    assert torch.allclose(frames[2:], w.sample(w.drag(reference))[0], atol=2e-2)
+    assert (frames[1] - frames[0]).abs().max() > 0.02 and (frames[2] - frames[1]).abs().max() > 0.02
+
+
+def test_a_renoised_reference_serves_any_sampler_and_batch(w):
+    reference = references.ReadoutReference.execute(w.model, w.positive, w.scene(), 3, 64)[0]
+    out, _ = w.sample(w.like("identity", reference, box={"x": 10, "y": 4, "width": 40, "height": 50}), w.latent(2), sampler="dpmpp_2m")
+    assert out.shape[0] == 2 and torch.isfinite(out).all()
+
+
+def said(action) -> str:
+    with pytest.raises(ValueError) as failure:
+        action()
+    return str(failure.value)
+
+
+def test_bad_relations_are_explained(w):
+    _, reference = w.made()
+    for text in ("no json", "[[[0.1, 0.2]]]", "{}", "[[[0.1], [0.2]]]", "[[[0.1, 0.2], [NaN, 0.2]]]", "[1, 2]"):
+        if text != "{}":
+            assert "drags cannot be read" in said(lambda: w.drag(reference, text))
+    assert "drag 1 of no length" in said(lambda: w.drag(reference, "[[[0.5, 0.5], [0.5, 0.5]]]"))
+    assert "drag 1 with an end outside" in said(lambda: w.drag(reference, "[[[0.5, 0.5], [1.5, 0.5]]]"))
+    many = json.dumps([[[0.1, 0.1], [0.2, 0.2]]] * 1025)
+    assert "1025 drags are more than fit; the most is 1024" in said(lambda: w.drag(reference, many))
+    small = w.made(size=(48, 80))[1]
+    message = said(lambda: w.sample(w.drag(small)))
+    assert "80x48" in message and "64x64" in message and "KSampler (Readout Guidance)" in message
+    other = references.Reference(reference.trajectory, reference.conditioning, "SDXL", 8)
+    assert all(word in said(lambda: w.sample(w.drag(other))) for word in ("SDXL", "DemoWorld"))
+    four = {"samples": torch.zeros(1, 4, 8, 8)}
+    assert "4 channels" in said(lambda: references.ReadoutInvert.execute(w.model, w.positive, w.negative, four, 5, 1.0, "karras", 9))
+    nan = {"samples": torch.full((1, 3, 8, 8), float("nan"))}
+    assert "NaN" in said(lambda: references.ReadoutReference.execute(w.model, w.positive, nan, 5, 9))
+    assert "holds nothing" in said(lambda: w.like("identity", reference, box={"x": 99, "y": 0, "width": 5, "height": 5}))
+    assert "no drag" in said(lambda: relations.DragPath.execute(w.like("identity", reference), w.latent(), 3))
+    assert "got 2 latents" in said(lambda: relations.DragPath.execute(w.drag(reference), w.latent(2), 3))
+    assert "reads identity" in said(lambda: w.drag(reference, head=w.heads["identity"]))
+
+
+def test_one_bad_drag_among_good_ones_is_left_out_with_a_warning(w, caplog):
+    _, reference = w.made()
+    with caplog.at_level(logging.WARNING):
+        guidance = w.drag(reference, "[[[0.5, 0.5], [1.5, 0.5]], [[0.3, 0.4], [0.6, 0.5]]]")
+    assert "drag 1 with an end outside the picture" in caplog.text
+    assert torch.equal(w.sample(guidance)[0], w.sample(w.drag(reference))[0])

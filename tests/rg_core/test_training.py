@@ -1,0 +1,61 @@
+"""The trainer learns what can be learnt, on features made for it."""
+import torch
+
+from rg_core import energies, taps, training
+from rg_core.head import ReadoutHead
+
+SIZE = (8, 8)
+
+
+def head(kind):
+    torch.manual_seed(0)
+    return ReadoutHead(kind, [8], projection_dim=128, emb_channels=None, out_channels=None)
+
+
+def reader(features):
+    """Features that are the latents themselves under noise."""
+    rng = torch.Generator().manual_seed(0)
+
+    def read(pick, t):
+        x = features[pick]
+        return taps.Reading(torch.zeros(len(pick), 4), [x + 0.3 * torch.randn(x.shape, generator=rng)])
+
+    return read
+
+
+def test_correspondence_is_learnt_from_tracks():
+    """Each picture holds four marks at random places; two pictures of a pair show the same marks at other places."""
+    rng = torch.Generator().manual_seed(1)
+    count, marks = 64, torch.randn(4, 8, generator=rng)
+    pictures, tracks = torch.zeros(2, count, 8, *SIZE), torch.zeros(count, 2, 4, 2)
+    for side in range(2):
+        for i in range(count):
+            for k, cell in enumerate(torch.randperm(64, generator=rng)[:4].tolist()):
+                pictures[side, i, :, cell // 8, cell % 8] = 3 * marks[k]
+                tracks[i, side, k] = torch.tensor([cell % 8 + 0.5, cell // 8 + 0.5]) / 8
+    pairs = torch.stack([torch.arange(count), torch.arange(count) + count], 1)
+    read, network = reader(pictures.flatten(0, 1)), head("correspondence")
+    before = training.found(network, read, pairs, tracks, 0, SIZE, 0.01)
+    losses = training.correspondence_losses(network, read, pairs, tracks, 10, SIZE)
+    training.train({"correspondence": network}, losses, 60, lr=3e-3, report=lambda text: None)
+    after = training.found(network, read, pairs, tracks, 0, SIZE, 0.01)
+    assert after > 0.9 and after > before
+
+
+def test_identity_is_learnt_from_triplets_wherever_it_stands():
+    """A strong background that changes, and a faint mark that says who it is."""
+    rng = torch.Generator().manual_seed(2)
+    count = 96
+    pictures = []
+    who = torch.randint(2, (count,), generator=rng)
+    ground = torch.randn(2, count, 8, 1, 1, generator=rng) * torch.tensor([0.0, 0, 1, 1, 1, 1, 1, 1]).view(8, 1, 1)
+    for person, behind in ((who, 0), (who, 1), (1 - who, 0)):
+        x = ground[behind].expand(count, 8, *SIZE).clone()
+        for i, cell in enumerate(torch.randint(64, (count,), generator=rng).tolist()):
+            x[i, int(person[i]), cell // 8, cell % 8] += 4
+        pictures.append(x)
+    triplets = torch.arange(3 * count).view(3, count).T
+    read, network = reader(torch.cat(pictures)), head("identity")
+    losses = training.triplet_losses(network, read, triplets, energies.identity, 10, SIZE)
+    training.train({"identity": network}, losses, 80, lr=3e-3, report=lambda text: None)
+    assert training.ordered(network, read, triplets, energies.identity, 0, SIZE) > 0.9
