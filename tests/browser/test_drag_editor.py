@@ -17,7 +17,6 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]
 WORKFLOW = ROOT / "workflows" / "drag.json"
-HAS_NODE = any("ReadoutDragTarget" in path.read_text() for path in (ROOT / "nodes").glob("*.py"))
 READY = "window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !app.configuringGraph"
 RENDERINGS = pytest.mark.parametrize("rendering", ["classic", "vue"], indirect=True, scope="module")
 
@@ -25,8 +24,7 @@ RENDERINGS = pytest.mark.parametrize("rendering", ["classic", "vue"], indirect=T
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     home = tmp_path_factory.mktemp("server")
-    stub = [] if HAS_NODE else [ROOT / "tests" / "browser" / "drag_stub.py"]
-    with Server(home / "output", home=home, extra_nodes=stub) as running:
+    with Server(home / "output", home=home) as running:
         for name, size in {"wide.png": (200, 100), "tall.png": (100, 200)}.items():
             Image.new("RGB", size, "teal").save(home / "input" / name)
         yield running
