@@ -5,7 +5,7 @@ import { DragView } from "./drag_view.js";
 
 const TYPE = "READOUT_DRAGS";
 const PICTURE_INPUT = "image";
-const NODE_SIZE = [320, 400];
+const NODE_SIZE = [360, 600]; // when it is new
 const MIN_HEIGHT = 240;
 const LOOK_EVERY = 300; // milliseconds
 
