@@ -11,12 +11,18 @@ from ..rg_core import guidance as core
 from . import checks, drag_paths
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
-WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
-                        tooltip="How hard this target pulls, beside others. 0 turns it off.")
-START = io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01)
-END = io.Float.Input("end_percent", default=0.5, min=0.0, max=1.0, step=0.01,
-                     tooltip="The layout of a picture is settled early: later guidance costs time and detail.")
+
+
+def when(start: float = 0.0, end: float = 0.9) -> list:
+    """Weight and percents; the defaults are what the measurements in docs/relations.md chose."""
+    return [io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
+                           tooltip="How hard this target pulls, beside others. 0 turns it off."),
+            io.Float.Input("start_percent", default=start, min=0.0, max=1.0, step=0.01),
+            io.Float.Input("end_percent", default=end, min=0.0, max=1.0, step=0.01)]
+
+
 CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
+IDENTITY_START = 0.15  # what an identity head reads of more noise is chance
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
 
@@ -30,7 +36,7 @@ class DragTarget(io.ComfyNode):
                 Head.Input("head", tooltip="A head that reads correspondence, for the model that you sample with."),
                 REFERENCE,
                 Drags.Input("drags"),
-                WEIGHT, START, END,
+                *when(),
                 io.Image.Input("image", optional=True, tooltip="The reference as a picture, to draw on."),
                 io.String.Input("drags_json", optional=True, force_input=True,
                                 tooltip="More drags: [[[x, y], [x, y]], ...], each from its first to its last point, in shares of the "
@@ -74,11 +80,11 @@ def box_of(node: str, box: dict | None, reference) -> core.Box:
     return left, top, right - left, bottom - top
 
 
-def likeness_inputs(kind: str) -> list:
+def likeness_inputs(kind: str, start: float = 0.0) -> list:
     where = "The same size as the reference's picture, or of its shape."
     return [
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
-        REFERENCE, WEIGHT, START, END,
+        REFERENCE, *when(start),
         io.Mask.Input("mask", optional=True, tooltip=f"Where it acts in the picture being made: white. {where}"),
         io.Mask.Input("reference_mask", optional=True, tooltip=f"What counts of the reference: white. {where}"),
         io.BoundingBox.Input("box", optional=True, socketless=False, force_input=True,
@@ -123,7 +129,7 @@ class IdentityTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutIdentityTarget", display_name="Identity Target", category=CATEGORY,
             description="Keeps who is in a reference, wherever they stand in the new picture.",
-            inputs=likeness_inputs("identity"), outputs=[Guidance.Output(display_name="guidance")])
+            inputs=likeness_inputs("identity", IDENTITY_START), outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
     def execute(cls, head, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None,

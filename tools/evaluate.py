@@ -143,13 +143,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--json")
+    parser.add_argument("--relations", action="store_true", help="only drag, appearance, identity and inversion")
     parser.add_argument("--moves", action="store_true", help="compare forms and sizes of the move instead")
     options = parser.parse_args()
     report = {"device": device_name(), "seeds": options.seeds}
     if options.moves:
         report["controls"] = {"pose": moves(options.seeds)}
     else:
-        report["controls"] = controls(options.seeds)
+        from tools.relations import relations  # which builds on this module
+        report["controls"] = ({} if options.relations else controls(options.seeds)) | relations(options.seeds)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(report, file, indent=1)

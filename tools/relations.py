@@ -1,22 +1,23 @@
 """Control by relations to a reference: drag, appearance and identity; part of `python run.py evaluate`.
 
-Every picture is sampled alone, from the noise of one large batch. References are given scenes, inverted, or pictures
-that the model made itself; the judge uses no network.
+Dragged pictures are sampled one by one, for each has a drag of its own; all else as in evaluate.py.
 """
-import time
 from dataclasses import dataclass
 
 import torch
 
-from tools.evaluate import NOISE_SEED, Bench
+from tools.evaluate import BATCH, NOISE_SEED, Bench, show
 
-DRAG_SEED, OTHER_NOISE_SEED = 4000, 5000
+DRAG_SEED = 4000
+REFERENCE_SEED = 6000
 STEPS, CFG, SCHEDULER = 20, 3.0, "karras"
 INVERSION_STEPS = 50
-# What is dragged, and about which joint it turns.
-ENDS = {"left hand": "neck", "right hand": "neck", "left foot": "pelvis", "right foot": "pelvis"}
-TURN = 30.0, 70.0   # degrees
-REACH = 6.0         # pixels beside a limb's way that may change
+# docs/relations.md: how long relations act, from where identity does, and the weights of what supports another target.
+END, IDENTITY_START, APPEARANCE, IDENTITY = 0.9, 0.15, 0.5, 0.5
+REACH = 5.0         # pixels beside a limb's way that belong to the moved region
+LEAST_WAY = 6.0     # pixels that a drag goes at least
+# OpenPose indices of each limb: where it is rooted, its middle and its end, in the order of world.LIMBS.
+LIMBS = ((5, 6, 7), (11, 12, 13), (2, 3, 4), (8, 9, 10))
 
 
 @dataclass
@@ -32,39 +33,33 @@ class DragPlan:
         return str([[(p[i] / size).tolist() for p in (self.start, self.place)]])
 
 
-def drag_plan(joints_of, names: tuple[str, ...], image: torch.Tensor) -> DragPlan:
-    """A hand or foot of each picture, turned by some angle about neck or pelvis, away from edges and other joints."""
+def drag_plan(world, seeds: int, size: tuple[int, int]) -> tuple:
+    """Scenes, the same scenes with one arm or leg moved, and the drags that lead from one to the other."""
     rng = torch.Generator().manual_seed(DRAG_SEED)
-    position, found = joints_of(image)
-    height, width = image.shape[-2:]
-    x, y = torch.arange(width).add(0.5).view(1, -1), torch.arange(height).add(0.5).view(-1, 1)
-    rows = []
-    for at, seen in zip(position, found):
-        best = None
-        for end in torch.randperm(len(ENDS), generator=rng).tolist():
-            name, root = list(ENDS.items())[end]
-            joint, about = names.index(name), at[names.index(root)]
-            angles = torch.deg2rad(TURN[0] + (TURN[1] - TURN[0]) * torch.rand(8, generator=rng))
-            for angle in (angles * (torch.randint(2, (8,), generator=rng) * 2 - 1)).tolist():
-                c, s = torch.tensor(angle).cos(), torch.tensor(angle).sin()
-                place = about + torch.stack([torch.stack([c, -s]), torch.stack([s, c])]) @ (at[joint] - about)
-                inside = bool((place > 4).all() and (place < torch.tensor([width, height]) - 4).all())
-                others = torch.cat([at[:joint], at[joint + 1:]])
-                clear = (others - place).norm(dim=-1).min().item() if inside and seen[joint] else -1.0
-                if best is None or (best[0] < 7 and clear > best[0]):
-                    best = (clear, joint, about, place)
-        _, joint, about, place = best
-        moved = torch.zeros(height, width, dtype=torch.bool)
-        for f in torch.linspace(0, 1, 12):
-            tip = torch.lerp(at[joint], place, f)
-            along = (((x - about[0]) * (tip - about)[0] + (y - about[1]) * (tip - about)[1]) / (tip - about).square().sum()).clamp(0, 1)
-            moved |= torch.hypot(x - about[0] - along * (tip - about)[0], y - about[1] - along * (tip - about)[1]) < REACH
-        rows.append((torch.tensor(joint), at[joint], place, moved))
-    return DragPlan(*(torch.stack(column) for column in zip(*rows)))
+    plan = world.plan(4 * seeds, rng=rng)
+    scene, moved = world.render(plan, *size), world.render(world.move_limb(plan, rng=rng), *size)
+    way = (moved.joints - scene.joints).norm(dim=-1)
+    picked = (way.max(1).values >= LEAST_WAY).nonzero()[:seeds, 0]
+    joint = way.argmax(1)[picked]
+    each = torch.arange(len(picked))
+    start, place = scene.joints[picked][each, joint], moved.joints[picked][each, joint]
+    x, y = torch.arange(size[1]).add(0.5).view(1, 1, -1), torch.arange(size[0]).add(0.5).view(1, -1, 1)
+    region = torch.zeros(len(picked), *size, dtype=torch.bool)
+    limb = (moved.keypoints - scene.keypoints)[picked][:, [end for _, _, end in LIMBS], :2].norm(dim=-1).argmax(1)
+    points = torch.tensor(LIMBS)[limb]
+    for share in torch.linspace(0, 1, 12):  # the limb on its way
+        at = torch.lerp(scene.keypoints[picked], moved.keypoints[picked], share)[each[:, None], points, :2]
+        for a, b in ((at[:, 0], at[:, 1]), (at[:, 1], at[:, 2])):
+            d = b - a
+            along = (((x - a[:, 0, None, None]) * d[:, 0, None, None] + (y - a[:, 1, None, None]) * d[:, 1, None, None])
+                     / d.square().sum(1)[:, None, None]).clamp(0, 1)
+            region |= torch.hypot(x - a[:, 0, None, None] - along * d[:, 0, None, None],
+                                  y - a[:, 1, None, None] - along * d[:, 1, None, None]) < REACH
+    return picked, scene, moved, DragPlan(joint, start, place, region)
 
 
 class RelationBench(Bench):
-    """The demo model with its relative heads, sampling one picture at a time."""
+    """The demo model with its relative heads."""
 
     def __init__(self, seeds: int):
         super().__init__(seeds)
@@ -77,67 +72,145 @@ class RelationBench(Bench):
     def context(self, prompts: list[str]) -> list:
         return [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(p)) for p in prompts]
 
-    def empty(self, i: int) -> dict:
-        return {"samples": torch.zeros(1, 3, *self.size), "batch_index": [i]}
-
     def picture(self, latent: dict) -> torch.Tensor:
         return self.vae.decode(latent["samples"]).movedim(-1, 1).cpu()
 
     def ksampler(self, model, said, latent: dict, seed: int = NOISE_SEED, sampler: str = "dpmpp_2m", cfg: float = CFG,
-                 noise: bool = True) -> dict:
-        return self.host.common_ksampler(model, seed, STEPS, cfg, sampler, SCHEDULER, said, self.negative, latent,
+                 noise: bool = True, steps: int = STEPS) -> dict:
+        return self.host.common_ksampler(model, seed, steps, cfg, sampler, SCHEDULER, said, self.negative, latent,
                                          disable_noise=not noise)[0]
 
-    def guide_by(self, targets: tuple, strength: float | None = None):
-        move = self.engine.Move() if strength is None else self.engine.Move(strength)
-        return self.guide.guided("evaluate", self.model, targets, move, self.engine.Trace())
+    def guide_by(self, targets: tuple):
+        return self.guide.guided("evaluate", self.model, targets, self.engine.Move(), self.engine.Trace())
 
-    def drag_targets(self, plan: DragPlan, i: int, reference, drag: float, appearance: float, end: float, mask=None) -> tuple:
-        chain = self.nodes.DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), drag, 0.0, end, mask=mask)[0]
+    def drag_targets(self, plan: DragPlan, i: int, reference, appearance: float = APPEARANCE, mask: bool = False) -> tuple:
+        """Drag, with the node's defaults, and appearance."""
+        chain = self.nodes.DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), 1.0, 0.0, END,
+                                              mask=plan.moved[i:i + 1].float() if mask else None)[0]
         if appearance:
-            chain = self.nodes.AppearanceTarget.execute(self.heads["appearance"], reference, appearance, 0.0, end, guidance=chain)[0]
+            chain = self.nodes.AppearanceTarget.execute(self.heads["appearance"], reference, appearance, 0.0, END,
+                                                        guidance=chain)[0]
         return chain
 
     def drag_figures(self, plan: DragPlan, image: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
         judge = self.judge
-        values = {"distance": judge.distance(image, plan.joint, plan.place, plan.start),
-                  "clothes_change": judge.clothes_change(image, reference), "psnr": judge.psnr(image, reference, ~plan.moved),
-                  "valid": judge.valid(image), "texture": judge.texture(image)}
-        return {name: round(value.mean().item(), 4) for name, value in values.items()}
-
-    @torch.inference_mode()
-    def generated(self) -> list:
-        """Of each scene's prompt: (conditioning, picture, reference), as the model draws it unguided."""
-        made = []
-        for i, said in enumerate(self.context(self.said.prompts())):
-            latent, reference = self.references.KSamplerReadoutReference.execute(
-                self.model, NOISE_SEED, STEPS, CFG, "dpmpp_2m", SCHEDULER, said, self.negative, self.empty(i), 1.0, 1024).args
-            made.append((said, self.picture(latent), reference))
-        return made
+        return mean(distance=judge.distance(image, plan.joint, plan.place, plan.start),
+                    clothes_change=judge.clothes_change(image, reference), psnr=judge.psnr(image, reference, ~plan.moved),
+                    valid=judge.valid(image), texture=judge.texture(image))
 
     @torch.inference_mode()
     def inverted(self, image: torch.Tensor, prompts: list[str], steps: int = INVERSION_STEPS) -> list:
-        """Of each given picture [1, 3, H, W]: (conditioning, noise, reference)."""
+        """Of each given picture [B, 3, H, W]: (conditioning, noise, reference); inverted in batches."""
         found = []
-        for x, said in zip(image.split(1), self.context(prompts)):
-            latent = {"samples": self.vae.encode(x.movedim(1, -1))}
-            noise, reference = self.references.ReadoutInvert.execute(self.model, said, self.negative, latent, steps, 1.0, SCHEDULER,
-                                                                     1024).args
-            found.append((said, noise, reference))
+        Reference, Trajectory = self.references.Reference, self.module("rg_core.references").Trajectory
+        for part in torch.arange(len(image)).split(BATCH):
+            said = self.context([prompts[i] for i in part])
+            latent = {"samples": self.vae.encode(image[part].movedim(1, -1))}
+            noise, whole = self.references.ReadoutInvert.execute(
+                self.model, [[torch.cat([c[0][0] for c in said]), {}]], self.negative, latent, steps, 1.0, SCHEDULER, 1024).args
+            for i, words in enumerate(said):
+                way = Trajectory(whole.trajectory.sigmas, whole.trajectory.latents[:, i:i + 1].clone())
+                found.append((words, {"samples": noise["samples"][i:i + 1]}, Reference(way, words, whole.family, whole.downscale)))
         return found
 
 
-def drag_generated(bench: RelationBench, drag: float = 1.0, appearance: float = 1.0, end: float = 0.5,
-                   strength: float | None = None, mask: bool = False, made: list | None = None) -> dict:
-    """Hands and feet of pictures that the model made, dragged."""
-    with torch.inference_mode():
-        made = made or bench.generated()
-        pictures = torch.cat([picture for _, picture, _ in made])
-        plan = drag_plan(bench.judge.joints, bench.world.JOINTS, pictures)
-        rendered = torch.cat([bench.picture(bench.ksampler(bench.model, said, bench.empty(i), OTHER_NOISE_SEED))
-                              for i, (said, _, _) in enumerate(made)])
-        dragged = torch.cat([bench.picture(bench.ksampler(bench.guide_by(bench.drag_targets(
-            plan, i, reference, drag, appearance, end, plan.moved[i:i + 1].float() if mask else None), strength), said,
-            bench.empty(i))) for i, (said, _, reference) in enumerate(made)])
-    return {"unguided": bench.drag_figures(plan, pictures, pictures), "rendered again": bench.drag_figures(plan, rendered, pictures),
-            "guided": bench.drag_figures(plan, dragged, pictures)}, (pictures, dragged, plan)
+    @torch.inference_mode()
+    def unguided(self, starts: list, noise: bool = True, **options) -> torch.Tensor:
+        """What is sampled for each start (conditioning, latent, reference) without guidance, in batches; from new noise, or none."""
+        pictures = []
+        for first in range(0, len(starts), BATCH):
+            part = starts[first:first + BATCH]
+            latent = {"samples": torch.cat([latent["samples"] for _, latent, _ in part])}
+            if noise:
+                latent = {"samples": torch.zeros_like(latent["samples"]), "batch_index": list(range(first, first + len(part)))}
+            said = [[torch.cat([c[0][0] for c, _, _ in part]), {}]]
+            pictures.append(self.picture(self.ksampler(self.model, said, latent, noise=noise, **options)))
+        return torch.cat(pictures)
+
+
+def mean(**values: torch.Tensor) -> dict[str, float]:
+    return {name: round(value.mean().item(), 4) for name, value in values.items()}
+
+
+@torch.inference_mode()
+def inversions(seeds: int) -> dict:
+    """Given pictures, inverted and sampled again with as many Euler steps."""
+    bench, results = RelationBench(1), {}
+    scene = bench.world.draw(seeds, seed=REFERENCE_SEED)
+    everywhere = torch.ones(1, *bench.size)
+    for steps in (20, 50):
+        starts = bench.inverted(scene.image, scene.prompts(), steps)
+        back = bench.unguided(starts, noise=False, sampler="euler", cfg=1.0, steps=steps)
+        results[f"{steps} steps"] = mean(psnr=bench.judge.psnr(back, scene.image, everywhere.expand(seeds, -1, -1)))
+        show("inversion", f"{steps} steps", results[f"{steps} steps"])
+    return results
+
+
+@torch.inference_mode()
+def drags(seeds: int) -> dict:
+    """A hand or foot of given pictures, dragged to where the same scene with that limb moved has it."""
+    bench = RelationBench(1)
+    picked, scene, _, plan = drag_plan(bench.world, seeds, bench.size)
+    given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
+    starts = bench.inverted(given, prompts)
+
+    def sampled(**options) -> torch.Tensor:
+        return torch.cat([bench.picture(bench.ksampler(
+            bench.guide_by(bench.drag_targets(plan, i, reference, **options)), said, noise, sampler="euler", noise=False))
+            for i, (said, noise, reference) in enumerate(starts)])
+
+    results = {}
+    for setting, make in (("unguided", lambda: bench.unguided(starts, noise=False, sampler="euler")),
+                          ("rendered again", lambda: bench.unguided(starts)), ("guided", sampled),
+                          ("drag alone", lambda: sampled(appearance=0.0)), ("guided, masked", lambda: sampled(mask=True))):
+        image = make()
+        results[setting] = bench.drag_figures(plan, image, given)
+        show("drag", setting, results[setting])
+    return results
+
+
+@torch.inference_mode()
+def likenesses(seeds: int) -> dict:
+    """Identity with the poses of other scenes, and appearance; the prompts leave the clothes open."""
+    bench = RelationBench(seeds)
+    judge, shown = bench.judge, bench.world.draw(seeds, seed=REFERENCE_SEED)
+    said = bench.context([f"a figure, {list(bench.world.SCENES)[scene]}" for scene in bench.said.scene])
+    nodes, results = bench.nodes, {"identity": {}, "appearance": {}}
+
+    def sampled(targets) -> torch.Tensor:
+        pictures = []
+        for first in range(0, seeds, BATCH):
+            part = slice(first, min(first + BATCH, seeds))
+            latent = {"samples": bench.vae.encode(shown.image[part].movedim(1, -1)), "batch_index": list(range(first, part.stop))}
+            reference = bench.references.ReadoutReference.execute(bench.model, bench.negative, latent, NOISE_SEED, 1024)[0]
+            chain = targets(reference, part)
+            empty = {"samples": torch.zeros(part.stop - first, 3, *bench.size), "batch_index": latent["batch_index"]}
+            words = [[torch.cat([c[0][0] for c in said[part]]), {}]]
+            pictures.append(bench.picture(bench.ksampler(bench.guide_by(chain) if chain else bench.model, words, empty)))
+        return torch.cat(pictures)
+
+    def identity(reference, part):
+        return nodes.IdentityTarget.execute(bench.heads["identity"], reference, IDENTITY, IDENTITY_START, END,
+                                            guidance=bench.guidance(("pose",), 0.5, part))[0]
+
+    def appearance(reference, part):
+        return nodes.AppearanceTarget.execute(bench.heads["appearance"], reference, 1.0, 0.0, END)[0]
+
+    everywhere = torch.ones(seeds, *bench.size)
+    for control, setting, targets in (("identity", "unguided", lambda reference, part: bench.guidance(("pose",), 0.5, part)),
+                                      ("identity", "guided", identity), ("appearance", "unguided", lambda reference, part: ()),
+                                      ("appearance", "guided", appearance)):
+        image = sampled(targets)
+        values = {"clothes_change": judge.clothes_change(image, shown.image), "valid": judge.valid(image),
+                  "texture": judge.texture(image)}
+        if control == "identity":
+            values["pck"] = judge.pck(image, bench.scene.joints, bench.scene.height)
+        else:
+            values["psnr"] = judge.psnr(image, shown.image, everywhere)
+        results[control][setting] = mean(**values)
+        show(control, setting, results[control][setting])
+    return results
+
+
+def relations(seeds: int) -> dict:
+    return {"inversion": inversions(seeds), "drag": drags(seeds), **likenesses(seeds)}

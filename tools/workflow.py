@@ -2,6 +2,8 @@
 
 # What the frontend adds behind a seed's value in widgets_values.
 SEED_MODES = {"fixed", "increment", "decrement", "randomize"}
+# What is typed into a node; READOUT_DRAGS by this pack's drag editor.
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "READOUT_DRAGS"}
 MUTED, BYPASSED = 2, 4
 NOT_RUN = {"Note", "MarkdownNote"}
 
@@ -9,7 +11,7 @@ NOT_RUN = {"Note", "MarkdownNote"}
 def is_widget(spec: list) -> bool:
     """Whether an input of /object_info is typed into the node rather than connected."""
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
-    return (isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")) and not options.get("forceInput")
+    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
 
 
 def to_api(workflow: dict, object_info: dict) -> dict:

@@ -2,6 +2,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,9 @@ from tools.host import ROOT
 from tools.server import Server, WorkflowFailed
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+# How many pictures each node of a workflow saves.
+SAVED = {"pose": [4, 4, 4], "depth": [4, 4, 4], "edge": [4, 4, 4], "pose_and_depth": [4, 4, 4], "drag": [1, 1],
+         "drag_given": [1, 1, 1], "appearance": [1, 4, 4], "identity": [1, 4, 4]}
 PUBLISHED = ReadoutHead("pose", [1280] * 6 + [640] * 3 + [320] * 3, projection_dim=128, base_model="Stable Diffusion 1.5")
 
 
@@ -30,6 +34,11 @@ def server(tmp_path_factory):
                 return os.system, (f"touch '{home / 'witness'}'",)
 
         torch.save({"aggregation_network": Attack()}, folder / "attack_pose.pt")
+        Image.effect_noise((256, 128), 60).convert("RGB").save(home / "input" / "photo.png")
+        np.save(home / "input" / "head-turn.npy", np.array([[[[60, 40]], [[120, 80]]]]))  # integers, as in the published data
+        np.save(home / "input" / "arm.npy", np.array([[[60.5, 40.25]], [[120.0, 80.0]]]))
+        np.save(home / "input" / "flat.npy", np.zeros((4, 2)))
+        (home / "input" / "words.npy").write_text("not an array")
         yield running
 
 
@@ -73,14 +82,14 @@ def picture(server: Server, prompt: dict) -> torch.Tensor:
 
 
 def test_every_shipped_workflow_runs_and_saves_its_pictures(server):
-    assert {path.stem for path in WORKFLOWS} >= {"pose", "depth", "edge", "pose_and_depth"}
+    assert {path.stem for path in WORKFLOWS} == set(SAVED)
     for path in WORKFLOWS:
         outputs = server.run(json.loads(path.read_text()))
         files = server.files(outputs)
-        assert sorted(len(f) for f in files.values()) == [4, 4, 4], path.name
+        assert sorted(len(f) for f in files.values()) == SAVED[path.stem], path.name
         assert all(Image.open(f).getextrema() != ((0, 0),) * 3 for group in files.values() for f in group)
-        trace, = [json.loads(o["text"][0]) for o in outputs.values() if "text" in o]
-        assert {row["target"] for row in trace} == set(path.stem.split("_and_")) and len(trace[0]["energy"]) == 4
+        for trace in [json.loads(o["text"][0]) for o in outputs.values() if "text" in o]:
+            assert {row["target"] for row in trace} == set(path.stem.split("_and_")) and len(trace[0]["energy"]) == 4
         assert path.with_suffix(".jpg").exists()
 
 
@@ -112,6 +121,85 @@ def test_interrupting_a_guided_run_leaves_everything_as_it_was(server):
     assert steps[-1] < 300
     assert torch.equal(before, picture(server, stock(sampler={"seed": 2, "denoise": 0.9999})))
     assert torch.equal(before, picture(server, graph(sampler={"seed": 2}, target={"weight": 0.0})))
+
+
+def drag_graph(**changes) -> dict:
+    """A drag by tracks on a picture from the input folder, inverted, with other targets chained; `changes` as for `graph`."""
+    prompt = graph(
+        photo=("LoadImage", {"image": "photo.png"}),
+        small=("ImageScale", {"image": ["photo", 0], "upscale_method": "area", "width": 80, "height": 48, "crop": "disabled"}),
+        encode=("VAEEncode", {"pixels": ["small", 0], "vae": ["model", 2]}),
+        invert=("ReadoutInvert", {"model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0],
+                                  "latent": ["encode", 0], "steps": 6, "cfg": 1.0, "scheduler": "karras", "cache_mb": 64}),
+        tracks=("LoadReadoutTracks", {"file": "head-turn.npy"}),
+        drag_head=("LoadReadoutHead", {"head_name": "demo_correspondence.safetensors"}),
+        looks_head=("LoadReadoutHead", {"head_name": "demo_appearance.safetensors"}),
+        drag=("ReadoutDragTarget", {"head": ["drag_head", 0], "reference": ["invert", 1], "drags": "[]", "weight": 1.0,
+                                    "start_percent": 0.0, "end_percent": 0.9, "image": ["photo", 0], "tracks": ["tracks", 0],
+                                    "guidance": ["target", 0]}),
+        looks=("ReadoutAppearanceTarget", {"head": ["looks_head", 0], "reference": ["invert", 1], "weight": 0.5,
+                                           "start_percent": 0.0, "end_percent": 0.9, "guidance": ["drag", 0]}),
+        path=("ReadoutDragPath", {"guidance": ["looks", 0], "latent": ["invert", 0], "frames": 3}),
+        apply=("ApplyReadoutGuidance", {"model": ["model", 0], "guidance": ["path", 0], "strength": 0.1}),
+        sampler=("KSamplerAdvanced", {
+            "model": ["apply", 0], "add_noise": "disable", "noise_seed": 0, "steps": 6, "cfg": 3.0, "sampler_name": "euler",
+            "scheduler": "karras", "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["path", 1],
+            "start_at_step": 0, "end_at_step": 10000, "return_with_leftover_noise": "disable"}))
+    for name, change in changes.items():
+        if isinstance(change, tuple):
+            prompt[name] = {"class_type": change[0], "inputs": change[1]}
+        else:
+            prompt[name]["inputs"] |= change
+    return prompt
+
+
+@pytest.mark.parametrize("tracks", ["head-turn.npy", "arm.npy"])
+def test_tracks_drag_a_given_picture_along_their_path_beside_a_pose(server, tracks):
+    outputs = server.run(drag_graph(tracks={"file": tracks}))
+    assert [Image.open(f).size for f in server.files(outputs)["save"]] == [(80, 48)] * 3
+    shown, = outputs["drag"]["readout_picture"]  # what the editor draws on, although the node saves nothing
+    assert shown["type"] == "temp" and shown["filename"].endswith(".png")
+
+
+BAD_RELATIONS = {
+    "outside": (dict(drag={"drags": "[[[0.2, 0.2], [1.4, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1", "outside the picture"]),
+    "no length": (dict(drag={"drags": "[[[0.2, 0.2], [0.2, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1 of no length"]),
+    "not drags": (dict(drag={"drags": "[[0.2, 0.2]]"}), "ReadoutDragTarget", ["cannot be read", "[[[0.2, 0.5], [0.6, 0.5]]]"]),
+    "tracks outside": (dict(drag={"image": ["small", 0]}), "ReadoutDragTarget", ["outside the picture"]),
+    "no tracks": (dict(tracks={"file": "flat.npy"}), "LoadReadoutTracks", ["flat.npy", "(4, 2)"]),
+    "not an array": (dict(tracks={"file": "words.npy"}), "LoadReadoutTracks", ["words.npy", "cannot be read"]),
+    "other size": (dict(path={"latent": ["latent", 0]}), "KSamplerAdvanced", ["80x48", "64x64", "Apply Readout Guidance"]),
+    "more than one": (dict(path={"latent": ["latent", 0]}, latent={"batch_size": 2}), "ReadoutDragPath", ["got 2 latents"]),
+    "channels": (dict(invert={"latent": ["latent", 0]}), "ReadoutInvert", ["4 channels", "DemoWorld", "3"]),
+    "wrong head": (dict(drag={"head": ["looks_head", 0]}), "ReadoutDragTarget", ["reads appearance", "correspondence"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RELATIONS)
+def test_bad_relations_are_explained_on_their_node_and_the_server_goes_on(server, name):
+    changes, node, words = BAD_RELATIONS[name]
+    prompt = drag_graph(**changes)
+    prompt["drag"]["inputs"] = {k: v for k, v in prompt["drag"]["inputs"].items() if v is not None}
+    with pytest.raises(WorkflowFailed) as failure:
+        server.run(prompt)
+    assert failure.value.node == node
+    assert all(word in str(failure.value) for word in words), str(failure.value)
+    assert server.run(graph(sampler={"steps": 1}))
+
+
+def test_interrupted_inversion_leaves_the_server_as_it_was(server):
+    before = picture(server, stock(sampler={"seed": 3}))
+    steps = []
+
+    def progress(node, step, total):
+        steps.append(step)
+        if len(steps) == 2:
+            server.post("/interrupt", {})
+
+    with pytest.raises(WorkflowFailed, match="interrupted") as failure:
+        server.run(drag_graph(invert={"steps": 300}), progress)
+    assert failure.value.node == "ReadoutInvert" and steps[-1] < 300
+    assert torch.equal(before, picture(server, stock(sampler={"seed": 3, "denoise": 0.9999})))
 
 
 def odd(thing: str) -> tuple:
