@@ -31,6 +31,7 @@ class DragTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutDragTarget", display_name="Drag Target", category=CATEGORY,
+            is_output_node=True,  # so that a run shows the picture to draw on even where the cache has the rest
             description="Moves things in a reference picture: draw arrows from where they are to where they should be.",
             inputs=[
                 Head.Input("head", tooltip="A head that reads correspondence, for the model that you sample with."),
