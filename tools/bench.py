@@ -60,14 +60,28 @@ def demo():
 MODELS = {"demo": demo, "sd15": random_sd15}
 
 
-def settings(head) -> dict:
+def settings(head, model, context: torch.Tensor, shape: tuple) -> dict:
     """The moves to compare, by the name of their preset."""
     pack = load_pack().__name__
     Move = importlib.import_module(f"{pack}.nodes.engine").Move
     Target = importlib.import_module(f"{pack}.rg_core.guidance").Spatial
     with torch.inference_mode(False):
         target = Target(name="pose", head=head, image=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
-    return {"plain": ((), None), "default": ((target,), Move()), "fresh forward": ((target,), Move(0.05, per_step=True, fresh=True)),
+    references = importlib.import_module(f"{pack}.nodes.references")
+    clean, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).unbind()
+    way = importlib.import_module(f"{pack}.rg_core.references").renoised(clean, noise, 14.6)
+    drag = importlib.import_module(f"{pack}.rg_core.guidance").Drag
+    with torch.inference_mode(False):
+        relative = importlib.import_module(f"{pack}.rg_core.head").ReadoutHead(
+            "correspondence", head.channels, projection_dim=head.bottleneck_layers[0].conv3.out_channels,
+            emb_channels=None, out_channels=None, stride=head.stride).eval().requires_grad_(False)
+
+    def dragged(cache_mb: int) -> tuple:
+        reference = references.wrap(model, way, [[context, {}]], cache_mb)
+        return (drag(name="drag", head=relative, reference=reference, paths=torch.tensor([[[0.3, 0.3], [0.6, 0.6]]]), end=1.0),)
+
+    return {"plain": ((), None), "drag, reference cached": (dragged(4096), Move()),
+            "drag, reference carried along": (dragged(0), Move()), "default": ((target,), Move()), "fresh forward": ((target,), Move(0.05, per_step=True, fresh=True)),
             "two targets": ((target, target), Move())}
 
 
@@ -93,7 +107,7 @@ def measure(name: str, rounds: int) -> dict:
     guide, engine = (importlib.import_module(f"{pack}.nodes.{m}") for m in ("guide", "engine"))
     model, head, context, shape = MODELS[name]()
     conds = [[context, {}]]
-    chosen = settings(head)
+    chosen = settings(head, model, context, shape)
     times: dict[str, list[float]] = {label: [] for label in chosen}
     peaks: dict[str, int] = {}
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
