@@ -207,8 +207,8 @@ class Engine:
                 with torch.inference_mode(False), torch.no_grad():
                     for (head, _), size in missing.items():
                         read = torch.stack([head([f.clone().float() for f in r.features], r.emb.clone().float(), size)
-                                            .unflatten(0, (-1, len(latent))).mean(0) for r in readings]).mean(0)
-                        known[head, sigma] = read
+                                            .unflatten(0, (-1, len(latent))).mean(0) for r in readings]).mean(0).half()
+                        known[head, sigma] = read  # in half precision at once, so that the first run equals the next ones
                         reference.keep(self.source, (head, sigma), read)
             for i in mine:
                 with torch.inference_mode(False):

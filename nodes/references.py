@@ -30,13 +30,13 @@ class Reference:
     family: str                        # of models that it belongs to
     downscale: int                     # pixels for each latent
     cache_mb: int = CACHE_MB
-    # For each MODEL, as the graph hands it over, the readouts by head and noise level: half precision, in main memory.
+    # For each MODEL, as the graph hands it over, the readouts by head and noise level, in main memory.
     readouts: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
     warned: bool = False
 
     def keep(self, model, key: tuple, readout: Tensor) -> None:
-        """Keeps a readout for the next run, as long as the budget lasts."""
-        readout = readout.to("cpu", torch.float16)
+        """Keeps a readout, in half precision, for the next run, as long as the budget lasts."""
+        readout = readout.cpu()
         held = sum(r.nbytes for known in self.readouts.values() for r in known.values())
         if held + readout.nbytes <= self.cache_mb * 2**20:
             self.readouts.setdefault(model, {})[key] = readout

@@ -24,14 +24,15 @@ def reader(features):
 
 
 def test_correspondence_is_learnt_from_tracks():
-    """Each picture holds four marks at random places; two pictures of a pair show the same marks at other places."""
+    """Each picture holds four marks at random places in channels of their own, under clutter in the others."""
     rng = torch.Generator().manual_seed(1)
-    count, marks = 64, torch.randn(4, 8, generator=rng)
+    count, marks = 64, torch.randn(4, 4, generator=rng)
     pictures, tracks = torch.zeros(2, count, 8, *SIZE), torch.zeros(count, 2, 4, 2)
+    pictures[:, :, 4:] = 3 * torch.randn(2, count, 4, *SIZE, generator=rng)
     for side in range(2):
         for i in range(count):
             for k, cell in enumerate(torch.randperm(64, generator=rng)[:4].tolist()):
-                pictures[side, i, :, cell // 8, cell % 8] = 3 * marks[k]
+                pictures[side, i, :4, cell // 8, cell % 8] = 3 * marks[k]
                 tracks[i, side, k] = torch.tensor([cell % 8 + 0.5, cell // 8 + 0.5]) / 8
     pairs = torch.stack([torch.arange(count), torch.arange(count) + count], 1)
     read, network = reader(pictures.flatten(0, 1)), head("correspondence")
@@ -39,23 +40,25 @@ def test_correspondence_is_learnt_from_tracks():
     losses = training.correspondence_losses(network, read, pairs, tracks, 10, SIZE)
     training.train({"correspondence": network}, losses, 60, lr=3e-3, report=lambda text: None)
     after = training.found(network, read, pairs, tracks, 0, SIZE, 0.01)
-    assert after > 0.9 and after > before
+    assert after > 0.8 > before
 
 
 def test_identity_is_learnt_from_triplets_wherever_it_stands():
-    """A strong background that changes, and a faint mark that says who it is."""
+    """Someone is a few pixels in one of two channels; the clutter in the others is the negative's as well."""
     rng = torch.Generator().manual_seed(2)
     count = 96
-    pictures = []
     who = torch.randint(2, (count,), generator=rng)
-    ground = torch.randn(2, count, 8, 1, 1, generator=rng) * torch.tensor([0.0, 0, 1, 1, 1, 1, 1, 1]).view(8, 1, 1)
+    ground = torch.randn(2, count, 6, *SIZE, generator=rng)
+    pictures = []
     for person, behind in ((who, 0), (who, 1), (1 - who, 0)):
-        x = ground[behind].expand(count, 8, *SIZE).clone()
-        for i, cell in enumerate(torch.randint(64, (count,), generator=rng).tolist()):
-            x[i, int(person[i]), cell // 8, cell % 8] += 4
+        x = torch.cat([torch.zeros(count, 2, *SIZE), ground[behind]], 1)
+        for i in range(count):
+            for cell in torch.randperm(64, generator=rng)[:8].tolist():
+                x[i, int(person[i]), cell // 8, cell % 8] = 2
         pictures.append(x)
     triplets = torch.arange(3 * count).view(3, count).T
     read, network = reader(torch.cat(pictures)), head("identity")
     losses = training.triplet_losses(network, read, triplets, energies.identity, 10, SIZE)
+    before = training.ordered(network, read, triplets, energies.identity, 0, SIZE)
     training.train({"identity": network}, losses, 80, lr=3e-3, report=lambda text: None)
-    assert training.ordered(network, read, triplets, energies.identity, 0, SIZE) > 0.9
+    assert training.ordered(network, read, triplets, energies.identity, 0, SIZE) > 0.9 > before
