@@ -83,14 +83,10 @@ class RelationBench(Bench):
     def guide_by(self, targets: tuple):
         return self.guide.guided("evaluate", self.model, targets, self.engine.Move(), self.engine.Trace())
 
-    def drag_targets(self, plan: DragPlan, i: int, reference, appearance: float = APPEARANCE, mask: bool = False) -> tuple:
-        """Drag, with the node's defaults, and appearance."""
+    def drag_targets(self, plan: DragPlan, i: int, reference, mask: bool) -> tuple:
         chain = self.nodes.DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), 1.0, 0.0, END,
                                               mask=plan.moved[i:i + 1].float() if mask else None)[0]
-        if appearance:
-            chain = self.nodes.AppearanceTarget.execute(self.heads["appearance"], reference, appearance, 0.0, END,
-                                                        guidance=chain)[0]
-        return chain
+        return self.nodes.AppearanceTarget.execute(self.heads["appearance"], reference, APPEARANCE, 0.0, END, guidance=chain)[0]
 
     def drag_figures(self, plan: DragPlan, image: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
         judge = self.judge
@@ -154,15 +150,15 @@ def drags(seeds: int) -> dict:
     given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
     starts = bench.inverted(given, prompts)
 
-    def sampled(**options) -> torch.Tensor:
+    def sampled(mask: bool = False) -> torch.Tensor:
         return torch.cat([bench.picture(bench.ksampler(
-            bench.guide_by(bench.drag_targets(plan, i, reference, **options)), said, noise, sampler="euler", noise=False))
+            bench.guide_by(bench.drag_targets(plan, i, reference, mask)), said, noise, sampler="euler", noise=False))
             for i, (said, noise, reference) in enumerate(starts)])
 
     results = {}
     for setting, make in (("unguided", lambda: bench.unguided(starts, noise=False, sampler="euler")),
                           ("rendered again", lambda: bench.unguided(starts)), ("guided", sampled),
-                          ("drag alone", lambda: sampled(appearance=0.0)), ("guided, masked", lambda: sampled(mask=True))):
+                          ("guided, masked", lambda: sampled(mask=True))):
         image = make()
         results[setting] = bench.drag_figures(plan, image, given)
         show("drag", setting, results[setting])

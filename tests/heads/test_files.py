@@ -109,6 +109,7 @@ def test_other_networks_and_incomplete_heads_are_named(tmp_path):
 def test_bundled_heads_load_and_say_what_they_are():
     from heads.demo import HEADS_FOLDER
     found = {path.stem: heads.load_head(path) for path in HEADS_FOLDER.glob("*.safetensors")}
-    assert {name: head.kind for name, head in found.items()} == {f"demo_{k}": k for k in ("pose", "depth", "edge")}
+    assert {name: head.kind for name, head in found.items()} == {
+        f"demo_{k}": k for k in ("pose", "depth", "edge", "correspondence", "appearance", "identity")}
     assert all(head.base_model == "demo" for head in found.values())
     assert json.dumps([head.channels for head in found.values()]).count("128") == 12
