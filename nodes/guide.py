@@ -6,6 +6,7 @@ import nodes as host_nodes
 from comfy_api.latest import io
 
 from ..rg_core import taps
+from . import ksampler
 from .engine import Engine, Move, Trace
 from .types import CATEGORY, Guidance
 
@@ -55,20 +56,7 @@ class KSamplerReadoutGuidance(io.ComfyNode):
         return io.Schema(
             node_id="KSamplerReadoutGuidance", display_name="KSampler (Readout Guidance)", category=CATEGORY,
             description="The KSampler, guided by targets. The trace lists each target's energy at each guided step.",
-            inputs=[
-                io.Model.Input("model"),
-                io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
-                io.Int.Input("steps", default=20, min=1, max=10000),
-                io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01),
-                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS),
-                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
-                io.Latent.Input("latent_image"),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01),
-                Guidance.Input("guidance"),
-                STRENGTH,
-            ],
+            inputs=[*ksampler.INPUTS, Guidance.Input("guidance"), STRENGTH],
             outputs=[io.Latent.Output(), io.String.Output(display_name="trace")])
 
     @classmethod

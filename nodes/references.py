@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..rg_core import references
-from . import checks
+from . import checks, ksampler
 from .types import CATEGORY, ReferenceType
 
 REFINE = 2  # docs/relations.md: predictions beyond the first one that each step of an inversion makes
@@ -148,19 +148,7 @@ class KSamplerReadoutReference(io.ComfyNode):
             node_id="KSamplerReadoutReference", display_name="KSampler (Readout Reference)", category=CATEGORY,
             description="The KSampler; its picture, with all its way there, becomes a reference. Sample again with the same seed and "
                         "guidance to change that picture.",
-            inputs=[
-                io.Model.Input("model"),
-                io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
-                io.Int.Input("steps", default=20, min=1, max=10000),
-                io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01),
-                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS),
-                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
-                io.Latent.Input("latent_image"),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01),
-                CACHE,
-            ],
+            inputs=[*ksampler.INPUTS, CACHE],
             outputs=[io.Latent.Output(), ReferenceType.Output(display_name="reference")])
 
     @classmethod

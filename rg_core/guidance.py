@@ -93,7 +93,6 @@ class Identity(Likeness):
 class Drag(Target):
     """Points of the reference should be elsewhere."""
     paths: Tensor                       # [K, F, 2]: (x, y) in shares of the picture, from where a point is to where it goes
-    radius: float = 0.0                 # of what moves with each point, a share of the picture's shorter side
     stops: tuple[float, ...] = (1.0,)   # for each picture of the batch, how far along the paths it goes
     mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; elsewhere the caller follows the reference
     points: tuple[Tensor, ...] = ()     # start, end [N, K, 2] and counts [N, K], once ready
@@ -101,9 +100,7 @@ class Drag(Target):
     def fitted(self, size, device):
         ends = torch.stack([along(self.paths, stop) for stop in self.stops])
         start = self.paths[:, 0].expand_as(ends)
-        patch = disc(self.radius, size)
-        counts = ((ends - start).norm(dim=-1) > 0).float().repeat_interleave(len(patch), 1)
-        start, ends = ((p[:, :, None] + patch).flatten(1, 2) for p in (start, ends))
+        counts = ((ends - start).norm(dim=-1) > 0).float()
         return {"points": tuple(p.to(device) for p in (start, ends, counts))}
 
     def energy(self, readout, span, reference):
@@ -115,16 +112,6 @@ def along(paths: Tensor, share: float) -> Tensor:
     place = share * (paths.shape[1] - 1)
     step = min(int(place), paths.shape[1] - 2)
     return torch.lerp(paths[:, step], paths[:, step + 1], place - step)
-
-
-def disc(radius: float, size: tuple[int, int]) -> Tensor:
-    """The pixels of a picture of `size` (H, W) within `radius`, a share of its shorter side, as offsets [P, 2] in shares."""
-    height, width = size
-    reach = radius * min(size)
-    steps = torch.arange(-int(reach), int(reach) + 1.0)
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    inside = x**2 + y**2 <= reach**2
-    return torch.stack([x[inside] / width, y[inside] / height], -1)
 
 
 def mask_at(mask: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:

@@ -16,8 +16,6 @@ INVERSION_STEPS = 50
 END, IDENTITY_START, APPEARANCE, IDENTITY = 0.9, 0.15, 0.5, 0.5
 REACH = 5.0         # pixels beside a limb's way that belong to the moved region
 LEAST_WAY = 6.0     # pixels that a drag goes at least
-# OpenPose indices of each limb: where it is rooted, its middle and its end, in the order of world.LIMBS.
-LIMBS = ((5, 6, 7), (11, 12, 13), (2, 3, 4), (8, 9, 10))
 
 
 @dataclass
@@ -43,18 +41,13 @@ def drag_plan(world, seeds: int, size: tuple[int, int]) -> tuple:
     joint = way.argmax(1)[picked]
     each = torch.arange(len(picked))
     start, place = scene.joints[picked][each, joint], moved.joints[picked][each, joint]
-    x, y = torch.arange(size[1]).add(0.5).view(1, 1, -1), torch.arange(size[0]).add(0.5).view(1, -1, 1)
     region = torch.zeros(len(picked), *size, dtype=torch.bool)
-    limb = (moved.keypoints - scene.keypoints)[picked][:, [end for _, _, end in LIMBS], :2].norm(dim=-1).argmax(1)
-    points = torch.tensor(LIMBS)[limb]
+    limbs = torch.tensor([[world.OPENPOSE[name] for name in limb] for limb in world.LIMBS])
+    points = limbs[(moved.keypoints - scene.keypoints)[picked][:, limbs[:, 2], :2].norm(dim=-1).argmax(1)]
+    canvas, reach = world.Canvas(len(picked), *size), torch.full((len(picked),), REACH)
     for share in torch.linspace(0, 1, 12):  # the limb on its way
-        at = torch.lerp(scene.keypoints[picked], moved.keypoints[picked], share)[each[:, None], points, :2]
-        for a, b in ((at[:, 0], at[:, 1]), (at[:, 1], at[:, 2])):
-            d = b - a
-            along = (((x - a[:, 0, None, None]) * d[:, 0, None, None] + (y - a[:, 1, None, None]) * d[:, 1, None, None])
-                     / d.square().sum(1)[:, None, None]).clamp(0, 1)
-            region |= torch.hypot(x - a[:, 0, None, None] - along * d[:, 0, None, None],
-                                  y - a[:, 1, None, None] - along * d[:, 1, None, None]) < REACH
+        root, middle, end = torch.lerp(scene.keypoints[picked], moved.keypoints[picked], share)[each[:, None], points, :2].unbind(1)
+        region |= (canvas.capsule(root, middle, reach) < 0) | (canvas.capsule(middle, end, reach) < 0)
     return picked, scene, moved, DragPlan(joint, start, place, region)
 
 
@@ -63,7 +56,7 @@ class RelationBench(Bench):
 
     def __init__(self, seeds: int):
         super().__init__(seeds)
-        self.nodes, self.references, self.drags = (self.module(f"nodes.{m}") for m in ("relations", "references", "drag_paths"))
+        self.nodes, self.references = (self.module(f"nodes.{m}") for m in ("relations", "references"))
         self.world = self.module("heads.demo.world")
         folder, load = self.module("heads.demo").HEADS_FOLDER, self.module("heads").load_head
         for kind in ("correspondence", "appearance", "identity"):

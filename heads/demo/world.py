@@ -104,7 +104,7 @@ def _visible_poses(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
     return {k: v[:batch] for k, v in kept.items()}
 
 
-class _Canvas:
+class Canvas:
     """Paints one surface after another, nearer ones last; edges are smoothed over one pixel."""
 
     def __init__(self, batch: int, height: int, width: int):
@@ -208,7 +208,7 @@ def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
     def floor(row):
         return plan.wall + (1 - plan.wall) * ((row - horizon) / (height - horizon)).clamp(0, 1)
 
-    canvas = _Canvas(batch, height, width)
+    canvas = Canvas(batch, height, width)
     everywhere = torch.full((batch, height, width), -1.0)
     rows = floor(canvas.y[0].expand(height, batch)).T[:, :, None]
     canvas.paint(everywhere, SCENE_COLOURS[plan.scene], rows)

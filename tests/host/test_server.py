@@ -42,6 +42,16 @@ def server(tmp_path_factory):
         yield running
 
 
+def changed(prompt: dict, changes: dict) -> dict:
+    """`changes` replace nodes or, as {node: {input: value}}, single inputs."""
+    for name, change in changes.items():
+        if isinstance(change, tuple):
+            prompt[name] = {"class_type": change[0], "inputs": change[1]}
+        else:
+            prompt[name]["inputs"] |= change
+    return prompt
+
+
 def graph(**changes) -> dict:
     """A small guided graph in the API's form; `changes` replace nodes or, as {node: {input: value}}, single inputs."""
     nodes = {
@@ -61,12 +71,7 @@ def graph(**changes) -> dict:
         "save": ("SaveImage", {"images": ["decode", 0], "filename_prefix": "test"}),
     }
     prompt = {name: {"class_type": kind, "inputs": dict(inputs)} for name, (kind, inputs) in nodes.items()}
-    for name, change in changes.items():
-        if isinstance(change, tuple):
-            prompt[name] = {"class_type": change[0], "inputs": change[1]}
-        else:
-            prompt[name]["inputs"] |= change
-    return prompt
+    return changed(prompt, changes)
 
 
 def stock(model=("model", 0), **changes) -> dict:
@@ -107,8 +112,8 @@ def test_guided_and_stock_samplers_agree_to_the_bit_and_leave_no_trace_of_each_o
     assert torch.equal(plain, picture(server, stock(sampler={"denoise": 0.9999})))
 
 
-def test_interrupting_a_guided_run_leaves_everything_as_it_was(server):
-    before = picture(server, stock(sampler={"seed": 2}))
+def interrupted(server: Server, prompt: dict) -> str:
+    """The node in which a run of 300 steps stopped that was interrupted after two."""
     steps = []
 
     def progress(node, step, total):
@@ -116,9 +121,15 @@ def test_interrupting_a_guided_run_leaves_everything_as_it_was(server):
         if len(steps) == 2:
             server.post("/interrupt", {})
 
-    with pytest.raises(WorkflowFailed, match="interrupted"):
-        server.run(graph(sampler={"seed": 2, "steps": 300}), progress)
+    with pytest.raises(WorkflowFailed, match="interrupted") as failure:
+        server.run(prompt, progress)
     assert steps[-1] < 300
+    return failure.value.node
+
+
+def test_interrupting_a_guided_run_leaves_everything_as_it_was(server):
+    before = picture(server, stock(sampler={"seed": 2}))
+    assert interrupted(server, graph(sampler={"seed": 2, "steps": 300})) == "KSamplerReadoutGuidance"
     assert torch.equal(before, picture(server, stock(sampler={"seed": 2, "denoise": 0.9999})))
     assert torch.equal(before, picture(server, graph(sampler={"seed": 2}, target={"weight": 0.0})))
 
@@ -145,12 +156,7 @@ def drag_graph(**changes) -> dict:
             "model": ["apply", 0], "add_noise": "disable", "noise_seed": 0, "steps": 6, "cfg": 3.0, "sampler_name": "euler",
             "scheduler": "karras", "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["path", 1],
             "start_at_step": 0, "end_at_step": 10000, "return_with_leftover_noise": "disable"}))
-    for name, change in changes.items():
-        if isinstance(change, tuple):
-            prompt[name] = {"class_type": change[0], "inputs": change[1]}
-        else:
-            prompt[name]["inputs"] |= change
-    return prompt
+    return changed(prompt, changes)
 
 
 @pytest.mark.parametrize("tracks", ["head-turn.npy", "arm.npy"])
@@ -189,16 +195,7 @@ def test_bad_relations_are_explained_on_their_node_and_the_server_goes_on(server
 
 def test_interrupted_inversion_leaves_the_server_as_it_was(server):
     before = picture(server, stock(sampler={"seed": 3}))
-    steps = []
-
-    def progress(node, step, total):
-        steps.append(step)
-        if len(steps) == 2:
-            server.post("/interrupt", {})
-
-    with pytest.raises(WorkflowFailed, match="interrupted") as failure:
-        server.run(drag_graph(invert={"steps": 300}), progress)
-    assert failure.value.node == "ReadoutInvert" and steps[-1] < 300
+    assert interrupted(server, drag_graph(invert={"steps": 300})) == "ReadoutInvert"
     assert torch.equal(before, picture(server, stock(sampler={"seed": 3, "denoise": 0.9999})))
 
 
