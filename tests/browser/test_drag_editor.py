@@ -1,176 +1,11 @@
 """The drag editor in a real browser on a real ComfyUI, in both of the frontend's ways to draw a node."""
 import json
-import shutil
-from contextlib import contextmanager
 
 import pytest
-from PIL import Image
 
-from tools.host import ROOT
-from tools.server import PACK_FOLDER, Server
+from tests.browser.page import READY, close
 
-CHROMIUM = shutil.which("chromium")
-if not CHROMIUM:
-    pytest.skip("the drag editor's tests need Chromium: install Debian's package 'chromium'", allow_module_level=True)
-from playwright.sync_api import sync_playwright  # noqa: E402
-
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]
-WORKFLOW = ROOT / "workflows" / "drag.json"
-READY = "window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !app.configuringGraph"
 RENDERINGS = pytest.mark.parametrize("rendering", ["classic", "vue"], indirect=True, scope="module")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    home = tmp_path_factory.mktemp("server")
-    with Server(home / "output", home=home) as running:
-        for name, size in {"wide.png": (200, 100), "tall.png": (100, 200)}.items():
-            Image.new("RGB", size, "teal").save(home / "input" / name)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield running
-        running.close()
-
-
-@contextmanager
-def opened(server, browser, rendering):
-    """A page of the frontend, as on a first visit, that draws nodes in one of its two ways."""
-    server.post("/settings/Comfy.TutorialCompleted", True)  # no template browser at first
-    server.post("/settings/Comfy.VueNodes.Enabled", rendering == "vue")
-    context = browser.new_context(viewport={"width": 1200, "height": 850}, has_touch=True)
-    page = context.new_page()
-    page.goto(server.address)
-    page.wait_for_function(READY, timeout=90_000)
-    yield page
-    context.close()
-
-
-@pytest.fixture(scope="module")
-def rendering(request, server, browser):
-    with opened(server, browser, request.param) as page:
-        yield page
-
-
-class Editor:
-    """The editor of the first Drag Target on a page, and the hands to work it."""
-
-    def __init__(self, page):
-        self.page = page
-        self.element = page.locator(".readout-drags").first
-        self.settle()
-
-    def settle(self):
-        """Waits until the editor is on the page and stays where it is."""
-        self.element.wait_for()
-        before = None
-        while before != (now := self.frame.bounding_box()) or now["width"] < 20:
-            before = now
-            self.page.wait_for_timeout(120)
-
-    @property
-    def frame(self):
-        return self.element.locator(".frame")
-
-    @property
-    def drags(self):
-        return json.loads(self.value)
-
-    @property
-    def value(self):
-        return self.node("node.widgets.find((w) => w.name === 'drags').value")
-
-    @property
-    def status(self):
-        return self.element.locator(".status").inner_text()
-
-    def node(self, expression: str):
-        return self.page.evaluate(f"() => {{ const node = app.graph.findNodesByType('ReadoutDragTarget')[0]; return {expression}; }}")
-
-    def at(self, x, y):
-        box = self.frame.bounding_box()
-        return box["x"] + x * box["width"], box["y"] + y * box["height"]
-
-    def drag(self, start, end):
-        self.page.mouse.move(*self.at(*start))
-        self.page.mouse.down()
-        self.page.mouse.move(*self.at(*end), steps=4)
-        self.page.mouse.up()
-
-    def click(self, x, y):
-        self.page.mouse.click(*self.at(x, y))
-
-    def press(self, *keys):
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def button(self, name):
-        return self.element.get_by_role("button", name=name)
-
-    def load(self, value):
-        """Loads the workflow again with another saved value for the drags."""
-        self.page.evaluate("""async (value) => {
-            const graph = app.graph.serialize();
-            const index = app.graph.findNodesByType("ReadoutDragTarget")[0].widgets.findIndex((w) => w.name === "drags");
-            graph.nodes.find((node) => node.type === "ReadoutDragTarget").widgets_values[index] = value;
-            await app.loadGraphData(graph, true, false, app.extensionManager.workflow.activeWorkflow);
-        }""", value)
-        self.settle()
-
-    def feed(self, name, through_reroute=False):
-        """Connects a Load Image that holds a file."""
-        self.page.evaluate("""([name, reroute]) => {
-            const load = LiteGraph.createNode("LoadImage");
-            load.pos = [80, 150];
-            app.graph.add(load);
-            load.widgets.find((w) => w.name === "image").value = name;
-            let last = load;
-            if (reroute) {
-                last = LiteGraph.createNode("Reroute");
-                last.pos = [380, 80];
-                app.graph.add(last);
-                load.connect(0, last, 0);
-            }
-            const node = app.graph.findNodesByType("ReadoutDragTarget")[0];
-            last.connect(0, node, node.findInputSlot("image"));
-        }""", [name, through_reroute])
-
-    def expect_picture(self, name):
-        self.element.locator(f"image[href*='{name}']").wait_for(timeout=5000)
-        self.settle()
-        box = self.frame.bounding_box()
-        assert box["width"] / box["height"] == pytest.approx({"wide": 2, "tall": 0.5}[name], rel=0.02)
-
-
-@pytest.fixture
-def editor(rendering):
-    """The editor of a Drag Target that is alone on the graph."""
-    rendering.evaluate("""async () => {
-        const workflow = app.extensionManager.workflow.activeWorkflow;
-        await app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false, workflow);
-        app.nodeOutputs = {};  // or nodes would find those of the last test's nodes
-        const node = LiteGraph.createNode("ReadoutDragTarget");
-        node.pos = [450, 150];
-        app.graph.add(node);
-        app.canvas.ds.scale = 1;
-        app.canvas.ds.offset = [0, 0];
-        app.canvas.setDirty(true, true);
-    }""")
-    return Editor(rendering)
-
-
-def close(found, wanted, tolerance=0.01):
-    """Whether drags are where they should be, to about the pixels of the screen that they were drawn with."""
-    assert [len(drag) for drag in found] == [len(drag) for drag in wanted], found
-    assert all(point == pytest.approx(other, abs=tolerance) for a, b in zip(found, wanted) for point, other in zip(a, b)), found
-    return True
-
-
 ONE = [[0.25, 0.3], [0.6, 0.5]]
 TWO = [[0.2, 0.8], [0.9, 0.75]]
 
@@ -412,13 +247,7 @@ def test_a_picture_through_a_reroute(editor):
 
 @RENDERINGS
 def test_the_picture_of_the_last_run_shows_until_another_is_connected(editor):
-    editor.page.evaluate("""() => {
-        const source = LiteGraph.createNode("EmptyImage");
-        app.graph.add(source);
-        const node = app.graph.findNodesByType("ReadoutDragTarget")[0];
-        source.connect(0, node, node.findInputSlot("image"));
-    }""")
-    editor.page.wait_for_function("document.querySelector('.readout-drags .message').textContent.startsWith('Run the workflow')")
+    editor.feed_from_a_run()
     editor.page.evaluate("""async () => {
         const { api } = await import("/scripts/api.js");
         const node = String(app.graph.findNodesByType("ReadoutDragTarget")[0].id);
@@ -426,13 +255,7 @@ def test_the_picture_of_the_last_run_shows_until_another_is_connected(editor):
         api.dispatchCustomEvent("executed", { node, display_node: node, prompt_id: "any", output: { readout_picture } });
     }""")
     editor.expect_picture("wide")
-    editor.page.evaluate("""() => {
-        const source = LiteGraph.createNode("EmptyImage");
-        app.graph.add(source);
-        const node = app.graph.findNodesByType("ReadoutDragTarget")[0];
-        source.connect(0, node, node.findInputSlot("image"));
-    }""")
-    editor.page.wait_for_function("document.querySelector('.readout-drags .message').textContent.startsWith('Run the workflow')")
+    editor.feed_from_a_run()
 
 
 @RENDERINGS
@@ -478,43 +301,3 @@ def test_a_reload_of_the_page_keeps_the_drags(editor):
     editor.click(0.425, 0.4)
     editor.press("Delete")
     assert editor.value == "[]"
-
-
-@pytest.mark.parametrize("kind", ["classic", "vue"])
-def test_from_the_template_browser_to_the_edited_picture_and_back_after_a_reload(server, browser, kind):
-    with opened(server, browser, kind) as page:
-        page.get_by_role("button", name="Templates").first.click()
-        page.get_by_text(PACK_FOLDER, exact=True).click()
-        page.get_by_test_id(f"template-workflow-{WORKFLOW.stem}").click()
-        page.wait_for_function("app.graph.findNodesByType('ReadoutDragTarget').length === 1")
-        page.evaluate("""() => {
-            for (const node of app.graph.nodes) {
-                for (const widget of node.widgets ?? []) if (widget.name === "steps") widget.value = 3;  // for the test's time
-            }
-            app.canvas.ds.scale = 1;
-            app.canvas.centerOnNode(app.graph.findNodesByType("ReadoutDragTarget")[0]);
-        }""")
-        editor = Editor(page)
-        before = editor.drags
-        editor.drag((0.15, 0.1), (0.3, 0.2))
-        assert close(editor.drags, [*before, [[0.15, 0.1], [0.3, 0.2]]], 0.02)
-
-        with page.expect_request("**/prompt") as sent:
-            page.get_by_test_id("queue-button").click()
-        prompt = sent.value.post_data_json["prompt"]
-        assert [n["inputs"]["drags"] for n in prompt.values() if n["class_type"] == "ReadoutDragTarget"] == [editor.value]
-        page.wait_for_function("""() => app.graph.findNodesByType("SaveImage").every(
-            (node) => app.nodeOutputs[node.id]?.images.length)""", timeout=240_000)
-        editor.element.locator("image[href]").wait_for()
-        page.evaluate("app.canvas.centerOnNode(app.graph.findNodesByType('SaveImage')[0])")  # only what is seen is loaded
-        page.wait_for_function("""() => {
-            const node = app.graph.findNodesByType("SaveImage")[0];
-            const shown = node.imgs?.[0] ?? document.querySelector(`[data-node-id="${node.id}"] img[src*="/view?"]`);
-            return shown?.naturalWidth;
-        }""")
-
-        after = editor.value
-        page.wait_for_timeout(1000)
-        page.reload()
-        page.wait_for_function(READY, timeout=90_000)
-        assert Editor(page).value == after
