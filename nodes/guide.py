@@ -1,7 +1,6 @@
 """Apply Readout Guidance, and the KSampler that does so by itself."""
 import json
 
-import comfy.samplers
 import nodes as host_nodes
 from comfy_api.latest import io
 
