@@ -54,14 +54,14 @@ def wrap(model, trajectory: references.Trajectory, conditioning: list, cache_mb:
     return Reference(trajectory, conditioning, family(model), model.get_model_object("latent_format").spacial_downscale_ratio, cache_mb)
 
 
-def clean(node: str, model, latent: dict) -> Tensor:
-    """The LATENT's samples in the model's scale; it must fit the model."""
+def samples_for(node: str, model, latent: dict) -> Tensor:
+    """The LATENT's samples, which must fit the model."""
     samples, wanted = latent["samples"], model.get_model_object("latent_format").latent_channels
     checks.latent(node, samples)
     if samples.shape[1] != wanted:
         raise ValueError(f"{node}: the latent has {samples.shape[1]} channels, and this model ({family(model)}) works with "
                          f"{wanted}. Encode the picture with the VAE that belongs to the model.")
-    return model.model.process_latent_in(samples.float().cpu())
+    return samples
 
 
 CACHE = io.Int.Input("cache_mb", default=CACHE_MB, min=0, max=65536, advanced=True,
@@ -84,7 +84,7 @@ class ReadoutReference(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, latent, seed, cache_mb):
-        x = clean("Readout Reference", model, latent)
+        x = model.model.process_latent_in(samples_for("Readout Reference", model, latent).float().cpu())
         noise = comfy.sample.prepare_noise(x, seed, latent.get("batch_index"))
         trajectory = references.renoised(x, noise, float(model.get_model_object("model_sampling").sigma_max))
         return io.NodeOutput(wrap(model, trajectory, positive, cache_mb))
@@ -127,8 +127,7 @@ class ReadoutInvert(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, latent, steps, cfg, scheduler, cache_mb):
         node = "Readout Invert"
-        clean(node, model, latent)
-        samples = latent["samples"]
+        samples = samples_for(node, model, latent)
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).flip(0)
         if float(sigmas[0]) != 0:
             raise ValueError(f"{node}: the scheduler {scheduler} does not end without noise. Choose another one, such as normal.")

@@ -25,6 +25,7 @@ RELATIVE_STEPS = {"correspondence": 600, "appearance": 300, "identity": 300}
 RELATIVE_ENERGIES = {"appearance": energies.appearance, "identity": energies.identity}
 RELATIVE_SCENES, HELD_OUT_RELATIVE = 1024, 64
 BACKGROUND_TRACKS = 8
+FOUND_WITHIN = 0.06  # of the picture
 KINDS = [*CONTROL_RANGES, *RELATIVE_STEPS]
 LEVELS = len(demo_unet.Schedule().sigmas)
 # Points halfway between these are tracked too, as pairs of OpenPose indices: along the limbs and the back.
@@ -141,12 +142,10 @@ def train_relative(unet, words, device: torch.device, kind: str) -> None:
     make = training.correspondence_losses if kind == "correspondence" else training.triplet_losses
     training.train({kind: head}, make(head, read, rows, what, LEVELS, SIZE), RELATIVE_STEPS[kind])
     read, rows, what = source(HELD_OUT_RELATIVE, seed=21)
-    if kind == "correspondence":
-        measure, quality = "found within 0.06", {str(t): round(training.found(head, read, rows, what, t, SIZE, 0.06), 3) for t in TIMESTEPS}
-    else:
-        measure, quality = "ordered", {str(t): round(training.ordered(head, read, rows, what, t, SIZE), 3) for t in TIMESTEPS}
-    print(f"{kind}: share {measure}, by timestep: {quality}", flush=True)
-    save(head, **{measure.split()[0]: quality}, training_scenes=RELATIVE_SCENES, steps=RELATIVE_STEPS[kind])
+    measure, more = (training.found, (FOUND_WITHIN,)) if kind == "correspondence" else (training.ordered, ())
+    quality = {str(t): round(measure(head, read, rows, what, t, SIZE, *more), 3) for t in TIMESTEPS}
+    print(f"{kind}: share {measure.__name__}, by timestep: {quality}", flush=True)
+    save(head, **{measure.__name__: quality}, training_scenes=RELATIVE_SCENES, steps=RELATIVE_STEPS[kind])
 
 
 def main() -> None:
