@@ -1,11 +1,11 @@
-"""Load Readout Head."""
-from pathlib import Path
+"""Load and Save Readout Head."""
+from pathlib import Path, PureWindowsPath
 
 import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..heads import load_head
+from ..heads import kind_of, load_head, published, save_head
 from ..heads.demo import HEADS_FOLDER
 from .types import CATEGORY, Head
 
@@ -13,11 +13,36 @@ FOLDER = "readout_heads"
 SUFFIXES = {".safetensors", ".pt"}
 
 
+def folder() -> Path:
+    """Where heads are put by hand."""
+    return Path(folder_paths.models_dir) / FOLDER
+
+
 def register_folder() -> None:
-    """Adds models/readout_heads and the bundled heads to the host's model folders; extra model paths stay."""
-    for path in (Path(folder_paths.models_dir) / FOLDER, HEADS_FOLDER):
+    """Adds models/readout_heads, saved heads and the bundled ones to the host's model folders; extra model paths stay."""
+    for path in (folder(), Path(folder_paths.get_output_directory()) / FOLDER, HEADS_FOLDER):
         folder_paths.add_model_folder_path(FOLDER, str(path))
     folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
+
+
+def missing(head_name: str) -> str:
+    """What to tell somebody whose workflow names a head that is not there."""
+    stem = PureWindowsPath(head_name).stem  # in a workflow from any system
+    there = folder_paths.get_filename_list(FOLDER)
+    said = f"Load Readout Head: there is no {head_name} in models/{FOLDER}."
+    other = [name for name in there if PureWindowsPath(name).stem == stem]
+    if other:
+        return f"{said} But {' and '.join(other)} is there: choose that."
+    if stem in published.HEADS:
+        head = published.HEADS[stem]
+        return (f"{said} It is a published head that reads {head.kind} for {head.base_model} (licence: {head.license}). Get "
+                f"{head.file} from {head.url} and put it into {folder()}.")
+    kind = kind_of(stem)
+    alike = ", ".join(name for name in there if kind in (None, kind_of(name))) or "none"
+    known = ", ".join(head.file for head in published.HEADS.values() if head.kind == kind)
+    known = known or "readout_sdv15_*.pt, readout_sdxl_*.pt"
+    return (f"{said} Heads{f' that read {kind}' if kind else ''} that are there: {alike}. Published ones: {known} (from "
+            f"{published.PAGE}, licence: {published.LICENSE}). Choose one, or put the file into {folder()}.")
 
 
 class LoadReadoutHead(io.ComfyNode):
@@ -31,11 +56,36 @@ class LoadReadoutHead(io.ComfyNode):
             outputs=[Head.Output(display_name="head")])
 
     @classmethod
+    def validate_inputs(cls, head_name=None):
+        """In place of the host's own check, which says no more than that the value is not in the list."""
+        if head_name is None or folder_paths.get_full_path(FOLDER, head_name):  # None: another node will say
+            return True
+        return missing(head_name)
+
+    @classmethod
     def execute(cls, head_name):
-        path = folder_paths.get_full_path_or_raise(FOLDER, head_name)
-        with torch.inference_mode(False):  # autograd runs through heads and refuses weights made in inference mode
-            return io.NodeOutput(load_head(path))
+        path = folder_paths.get_full_path(FOLDER, head_name)
+        if path is None:
+            raise ValueError(missing(head_name))
+        return io.NodeOutput(load_head(path))
 
     @classmethod
     def fingerprint_inputs(cls, head_name):
         return Path(folder_paths.get_full_path_or_raise(FOLDER, head_name)).stat().st_mtime
+
+
+class SaveReadoutHead(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SaveReadoutHead", display_name="Save Readout Head", category=CATEGORY, is_output_node=True,
+            description="Writes a head as a safetensors file, for example to convert a published .pt.",
+            inputs=[Head.Input("head"),
+                    io.String.Input("filename_prefix", default=f"{FOLDER}/head",
+                                    tooltip=f"Under ComfyUI's output folder. Heads in {FOLDER}/ there can be loaded at once.")])
+
+    @classmethod
+    def execute(cls, head, filename_prefix):
+        path, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
+        save_head(head, Path(path) / f"{name}_{counter:05}_.safetensors", dtype=torch.float32)
+        return io.NodeOutput()
