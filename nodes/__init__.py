@@ -1,12 +1,13 @@
 """The boundary: everything that knows ComfyUI."""
 from comfy_api.latest import ComfyExtension
 
-from . import demo, guide, heads, references, relations, targets
+from . import demo, estimate, guide, heads, published, references, relations, targets
 
-NODES = [heads.LoadReadoutHead, targets.PoseTarget, targets.DepthTarget, targets.EdgeTarget, relations.DragTarget,
-         relations.AppearanceTarget, relations.IdentityTarget, relations.DragPath, relations.LoadTracks,
-         references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
-         guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, demo.LoadDemoModel, demo.DemoScene]
+NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, targets.PoseTarget, targets.DepthTarget,
+         targets.EdgeTarget, relations.DragTarget, relations.AppearanceTarget, relations.IdentityTarget, relations.DragPath,
+         relations.LoadTracks, references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
+         guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, published.KSamplerReadoutGuidancePublished,
+         demo.LoadDemoModel, demo.DemoScene]
 
 
 class ReadoutGuidance(ComfyExtension):

@@ -1,6 +1,10 @@
 """What can be wrong with inputs, said so that the user knows which node, what it got and what to do."""
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+
+from ..rg_core import taps
 
 
 def picture(node: str, image: Tensor) -> Tensor:
@@ -57,3 +61,26 @@ def head_kind(node: str, head, kind: str) -> None:
     if head.kind != kind:
         raise ValueError(f"{node}: the head reads {head.kind}, and this node needs one that reads {kind}. Choose a {kind} "
                          "head in Load Readout Head.")
+
+
+# Base models whose taps have the same channels are told apart by the width of the text that they are conditioned on.
+TEXT_WIDTHS = {"diffusion-v1": 768, "Diffusion 1.5": 768, "diffusion-2": 1024, "Diffusion 2": 1024}
+
+
+def heads_fit(node: str, model, heads: Iterable) -> None:
+    """`model` must have features to read, and each head must have been trained on ones like them."""
+    name = type(model.model.model_config).__name__
+    try:
+        channels = taps.channels(model.model.diffusion_model)
+    except taps.NoTaps as error:
+        raise ValueError(f"{node}: this model ({name}) cannot be guided by readout heads: {error}. Use a model with a UNet, "
+                         "such as Stable Diffusion 1.5 or SDXL.") from error
+    for head in heads:
+        if head.channels != channels:
+            raise ValueError(f"{node}: the {head.kind} head was trained on {head.base_model or 'another model'} "
+                             f"with features of {head.channels} channels, and this model ({name}) has {channels}. "
+                             "Load a head that was trained on the model you sample with.")
+        width, own = model.model.model_config.unet_config.get("context_dim"), head.base_model
+        if any(part in own and width != wanted for part, wanted in TEXT_WIDTHS.items()):
+            raise ValueError(f"{node}: the {head.kind} head was trained on {own}, and this model is of another family ({name}). "
+                             "Load a head that was trained on the model you sample with.")

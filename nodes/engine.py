@@ -10,18 +10,19 @@ Targets that compare with a reference read it with the same heads at the same no
 depend on the picture being made, so it is read once, without gradients, and what was read is kept for the next run.
 """
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import comfy.model_management
+import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
-from torch import Tensor, nn
+from comfy.k_diffusion.sampling import get_ancestral_step
+from torch import Tensor
 
-from ..rg_core import energies, guidance, taps, updates
+from ..rg_core import energies, guidance, updates
+from .reading import by_hooks, differentiable, look, overwriting, parts, read, readable, still, with_gradients
 
 KEY = "readout_guidance"
 NOT_READ = {"control", "hooks"}  # of a reference's conditioning: their models are loaded for the guided picture alone
@@ -39,6 +40,12 @@ class Move:
     form: str = "rms"
     per_step: bool = False
     fresh: bool = False
+    balanced: bool = True  # see guidance.pull
+    both: bool = False     # reads the unconditional branch too
+    eta: float = 0.0       # with `per_step`: of the sampler's ancestral noise
+
+
+PUBLISHED = Move(0.02, "sign", per_step=True, fresh=True, balanced=False, both=True)  # Luo et al., section 3.3 and their code
 
 
 @dataclass
@@ -51,32 +58,6 @@ class Trace:
             self.rows.append({"sigma": sigma, "target": target.name, "energy": value.tolist()})
 
 
-@contextmanager
-def differentiable(model: nn.Module):
-    """Lets autograd see through `model`, whose weights were loaded in inference mode.
-
-    Autograd refuses inference tensors, so for a while each parameter and buffer is replaced by a plain tensor on the
-    same memory: no copy, and afterwards the very same objects are back in place.
-    """
-    replaced = []
-    with torch.inference_mode(False):
-        try:
-            for module in model.modules():
-                for slots in (module._parameters, module._buffers):
-                    for name, tensor in slots.items():
-                        if tensor is not None and tensor.is_inference():
-                            alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
-                                tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
-                            slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
-                            replaced.append((slots, name, slots[name], tensor))
-            with torch.enable_grad():
-                yield
-        finally:
-            for slots, name, alias, tensor in replaced:
-                if slots[name] is alias:  # the host may have put a newly patched weight there meanwhile
-                    slots[name] = tensor
-
-
 class Engine:
     """Wrappers on a MODEL: around a whole run, around each step, and around the predictions made in it."""
 
@@ -87,6 +68,7 @@ class Engine:
         self.prepared: dict[guidance.Target, guidance.Target] = {}  # for this run's latents
         self.said: dict = {}  # each reference's conditioning, made ready for this run
         self.positive = None  # the conditioning to differentiate through, while a guided step is under way
+        self.negative = None
         self.shift = None     # of this step's predictions, once known
 
     def attach(self, model) -> None:
@@ -108,12 +90,12 @@ class Engine:
     def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
         guider = executor.class_obj
         positive = guider.conds.get("positive")
-        if positive and self.active(guider.inner_model, float(timestep.max())):
-            self.positive = positive
+        if positive and self.active(guider.inner_model, float(timestep.max())) and parts(positive, x, timestep):
+            self.positive, self.negative = positive, guider.conds.get("negative")
         try:
             return executor(x, timestep, model_options, seed)
         finally:
-            self.positive = self.shift = None
+            self.positive = self.negative = self.shift = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
         outs = self.guided_batch(executor, model, conds, x, timestep, model_options)
@@ -143,40 +125,47 @@ class Engine:
                 outs[i] = out
         return [out if c is None else out + self.shift for c, out in zip(conds, outs)]
 
-    @staticmethod
-    def share(timestep: Tensor, model_options: dict) -> float:
+    def share(self, timestep: Tensor, model_options: dict) -> float:
         """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
         sigma, sigmas = float(timestep.max()), model_options["transformer_options"]["sample_sigmas"]
-        following = float(sigmas[sigmas < sigma].max())
-        return following / (sigma - following)
+        down, _ = get_ancestral_step(sigma, float(sigmas[sigmas < sigma].max()), eta=self.move.eta)
+        return down / (sigma - down)
 
     def measure(self, executor, model, x: Tensor, timestep: Tensor, model_options: dict) -> tuple[Tensor, Tensor]:
         """The conditional prediction at `x` and the displacement [B, C, H, W] that lowers the energies."""
-        sigma = float(timestep.max())
+        move, sigma = self.move, float(timestep.max())
         active = self.active(model, sigma)
         ready = [self.ready(t, tuple(x.shape[-2:]), x.device) for t in active]
-        seen = self.references(executor, model, ready, x, timestep, model_options)
-        options = model_options.copy()
-        options["transformer_options"] = {**model_options.get("transformer_options", {}),
-                                          "optimized_attention_override": with_backward}
-        scale = math.sqrt(1 + sigma**2)
+        scale = latent_scale(model, sigma)
         span = energies.latent_range(x / scale)
-        seeds, outputs, values = [], [], []
-        with differentiable(model):
-            latent = x.clone().requires_grad_()
-            with taps.record(model.diffusion_model) as readings:
-                predicted = executor(model, [self.positive], latent, timestep.clone(), options)[0]
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            for reading in readings:
-                seed, value = guidance.pull(reading, ready, span, seen)
-                seeds += seed
-                outputs += reading.features
-                values.append(torch.stack([v.view(-1, len(x)).mean(0) for v in value]))
-            gradient, = torch.autograd.grad(outputs, latent, seeds)
+        gradient, values = 0, []
+        for conds in [self.negative, self.positive] if move.both and self.negative else [self.positive]:
+            seen = self.references(executor, model, conds, ready, x, timestep, model_options)
+            predicted, pulled, value = self.pulled(executor, model, conds, ready, seen, x, timestep, model_options, span)
+            gradient = gradient + pulled
+            values.append(torch.stack(value))
         self.trace.add(sigma, active, torch.stack(values).mean(0).unbind(0))
-        move = self.move
-        length = math.sqrt(sum(t.weight**2 for t in active))
-        return predicted.detach(), -move.strength * length * scale * updates.FORMS[move.form](gradient)
+        if not (torch.isfinite(predicted).all() and torch.isfinite(gradient).all()):
+            raise ValueError(f"{self.node}: the model gave NaN or infinite values at sigma {sigma:.3g}, computing in {model.get_dtype_inference()}. "
+                             "Run it in a wider type: start ComfyUI with --bf16-unet or --fp32-unet, or choose it where the model is loaded.")
+        length = math.sqrt(sum(t.weight**2 for t in active)) if move.balanced else 1
+        return predicted, -move.strength * length * scale * updates.FORMS[move.form](gradient * scale)
+
+    def pulled(self, executor, model, conds: list, ready: list[guidance.Target], seen: list[Tensor | None], x: Tensor,
+               timestep: Tensor, model_options: dict, span: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The prediction of `conds` at `x`, the energies' gradient there, both [B, C, H, W], and the energies [B]."""
+        options, conds = with_gradients(model_options), still(conds)
+        with differentiable(model), overwriting(model, conds, options):
+            latent, groups = x.clone().requires_grad_(), by_hooks(conds)
+            with torch.set_grad_enabled(len(groups) == 1):
+                predicted, reading = look(executor, model, conds, latent, timestep, options)
+            seeds, values, size = guidance.pull(reading, ready, span, seen, self.move.balanced)
+            gradient = torch.zeros_like(latent)
+            for group in groups:  # forward and backward with the same weights
+                if len(groups) > 1:
+                    _, reading = look(executor, model, group, latent, timestep, options, among=conds)
+                gradient += torch.autograd.grad(reading.features, latent, seeds)[0].float() * size.view(-1, 1, 1, 1)
+        return predicted.detach(), gradient, values
 
     def way(self, target: guidance.Target, x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """The target's reference at this noise level and what a denoiser would predict there, [R, C, H, W] each."""
@@ -186,30 +175,34 @@ class Engine:
                              f"latents, and the picture being made is {x.shape[-1]}x{x.shape[-2]}. Make both the same size.")
         return tuple(part.to(x) for part in trajectory.segment(float(timestep.max())))
 
-    def references(self, executor, model, ready: list[guidance.Target], x: Tensor, timestep: Tensor, model_options: dict
-                   ) -> list[Tensor | None]:
-        """For each target, what its head reads of its reference at this noise level; None for those without one."""
+    def references(self, executor, model, conds: list, ready: list[guidance.Target], x: Tensor, timestep: Tensor,
+                   model_options: dict) -> list[Tensor | None]:
+        """For each target, what its head reads of its reference at this noise level; None for those without one.
+
+        It is read as what the reference was made with says, and kept; beside the unconditional branch, as that one says.
+        """
         seen: list[Tensor | None] = [None] * len(ready)
         sigma = float(timestep.max())
         for reference in dict.fromkeys(t.reference for t in ready if t.reference is not None):
             mine = [i for i, t in enumerate(ready) if t.reference is reference]
             latent, _ = self.way(ready[mine[0]], x, timestep)
             keys = {(ready[i].head, sigma): ready[i].size for i in mine}
-            known = dict(reference.readouts.get(self.source, {}))
+            own = conds is self.positive
+            known = dict(reference.readouts.get(self.source, {})) if own else {}
             missing = {key: size for key, size in keys.items() if key not in known}
             if missing:
-                if reference not in self.said:
+                if own and reference not in self.said:
                     said = [[c, {k: v for k, v in more.items() if k not in NOT_READ}] for c, more in reference.conditioning]
                     self.said[reference] = comfy.samplers.process_conds(
                         model, latent, {"positive": comfy.sampler_helpers.convert_cond(said)}, x.device)["positive"]
-                with torch.no_grad(), taps.record(model.diffusion_model) as readings:
-                    executor(model, [self.said[reference]], latent, timestep[:1].expand(len(latent)), model_options)
-                with torch.inference_mode(False), torch.no_grad():
-                    for (head, _), size in missing.items():
-                        read = torch.stack([head([f.clone().float() for f in r.features], r.emb.clone().float(), size)
-                                            .unflatten(0, (-1, len(latent))).mean(0) for r in readings]).mean(0).half()
-                        known[head, sigma] = read  # in half precision at once, so that the first run equals the next ones
-                        reference.keep(self.source, (head, sigma), read)
+                with torch.no_grad():
+                    _, reading = look(executor, model, self.said[reference] if own else conds, latent,
+                                      timestep[:1].expand(len(latent)), readable(model_options))
+                for (head, _), size in missing.items():
+                    # In half precision at once, so that the first run equals the next ones.
+                    known[head, sigma] = read(head, reading, size).half()
+                    if own:
+                        reference.keep(self.source, (head, sigma), known[head, sigma])
             for i in mine:
                 with torch.inference_mode(False):
                     seen[i] = known[ready[i].head, sigma].to(x.device, torch.float32)
@@ -223,6 +216,6 @@ class Engine:
         return self.prepared[target]
 
 
-def with_backward(_func, *args, **kwargs):
-    """Attention that has a backward pass, in place of whichever the user runs with."""
-    return attention_pytorch(*args, **kwargs)
+def latent_scale(model, sigma: float) -> float:
+    """What the sampler's latents are larger by than those of a variance-preserving model; flow models keep theirs."""
+    return 1.0 if isinstance(model.model_sampling, comfy.model_sampling.CONST) else math.sqrt(1 + sigma**2)

@@ -4,8 +4,7 @@ import json
 import nodes as host_nodes
 from comfy_api.latest import io
 
-from ..rg_core import taps
-from . import ksampler
+from . import checks, ksampler
 from .engine import Engine, Move, Trace
 from .types import CATEGORY, Guidance
 
@@ -16,17 +15,9 @@ STRENGTH = io.Float.Input("strength", default=Move.strength, min=0.0, max=10.0, 
 
 def guided(node: str, model, targets: tuple, move: Move, trace: Trace):
     """A clone of MODEL that is guided wherever it is sampled; the heads must fit its architecture."""
-    unet, name = model.model.diffusion_model, type(model.model.model_config).__name__
-    try:
-        channels = taps.channels(unet)
-    except taps.NoTaps as error:
-        raise ValueError(f"{node}: this model ({name}) cannot be guided by readout heads: {error}. Use a model with a UNet, "
-                         "such as Stable Diffusion 1.5 or SDXL.") from error
+    checks.heads_fit(node, model, [target.head for target in targets])
+    name = type(model.model.model_config).__name__
     for target in targets:
-        if target.head.channels != channels:
-            raise ValueError(f"{node}: the {target.head.kind} head was trained on {target.head.base_model or 'another model'} "
-                             f"with features of {target.head.channels} channels, and this model ({name}) has {channels}. "
-                             "Load a head that was trained on the model you sample with.")
         if target.reference is not None and target.reference.family != name:
             raise ValueError(f"{node}: the reference of the {target.name} target was made with another model ({target.reference.family}) "
                              f"than this one ({name}). Make the reference with the model that you sample with.")

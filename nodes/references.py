@@ -86,7 +86,9 @@ class ReadoutReference(io.ComfyNode):
     def execute(cls, model, positive, latent, seed, cache_mb):
         x = model.model.process_latent_in(samples_for("Readout Reference", model, latent).float().cpu())
         noise = comfy.sample.prepare_noise(x, seed, latent.get("batch_index"))
-        trajectory = references.renoised(x, noise, float(model.get_model_object("model_sampling").sigma_max))
+        sampling = model.get_model_object("model_sampling")
+        noisiest = sampling.noise_scaling(torch.tensor([sampling.sigma_max]), noise, x)
+        trajectory = references.renoised(x, noisiest, float(sampling.sigma_max))
         return io.NodeOutput(wrap(model, trajectory, positive, cache_mb))
 
 

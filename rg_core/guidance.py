@@ -1,7 +1,7 @@
 """Guidance: from targets and features to the gradient that moves a picture towards them."""
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class Target:
     end: float = 0.5        # and at which it stops
     reference: Any = None   # what the caller reads with the same head, for targets that compare with another picture
     size: tuple[int, int] | None = None  # (H, W) of the readout, once known
+    published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
 
     def at(self, size: tuple[int, int], device: torch.device) -> "Target":
         """The same target made ready for latents of `size` (H, W)."""
@@ -46,6 +47,7 @@ class Spatial(Target):
     """A picture of what the head should read."""
     image: Tensor               # [N, 3, h, w], 0 to 1
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
+    published_weight: ClassVar[float] = 0.5
 
     def fitted(self, size, device):
         image = targets.to_range(targets.fit(self.image.float(), size), self.head.control_range)
@@ -148,33 +150,38 @@ def repeat(x: Tensor | None, batch: int) -> Tensor | None:
     return None if x is None else x[torch.arange(batch, device=x.device) % len(x)]
 
 
-def pull(reading: Reading, active: Sequence[Target], span: Tensor, references: Sequence[Tensor | None]
-         ) -> tuple[list[Tensor], list[Tensor]]:
-    """The energies of `active` targets and their joint gradient at the taps.
+def pull(reading: Reading, active: Sequence[Target], span: Tensor, references: Sequence[Tensor | None],
+         balanced: bool = True) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """What pulls at the taps of B pictures, and how hard: the joint gradient of the `active` targets' energies.
 
-    `reading` has features of n * B pictures: n conditionings that see the same B latents, whose VP-scaled range is
-    `span` [B]; `references` are the readouts [R, C, H, W] that the targets are compared with, None for those that need
-    none. The targets were prepared by `Target.at`. Returns the gradients, shaped like the features and in their
-    dtype, and the energies [n * B] of each target.
+    `reading` has features of the pictures, whose VP-scaled latents have the range `span` [B]; `references` are the readouts
+    [R, C, H, W] that the targets are compared with, None for those that need none. The targets were prepared by
+    `Target.at`. Returns the gradients over their size, shaped like the features and in their dtype, the energies [B] of
+    each target, and the size [B]: the gradient at a tap is the product. Numbers near 1 survive half precision.
 
-    Heads differ in the size of their gradients by orders of magnitude, so each target's is brought to the same size at
-    the taps, per picture: its root mean square over all taps is the target's weight. That keeps weights comparable,
-    costs one pass back through the heads for each target but only one through the model, and leaves numbers near 1,
-    which survive half precision.
+    Heads differ in the size of their gradients by orders of magnitude. `balanced`, each target's is brought to the same
+    size at the taps, per picture: its root mean square over all taps is the target's weight, which keeps weights comparable,
+    and the size is 1. Otherwise the energies add as they are, with the published weights beside the targets' own. Either way
+    there is one pass back through the heads for each target but only one through the model.
     """
     batch = reading.features[0].shape[0]
     features = [f.detach().float().requires_grad_() for f in reading.features]
-    emb, span = reading.emb.detach().float(), repeat(span, batch)
+    emb = reading.emb.detach().float()
     total = [torch.zeros_like(f) for f in features]
     values = []
     for target, reference in zip(active, references, strict=True):
         readout = target.head(features, emb, target.size)
         energy = target.energy(readout, span, repeat(reference, batch))
         gradient = torch.autograd.grad(energy.sum(), features)
-        squares = sum(g.flatten(1).square().sum(1) for g in gradient)
-        count = sum(g[0].numel() for g in gradient)
-        scale = target.weight / (squares / count).sqrt().clamp(min=1e-30)
+        scale = target.weight / magnitude(gradient) if balanced else torch.full_like(span, target.weight * target.published_weight)
         for t, g in zip(total, gradient):
             t += g * scale.view(-1, 1, 1, 1)
         values.append(energy.detach())
-    return [t.to(f.dtype) for t, f in zip(total, reading.features)], values
+    whole = torch.ones_like(span) if balanced else magnitude(total)
+    return [(t / whole.view(-1, 1, 1, 1)).to(f.dtype) for t, f in zip(total, reading.features)], values, whole
+
+
+def magnitude(gradient: Sequence[Tensor]) -> Tensor:
+    """The root mean square [B] of each picture over all of `gradient`, [B, ...] each."""
+    squares = sum(g.flatten(1).square().sum(1) for g in gradient)
+    return (squares / sum(g[0].numel() for g in gradient)).sqrt().clamp(min=1e-30)

@@ -10,7 +10,7 @@ class Trajectory:
     """A latent's way from clean to noise.
 
     `sigmas` [S] ascend from 0, S at least 2; `latents` [S, B, C, H, W] are scaled as samplers hold them: the clean
-    latent plus sigma times its noise, for models whose noise is added at full scale.
+    latent plus sigma times its noise, or, for flow models, (1 - sigma) of it plus sigma times its noise.
     """
     sigmas: Tensor
     latents: Tensor
@@ -35,9 +35,9 @@ class Trajectory:
         return tuple(self.latents.shape[-2:])
 
 
-def renoised(clean: Tensor, noise: Tensor, sigma_max: float) -> Trajectory:
-    """The way of `clean` [B, C, H, W] with one fixed `noise` of the same shape added at every level."""
-    return Trajectory(torch.tensor([0.0, sigma_max]), torch.stack([clean, clean + sigma_max * noise]))
+def renoised(clean: Tensor, noisiest: Tensor, sigma_max: float) -> Trajectory:
+    """The way of `clean` [B, C, H, W] with one fixed noise at every level, which makes it `noisiest` at `sigma_max`."""
+    return Trajectory(torch.tensor([0.0, sigma_max]), torch.stack([clean, noisiest]))
 
 
 def invert(clean: Tensor, sigmas: Tensor, denoise, refine: int, report=lambda step, latent: None) -> Trajectory:

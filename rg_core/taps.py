@@ -4,10 +4,12 @@ A tap is the output of the second convolution stack of a decoder residual block,
 (Luo et al., "Readout Guidance", CVPR 2024, section 3.1). In a UNet laid out like Stable Diffusion's, that is
 `output_blocks[i][0].out_layers`.
 """
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -34,13 +36,20 @@ class Reading:
     """What one call of the UNet left at the taps."""
     emb: Tensor                                           # [B, E], the timestep's embedding without any label
     features: list[Tensor] = field(default_factory=list)  # each [B, C_l, H_l, W_l]
+    options: dict = field(default_factory=dict)           # the call's transformer_options
 
 
 @contextmanager
 def record(unet: nn.Module) -> Iterator[list[Reading]]:
     """Collects one Reading for each call of `unet` made inside the context."""
     readings: list[Reading] = []
-    hooks = [unet.time_embed.register_forward_hook(lambda _module, _args, out: readings.append(Reading(out)))]
+    said: dict = {}
+
+    def begin(_module, _args, kwargs) -> None:
+        said.update(options=kwargs.get("transformer_options", {}))
+
+    hooks = [unet.register_forward_pre_hook(begin, with_kwargs=True),
+             unet.time_embed.register_forward_hook(lambda _module, _args, out: readings.append(Reading(out, [], **said)))]
     hooks += [module.register_forward_hook(lambda _module, _args, out: readings[-1].features.append(out))
               for module in modules(unet)]
     try:
@@ -48,3 +57,33 @@ def record(unet: nn.Module) -> Iterator[list[Reading]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The part of a picture that one conditioning paints."""
+    weight: Tensor                               # [B, 1, h, w], its share of the prediction at each place of its area
+    area: tuple[int, int, int, int] | None = None  # height, width, top, left in the latent, which the UNet saw; all if None
+
+
+def blended(pieces: Sequence[tuple[Sequence[Tensor], Part]], size: tuple[int, int]) -> list[Tensor]:
+    """The features of a whole picture with a latent of `size` (H, W), from those of the parts that conditionings paint.
+
+    They are weighted as the predictions are. A tap's map covers an area at a power of two of the latent's pixels.
+    """
+    if len(pieces) == 1 and pieces[0][1].area is None:
+        return list(pieces[0][0])
+    maps = []
+    for layer in range(len(pieces[0][0])):
+        whole = 0
+        for features, part in pieces:
+            tap = features[layer]
+            height, width, top, left = part.area or (*size, 0, 0)
+            step = 2 ** round(math.log2(height / tap.shape[-2]))
+            top, left = top // step, left // step
+            bottom, right = (math.ceil(length / step) - low - extent
+                             for length, low, extent in zip(size, (top, left), tap.shape[-2:]))
+            piece = tap * F.adaptive_avg_pool2d(part.weight, tap.shape[-2:]).to(tap.dtype)
+            whole = whole + F.pad(piece, (left, right, top, bottom))
+        maps.append(whole)
+    return maps

@@ -9,8 +9,9 @@ import torch
 from tools.host import load_pack
 
 PACK = load_pack().__name__
-demo, demo_model, guide, targets = (importlib.import_module(f"{PACK}.nodes.{m}") for m in ("demo", "demo_model", "guide", "targets"))
-engine, load_head = importlib.import_module(f"{PACK}.nodes.engine"), importlib.import_module(f"{PACK}.heads").load_head
+demo, demo_model, guide, targets, engine, reading = (
+    importlib.import_module(f"{PACK}.nodes.{m}") for m in ("demo", "demo_model", "guide", "targets", "engine", "reading"))
+load_head = importlib.import_module(f"{PACK}.heads").load_head
 HEADS = importlib.import_module(f"{PACK}.heads.demo").HEADS_FOLDER
 taps = importlib.import_module(f"{PACK}.rg_core.taps")
 judge, world = (importlib.import_module(f"{PACK}.heads.demo.{m}") for m in ("judge", "world"))
@@ -33,8 +34,7 @@ def inference_mode():
 class World:
     def __init__(self):
         self.model, self.clip, self.vae = demo_model.load_demo()
-        with torch.inference_mode(False):
-            self.heads = {kind: load_head(HEADS / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
+        self.heads = {kind: load_head(HEADS / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
         self.positive, self.negative = self.say(PROMPT), self.say("")
 
     def say(self, prompt):
@@ -173,7 +173,7 @@ def test_shifting_the_prediction_is_moving_the_latent_before_an_euler_step(demo_
     net, head = demo_world.model.model, demo_world.heads["pose"]
     context = demo_world.positive[0][0]
     wanted = demo_world.pose(1)[0].at((64, 64), torch.device("cpu"))
-    with torch.inference_mode(False), torch.enable_grad(), engine.differentiable(net):
+    with torch.inference_mode(False), torch.enable_grad(), reading.differentiable(net):
         x = torch.randn(1, 3, 64, 64, generator=torch.manual_seed(1)) * torch.sqrt(1 + sigmas[0] ** 2)
         for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist()):
             level = torch.tensor([sigma])

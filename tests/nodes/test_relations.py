@@ -23,9 +23,8 @@ DRAG = "[[[0.3, 0.4], [0.6, 0.5]]]"
 class World:
     def __init__(self):
         self.model, self.clip, self.vae = demo_model.load_demo()
-        with torch.inference_mode(False):
-            self.heads = {kind: load_head(HEADS / f"demo_{kind}.safetensors")
-                          for kind in ("pose", "correspondence", "appearance", "identity")}
+        self.heads = {kind: load_head(HEADS / f"demo_{kind}.safetensors")
+                      for kind in ("pose", "correspondence", "appearance", "identity")}
         self.positive = self.clip.encode_from_tokens_scheduled(self.clip.tokenize("a figure in a red shirt, sea"))
         self.negative = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
         self.calls = 0

@@ -24,7 +24,7 @@ def target(seed: int, **kwargs) -> guidance.Spatial:
 def test_gradient_points_along_each_energys_gradient_with_its_weight_as_size():
     wanted, span = target(1, weight=2.5), torch.tensor([3.0, 4.0])
     seen = reading()
-    gradient, values = guidance.pull(seen, [wanted], span, [None])
+    gradient, values, _ = guidance.pull(seen, [wanted], span, [None])
     head = wanted.head.double()
     features = [f.double().requires_grad_() for f in seen.features]
     energy = energies.spatial(head(features, seen.emb.double(), (8, 8)), wanted.image.double().expand(2, -1, -1, -1),
@@ -40,7 +40,7 @@ def test_gradient_points_along_each_energys_gradient_with_its_weight_as_size():
 def test_targets_add_whatever_the_size_of_their_energies():
     one, two = target(1), target(2, weight=0.5)
     seen, span = reading(), torch.ones(2)
-    both, values = guidance.pull(seen, [one, two], span, [None, None])
+    both, values, _ = guidance.pull(seen, [one, two], span, [None, None])
     alone = [guidance.pull(seen, [t], span, [None])[0] for t in (one, two)]
     assert len(values) == 2
     for b, x, y in zip(both, *alone):
@@ -50,9 +50,9 @@ def test_targets_add_whatever_the_size_of_their_energies():
 def test_one_picture_of_a_batch_does_not_feel_the_others():
     wanted, span = target(1), torch.tensor([3.0, 4.0])
     seen = reading()
-    both, values = guidance.pull(seen, [wanted], span, [None])
+    both, values, _ = guidance.pull(seen, [wanted], span, [None])
     first = taps.Reading(seen.emb[:1], [f[:1] for f in seen.features])
-    alone, value = guidance.pull(first, [wanted], span[:1], [None])
+    alone, value, _ = guidance.pull(first, [wanted], span[:1], [None])
     assert torch.allclose(values[0][:1], value[0], rtol=1e-5)
     for x, y in zip(both, alone):
         assert torch.allclose(x[:1], y, rtol=1e-3, atol=1e-5)
@@ -62,7 +62,7 @@ def test_half_precision_features_get_half_precision_gradients_that_are_not_lost(
     wanted = target(1)
     seen = reading()
     half = taps.Reading(seen.emb.half(), [f.half() for f in seen.features])
-    gradient, _ = guidance.pull(half, [wanted], torch.tensor([1e-6, 1e-6]), [None])
+    gradient, _, _ = guidance.pull(half, [wanted], torch.tensor([1e-6, 1e-6]), [None])
     assert all(g.dtype == torch.float16 for g in gradient)
     assert all((g != 0).float().mean() > 0.9 for g in gradient)
 

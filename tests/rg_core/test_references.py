@@ -6,7 +6,7 @@ from rg_core import references
 
 def test_a_renoised_picture_has_its_noise_at_every_level_and_its_clean_self_as_prediction():
     clean, noise = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
-    way = references.renoised(clean, noise, 14.6)
+    way = references.renoised(clean, clean + 14.6 * noise, 14.6)
     for sigma in (0.0, 0.03, 5.0, 14.6, 20.0):  # the last one is beyond what was recorded
         latent, denoised = way.segment(sigma)
         assert torch.allclose(latent, clean + sigma * noise, atol=1e-4)

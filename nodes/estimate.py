@@ -1,0 +1,119 @@
+"""Readout Estimate: what a head reads of a given picture."""
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
+from comfy.patcher_extension import WrappersMP
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from ..rg_core import estimates
+from ..rg_core.head import resize
+from ..rg_core.targets import draw_pose
+from . import checks, engine, reading, references
+from .targets import KEYPOINTS
+from .types import CATEGORY, Head, PoseKeypoint
+
+NODE = "Readout Estimate"
+CLEANEST = 0.999  # percent of the timestep 1 of 1000
+TIMESTEPS = 1000
+
+
+class Reader(comfy.samplers.Sampler):
+    """Samples nothing: asks the model once about a noised latent, and lets a head read."""
+
+    def __init__(self, head):
+        self.head = head
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
+        model, batch = model_wrap.inner_model, len(latent_image)
+        x = model.model_sampling.noise_scaling(sigmas[0], noise, latent_image)
+        with torch.inference_mode(False):
+            self.head.to(x.device)
+        conds, timestep = model_wrap.conds["positive"], sigmas[:1].expand(batch)
+        if not reading.parts(conds, x, timestep):
+            raise ValueError(f"{NODE}: the conditioning does not act at this noise level, so the model was not asked. Connect "
+                             "one without a limit in time, or change percent.")
+        _, seen = reading.look(comfy.samplers.calc_cond_batch, model, conds, x, timestep, reading.readable(extra_args["model_options"]))
+        size = tuple(max(1, n // self.head.stride) for n in x.shape[-2:])
+        self.readout = reading.read(self.head, seen, size, self.told(model, sigmas[:1], seen.emb.dtype)).cpu()
+        return latent_image
+
+    def told(self, model, sigma: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """The embedding [1, E] that the head expects; None if it is the model's own."""
+        if self.head.kind != "keypoints" and self.head.config.get("diffusion_mode") != "generation":
+            return None
+        # The authors' training tells a head how many steps of a generation are done, TIMESTEPS - t, and not the timestep t.
+        steps, unet = TIMESTEPS - model.model_sampling.timestep(sigma), model.diffusion_model
+        return unet.time_embed(timestep_embedding(steps, unet.model_channels).to(dtype))
+
+
+def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: float) -> Tensor:
+    """The head's readout [B, C, h, w] of latents [B, C, H, W] with `noise` of the same shape, on the CPU."""
+    if head.kind == "keypoints":  # trained and used on clean latents only, at the cleanest timestep but one
+        percent, noise = CLEANEST, torch.zeros_like(noise)
+    sampling = model.get_model_object("model_sampling")
+    sigma = min(max(sampling.percent_to_sigma(percent), float(sampling.sigma_min)), float(sampling.sigma_max))
+    model = model.clone()
+    model.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, engine.KEY)  # guidance of a guided model
+    reader, guider = Reader(head), comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": positive})
+    guider.sample(noise, samples, reader, torch.tensor([sigma, 0.0]), disable_pbar=True, seed=0)
+    return reader.readout
+
+
+def skeletons(readout: Tensor, height: int, width: int) -> tuple[Tensor, list[dict]]:
+    """Heatmaps [B, 18, h, w] as pictures [B, 3, height, width] and POSE_KEYPOINT."""
+    if readout.shape[1] != KEYPOINTS:
+        raise ValueError(f"{NODE}: the head reads {readout.shape[1]} heatmaps, and OpenPose's body has {KEYPOINTS} points. Load "
+                         "another head.")
+    points = estimates.keypoints(readout, (height, width))
+    frames = [{"canvas_width": width, "canvas_height": height, "people": [{"pose_keypoints_2d": person.flatten().tolist()}]}
+              for person in points]
+    return draw_pose(points[:, None], (height, width)), frames
+
+
+class ReadoutEstimate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutEstimate", display_name=NODE, category=CATEGORY,
+            description="What a head reads of a picture: a pose, depth map or edges, to look at or as a target for other pictures.",
+            inputs=[io.Model.Input("model"),
+                    Head.Input("head", tooltip="For this model."),
+                    io.Conditioning.Input("positive", tooltip="What the picture shows. An empty prompt will do."),
+                    io.Float.Input("percent", default=0.9, min=0.0, max=1.0, step=0.01,
+                                   tooltip="How clean the picture is when it is read: 0 is pure noise, 1 the picture itself. "
+                                   "Heads that read keypoints always read the picture itself."),
+                    io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                                 tooltip="Of the noise."),
+                    io.Latent.Input("latent", optional=True, tooltip="The picture. Or connect image and vae."),
+                    io.Image.Input("image", optional=True, tooltip="The picture, instead of a latent."),
+                    io.Vae.Input("vae", optional=True, tooltip="The model's VAE, for image.")],
+            outputs=[io.Image.Output(display_name="image"), PoseKeypoint.Output(display_name="keypoints")])
+
+    @classmethod
+    def execute(cls, model, head, positive, percent, seed, latent=None, image=None, vae=None):
+        checks.heads_fit(NODE, model, [head])
+        if (latent is None) == (image is None):
+            raise ValueError(f"{NODE}: got {'neither' if image is None else 'both'} latent and image. Connect one of them.")
+        if image is not None:
+            if vae is None:
+                raise ValueError(f"{NODE}: an image needs the VAE that belongs to the model. Connect vae, or a latent instead.")
+            image = checks.picture(NODE, image)
+            latent = {"samples": vae.encode(image.movedim(1, -1))}
+        samples = references.samples_for(NODE, model, latent)
+        ratio = model.get_model_object("latent_format").spacial_downscale_ratio
+        # A VAE cuts off less than a latent pixel; stretched back over all, no place is off by more than half of one.
+        height, width = [n * ratio for n in samples.shape[-2:]] if image is None else image.shape[-2:]
+        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+        readout = read(model, head, positive, samples, noise, percent)
+        if head.kind == "keypoints":
+            picture, keypoints = skeletons(readout, height, width)
+        else:
+            picture = estimates.colours(readout) if head.output_head is None else estimates.from_range(readout, head.control_range)
+            picture = resize(picture.expand(-1, 3, -1, -1), (height, width))
+            keypoints = ExecutionBlocker(f"{NODE}: only a head that reads keypoints gives keypoints, and this one reads {head.kind}."
+                                         " Use the image, or load a head such as readout_sdv15_pose_keypoint.pt.")
+        return io.NodeOutput(picture.movedim(1, -1), keypoints)

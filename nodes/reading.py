@@ -1,0 +1,143 @@
+"""How the host's model is run so that its taps can be read, and differentiated.
+
+For that autograd needs a model, options, conditioning and ControlNets that it can see through.
+"""
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+
+import comfy.model_management
+import comfy.samplers
+import torch
+import torch.nn.functional as F
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from ..rg_core import taps
+
+
+@contextmanager
+def differentiable(model: nn.Module):
+    """Lets autograd see through `model`, whose weights were loaded in inference mode.
+
+    Autograd refuses inference tensors, so for a while each parameter and buffer is replaced by a plain tensor on the
+    same memory: no copy, and afterwards the very same objects are back in place.
+    """
+    replaced = []
+    with torch.inference_mode(False):
+        try:
+            for module in model.modules():
+                for slots in (module._parameters, module._buffers):
+                    for name, tensor in slots.items():
+                        if tensor is not None and tensor.is_inference():
+                            alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+                                tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+                            slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
+                            replaced.append((slots, name, slots[name], tensor))
+            with torch.enable_grad():
+                yield
+        finally:
+            for slots, name, alias, tensor in replaced:
+                if slots[name] is alias:  # the host may have put a newly patched weight there meanwhile
+                    slots[name] = tensor
+
+
+def with_backward(_func, *args, **kwargs):
+    """Attention that has a backward pass, in place of whichever the user runs with."""
+    return attention_pytorch(*args, **kwargs)
+
+
+def readable(model_options: dict) -> dict:
+    """The options with which taps can be read: torch.compile and other GPUs run copies of the model that have no taps."""
+    transformer_options = model_options.get("transformer_options", {})
+    wrappers = {kind: {key: value for key, value in keyed.items() if key != COMPILE_KEY}
+                for kind, keyed in transformer_options.get("wrappers", {}).items()}
+    options = {key: value for key, value in model_options.items() if key != "multigpu_clones"}
+    return options | {"transformer_options": transformer_options | {"wrappers": wrappers}}
+
+
+def with_gradients(model_options: dict) -> dict:
+    """The options with which a model can be differentiated."""
+    options = readable(model_options)
+    options["transformer_options"]["optimized_attention_override"] = with_backward
+    return options
+
+
+class Still:
+    """A ControlNet or T2I-Adapter whose hints are given: the gradient takes the way through the diffusion model alone."""
+
+    def __init__(self, control):
+        self.control = control
+
+    def get_control(self, *args, **kwargs):
+        with torch.no_grad():
+            return self.control.get_control(*args, **kwargs)
+
+
+def still(conds: list[dict]) -> list[dict]:
+    """`conds` with ControlNets that autograd need not see through."""
+    controls = {id(c["control"]): Still(c["control"]) for c in conds if "control" in c}
+    return [c | {"control": controls[id(c["control"])]} if "control" in c else c for c in conds]
+
+
+def overwriting(model: nn.Module, conds: list[dict], options: dict):
+    """A context in which the model may overwrite what the backward pass needs, as it does to add a ControlNet's hints, and as
+    patches do: all that is saved for it is copied, but for the weights.
+
+    torch.autograd.graph.allow_mutation_on_saved_tensors would copy less, but it knows tensors by their id, which Python gives
+    to others once they are gone, and then hands out the wrong ones.
+    """
+    patched = any(options["transformer_options"].get(kind) for kind in ("patches", "patches_replace"))
+    if not patched and not any("control" in c for c in conds):
+        return nullcontext()
+    weights = {w.untyped_storage().data_ptr() for w in chain(model.parameters(), model.buffers())}
+    return saved_tensors_hooks(lambda saved: saved if saved.untyped_storage().data_ptr() in weights else saved.clone(),
+                               lambda copy: copy)
+
+
+def by_hooks(conds: list[dict]) -> list[list[dict]]:
+    """`conds` that the model's weights are the same for; hooks change the weights in place between the groups."""
+    groups: dict = {}
+    for c in conds:
+        groups.setdefault(c.get("hooks"), []).append(c)
+    return list(groups.values())
+
+
+def parts(conds: list[dict], x: Tensor, timestep: Tensor) -> dict:
+    """Of each of `conds` that acts at this timestep, by its uuid, the part of the picture that it paints: a taps.Part."""
+    whole, acting = torch.zeros_like(x[:, :1]), []
+
+    def within(area: list[int] | None) -> Tensor:
+        return whole if area is None else whole[..., area[2]:area[2] + area[0], area[3]:area[3] + area[1]]
+
+    for c in sorted(conds, key=lambda c: "default" in c):
+        acts = comfy.samplers.get_area_and_mult(c, x, timestep)
+        if acts is not None:
+            weight = F.relu(1 - whole) if "default" in c else acts.mult[:, :1]  # the default fills what others leave
+            within(acts.area).add_(weight)
+            acting.append((acts.uuid, acts.area, weight))
+    return {uuid: taps.Part(weight / within(area).clamp(min=1e-6), area and tuple(area)) for uuid, area, weight in acting}
+
+
+def look(predict, model, conds: list[dict], latent: Tensor, timestep: Tensor, options: dict, among: list[dict] | None = None
+         ) -> tuple[Tensor, taps.Reading]:
+    """What `model` predicts for `conds` by `predict`, which is calc_cond_batch or what wraps it, and their reading of the whole
+    picture; their part of it, if they are some `among` others. At least one of `conds` acts at this timestep (see `parts`)."""
+    with taps.record(model.diffusion_model) as readings:
+        predicted = predict(model, [conds], latent, timestep.clone(), options)[0]
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    areas = parts(among or conds, latent, timestep)
+    pieces = []
+    for reading in readings:
+        labels = reading.options["uuids"]
+        pieces += zip(zip(*(f.chunk(len(labels)) for f in reading.features)), (areas[label] for label in labels))
+    return predicted, taps.Reading(readings[0].emb[:len(latent)], taps.blended(pieces, tuple(latent.shape[-2:])))
+
+
+def read(head, reading: taps.Reading, size: tuple[int, int], emb: Tensor | None = None) -> Tensor:
+    """What `head` reads [B, C, *size] without gradients; `emb` [1, E], if given, is what it is told of the timestep instead of
+    the model's own embedding."""
+    with torch.inference_mode(False), torch.no_grad():
+        emb = reading.emb if emb is None else emb
+        return head([f.clone().float() for f in reading.features], emb.clone().float(), size)

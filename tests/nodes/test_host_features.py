@@ -1,0 +1,414 @@
+"""What a MODEL or its conditioning can carry, under guidance: docs/host_features.md is the table of this file.
+
+A small UNet of Stable Diffusion 1.5's layout with random weights; each feature is the host's own. In every case the
+guided run must be finite and the same again, differ from the unguided one with that feature (the gradient reached the
+latent) and from the guided one without it (the feature still acts), and leave the model as it was.
+"""
+import importlib
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from random_models import MODELS, SMALL, conditioning, random_model
+
+from tools.host import load_pack
+
+PACK = load_pack().__name__
+guide, engine, guidance, head_module = (
+    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "rg_core.guidance", "rg_core.head"))
+
+import comfy.cldm.cldm  # noqa: E402
+import comfy.controlnet  # noqa: E402
+import comfy.hooks  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import comfy.ops  # noqa: E402
+import comfy.samplers  # noqa: E402
+import comfy.sd  # noqa: E402
+import nodes as host_nodes  # noqa: E402
+from comfy.ldm.modules.diffusionmodules import openaimodel  # noqa: E402
+from comfy.t2i_adapter.adapter import Adapter  # noqa: E402
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from comfy_extras import (nodes_custom_sampler, nodes_freelunch, nodes_model_advanced, nodes_pag,  # noqa: E402
+                          nodes_perpneg, nodes_sag, nodes_slg, nodes_tomesd)
+
+SIZE, SEED = (16, 24), 3
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    with torch.inference_mode():
+        yield
+
+
+def make_head(name):
+    _, config, channels = MODELS[name]
+    torch.manual_seed(0)
+    with torch.inference_mode(False):
+        head = head_module.ReadoutHead("pose", channels, emb_channels=4 * config["model_channels"], projection_dim=128)
+        return head.eval().requires_grad_(False)
+
+
+class Graph:
+    """A model, its conditionings, and how they are sampled; a feature changes some of these."""
+
+    def __init__(self, model=None, name="small"):
+        self.model = model or random_model(name)
+        self.positive, self.negative = (conditioning(MODELS[name][1]["context_dim"], seed) for seed in (1, 2))
+        self.latent = {"samples": torch.zeros(1, 4, *SIZE)}
+        self.cfg, self.options = 3.0, {}
+        self.guider = self.sigmas = None
+        self.target = guidance.Spatial(name="pose", head=make_head(name), end=0.9,
+                                       image=torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(4)))
+
+    def run(self, guided: bool = True) -> torch.Tensor:
+        model = guide.guided("test", self.model, (self.target,), engine.Move(), engine.Trace()) if guided else self.model
+        if self.guider is None and self.sigmas is None:
+            return host_nodes.common_ksampler(model, SEED, 4, self.cfg, "euler", "normal", self.positive, self.negative,
+                                              self.latent, **self.options)[0]["samples"]
+        guider = self.guider(model) if self.guider else nodes_custom_sampler.CFGGuider.execute(model, self.positive, self.negative,
+                                                                                              self.cfg)[0]
+        sigmas = self.sigmas if self.sigmas is not None else comfy.samplers.calculate_sigmas(
+            model.get_model_object("model_sampling"), "normal", 4)
+        noise = nodes_custom_sampler.RandomNoise.execute(SEED)[0]
+        return nodes_custom_sampler.SamplerCustomAdvanced.execute(
+            noise, guider, comfy.samplers.sampler_object("euler"), sigmas, self.latent)[0]["samples"]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Guided and unguided, with no feature."""
+    with torch.inference_mode():
+        graph = Graph()
+        return SimpleNamespace(guided=graph.run(), unguided=graph.run(False))
+
+
+def random_like(weights: dict, seed: int = 5, size: float = 1.0) -> dict:
+    rng = torch.Generator().manual_seed(seed)
+    return {k: torch.randn(v.shape, generator=rng) * size * (v[0].numel()**-0.5 if v.ndim > 1 else 0.1) for k, v in weights.items()}
+
+
+def lora_file(seed: int = 6) -> dict:
+    """LoRA weights for two attention projections and a convolution, under the usual names."""
+    rng = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, out, inputs in (("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", 32, 32),
+                              ("lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k", 128, 768)):
+        weights[f"{name}.lora_up.weight"] = torch.randn(out, 4, generator=rng)
+        weights[f"{name}.lora_down.weight"] = torch.randn(4, inputs, generator=rng)
+    name = "lora_unet_up_blocks_1_resnets_0_conv1"
+    weights[f"{name}.lora_up.weight"] = torch.randn(128, 4, 1, 1, generator=rng)
+    weights[f"{name}.lora_down.weight"] = torch.randn(4, 256, 3, 3, generator=rng) * 0.1
+    return weights
+
+
+def hint() -> torch.Tensor:
+    return torch.rand(1, SIZE[0] * 8, SIZE[1] * 8, 3, generator=torch.Generator().manual_seed(7))
+
+
+def lora(graph):
+    graph.model, _ = comfy.sd.load_lora_for_models(graph.model, None, lora_file(), 1.0, 0)
+
+
+def make_controlnet(seed: int = 5):
+    config = {k: v for k, v in SMALL.items() if k not in ("out_channels", "adm_in_channels", "use_temporal_attention",
+                                                         "transformer_depth_output")}
+    net = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, operations=comfy.ops.disable_weight_init, device=CPU)
+    net.load_state_dict(random_like(net.state_dict(), seed, 0.5))
+    return comfy.controlnet.ControlNet(net, load_device=CPU)
+
+
+def make_adapter():
+    torch.manual_seed(0)
+    return comfy.controlnet.T2IAdapter(Adapter(cin=3 * 64, channels=[32, 64, 128, 128], nums_rb=2, ksize=1, sk=True, use_conv=False, xl=False), 3, 8, "nearest-exact", CPU)
+
+
+def apply_control(graph, control):
+    graph.positive, graph.negative = host_nodes.ControlNetApplyAdvanced().apply_controlnet(
+        graph.positive, graph.negative, control, hint(), 1.0, 0.0, 1.0)
+
+
+def controlnet(graph):
+    apply_control(graph, make_controlnet())
+
+
+def t2i_adapter(graph):
+    apply_control(graph, make_adapter())
+
+
+def controlnet_and_t2i_adapter(graph):
+    apply_control(graph, make_controlnet())
+    apply_control(graph, make_adapter())
+
+
+def half_areas(graph):
+    other = conditioning(768, 8)
+    left, right = (host_nodes.ConditioningSetAreaPercentage().append(c, 0.6, 1.0, x, 0.0, 1.0)[0]
+                   for c, x in ((graph.positive, 0.0), (other, 0.4)))
+    graph.positive = left + right
+
+
+def area_over_the_whole(graph):
+    other = host_nodes.ConditioningSetArea().append(conditioning(768, 8), 64, 96, 40, 24, 0.7)[0]
+    graph.positive = graph.positive + other
+
+
+def left_mask(width=12) -> torch.Tensor:
+    mask = torch.zeros(1, *SIZE)
+    mask[..., :width] = 1
+    return mask
+
+
+def masks(graph):
+    other = conditioning(768, 8)
+    graph.positive = (host_nodes.ConditioningSetMask().append(graph.positive, left_mask(), "default", 1.0)[0]
+                      + host_nodes.ConditioningSetMask().append(other, 1 - left_mask(), "default", 0.8)[0])
+
+
+def default_conditioning(graph):
+    masked = comfy.hooks.set_mask_for_conditioning(conditioning(768, 8), left_mask(), "default", 1.0)
+    graph.positive, = comfy.hooks.set_default_conds_and_combine([masked], [graph.positive])
+
+
+def timestep_ranges(graph):
+    set_range = host_nodes.ConditioningSetTimestepRange().set_range
+    graph.positive = set_range(graph.positive, 0.0, 0.4)[0] + set_range(conditioning(768, 8), 0.4, 1.0)[0]
+
+
+def gap_in_the_timestep_ranges(graph):
+    graph.positive = host_nodes.ConditioningSetTimestepRange().set_range(graph.positive, 0.3, 1.0)[0]
+
+
+def lora_hook(seed: int = 6, keyframes=()):
+    group = comfy.hooks.create_hook_lora(lora_file(seed), 1.0, 0)
+    if keyframes:
+        frames = comfy.hooks.HookKeyframeGroup()
+        for at, strength in keyframes:
+            frames.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=at))
+        group.set_keyframes_on_hooks(frames)
+    return group
+
+
+def hooked_lora(graph):
+    graph.positive = comfy.hooks.set_hooks_for_conditioning(graph.positive, lora_hook())
+
+
+def scheduled_lora(graph):
+    graph.positive = comfy.hooks.set_hooks_for_conditioning(graph.positive, lora_hook(keyframes=((0.0, 0.2), (0.3, 1.5))))
+
+
+def two_hooked_loras_with_masks(graph):
+    one = comfy.hooks.set_hooks_for_conditioning(graph.positive, lora_hook(6))
+    two = comfy.hooks.set_hooks_for_conditioning(conditioning(768, 8), lora_hook(9))
+    graph.positive = (host_nodes.ConditioningSetMask().append(one, left_mask(), "default", 1.0)[0]
+                      + host_nodes.ConditioningSetMask().append(two, 1 - left_mask(), "default", 1.0)[0])
+
+
+def picture() -> torch.Tensor:
+    return torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(9))
+
+
+def inpainting_mask(graph):
+    graph.latent = {"samples": picture(), "noise_mask": left_mask()[None]}
+
+
+def img2img(graph):
+    graph.latent, graph.options = {"samples": picture()}, {"denoise": 0.6}
+
+
+def start_and_end_steps(graph):
+    graph.latent, graph.options = {"samples": picture()}, {"start_step": 1, "last_step": 3, "force_full_denoise": False}
+
+
+def custom_sigmas(graph):
+    graph.sigmas = torch.tensor([12.0, 5.0, 4.9, 1.0, 0.3, 0.0])
+
+
+def dual_cfg(graph):
+    graph.guider = lambda model: nodes_custom_sampler.DualCFGGuider.execute(model, graph.positive, conditioning(768, 8), graph.negative,
+                                                                            3.0, 2.0, "regular")[0]
+
+
+def perpendicular_negative(graph):
+    graph.guider = lambda model: nodes_perpneg.PerpNegGuider.execute(model, graph.positive, graph.negative, conditioning(768, 8), 3.0,
+                                                                     1.0)[0]
+
+
+def basic_guider(graph):
+    graph.guider = lambda model: nodes_custom_sampler.BasicGuider.execute(model, graph.positive)[0]
+
+
+def cfg_1(graph):
+    graph.cfg = 1.0
+
+
+def patched(node, *arguments):
+    def feature(graph):
+        graph.model = node(graph.model, *arguments)[0]
+    return feature
+
+
+def two_pictures(graph):
+    graph.latent = {"samples": torch.zeros(2, 4, *SIZE)}
+
+
+FEATURES = {
+    "LoRA": lora, "ControlNet": controlnet, "T2I-Adapter": t2i_adapter, "ControlNet and T2I-Adapter": controlnet_and_t2i_adapter,
+    "areas side by side": half_areas, "an area over the whole": area_over_the_whole, "masked conditionings": masks,
+    "default conditioning": default_conditioning, "timestep ranges": timestep_ranges, "a gap in them": gap_in_the_timestep_ranges,
+    "LoRA hook": hooked_lora, "LoRA hook with keyframes": scheduled_lora, "two LoRA hooks, masked": two_hooked_loras_with_masks,
+    "inpainting mask": inpainting_mask, "img2img": img2img, "start and end steps": start_and_end_steps, "custom sigmas": custom_sigmas,
+    "dual CFG": dual_cfg, "perpendicular negative": perpendicular_negative, "basic guider": basic_guider, "cfg 1": cfg_1, "two pictures": two_pictures,
+    "perturbed attention": patched(nodes_pag.PerturbedAttentionGuidance.execute, 2.0),
+    "self-attention guidance": patched(lambda *a: nodes_sag.SelfAttentionGuidance.execute(*a), 0.5, 2.0),
+    "token merging": patched(nodes_tomesd.TomePatchModel.execute, 0.4),
+    "FreeU": patched(nodes_freelunch.FreeU_V2.execute, 1.3, 1.4, 0.9, 0.2),
+    "flow sampling": patched(lambda *a: nodes_model_advanced.ModelSamplingSD3().patch(*a), 3.0),
+    "v-prediction": patched(lambda *a: nodes_model_advanced.ModelSamplingDiscrete().patch(*a), "v_prediction", False),
+    "zero terminal SNR": patched(lambda *a: nodes_model_advanced.ModelSamplingDiscrete().patch(*a), "v_prediction", True),
+    "rescaled CFG": patched(lambda *a: nodes_model_advanced.RescaleCFG().patch(*a), 0.7),
+}
+
+
+def state(graph) -> list:
+    unet = graph.model.model.diffusion_model
+    return [(name, id(p)) for name, p in unet.named_parameters()] + [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules()]
+
+
+def checked(graph) -> torch.Tensor:
+    """What every feature must keep; returns the guided latents."""
+    unguided = graph.run(False)
+    before, values = state(graph), {k: v.float().clone() for k, v in graph.model.model.diffusion_model.state_dict().items()}
+    guided = graph.run()
+    assert torch.isfinite(guided).all() and not torch.equal(guided, unguided)
+    assert torch.equal(guided, graph.run())
+    assert state(graph) == before and torch.equal(unguided, graph.run(False))
+    assert all(torch.equal(v.float(), values[k]) for k, v in graph.model.model.diffusion_model.state_dict().items())
+    return guided
+
+
+def close(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """As far as a network of random weights lets rounding be."""
+    return ((one - two).norm() / two.norm()).item() < 1e-3
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_feature_and_guidance_keep_each_other(plain, feature, caplog):
+    graph = Graph()
+    FEATURES[feature](graph)
+    assert not torch.equal(checked(graph), plain.guided)
+    assert "could not be applied" not in caplog.text  # which the host says of ControlNets that it leaves out
+
+
+@pytest.mark.parametrize("feature", ["ControlNet", "ControlNet and T2I-Adapter"])
+def test_hints_that_the_host_adds_in_place_are_differentiated_right(feature, monkeypatch):
+    """As if they were added out of place, with nothing overwritten."""
+    graph = Graph()
+    FEATURES[feature](graph)
+    got = graph.run()
+
+    def added(h, control, name):
+        hint = control[name].pop() if control and control.get(name) else None
+        return h if hint is None else h + hint
+
+    monkeypatch.setattr(openaimodel, "apply_control", added)
+    monkeypatch.setattr(engine, "overwriting", lambda *_: nullcontext())
+    assert close(got, graph.run())
+
+
+def test_conditionings_that_share_the_picture_are_one(plain):
+    """The same words in two parts, as masks or as areas, are the same words once."""
+    graph = Graph()
+    graph.positive = [part for mask in (left_mask(), 1 - left_mask())
+                      for part in host_nodes.ConditioningSetMask().append(graph.positive, mask, "default", 1.0)[0]]
+    assert close(checked(graph), plain.guided)
+    graph = Graph()
+    graph.positive = [part for _ in range(2) for part in host_nodes.ConditioningSetArea().append(graph.positive, SIZE[1] * 8, SIZE[0] * 8,
+                                                                                                0, 0, 0.5)[0]]
+    assert close(checked(graph), plain.guided)
+
+
+def test_hooked_conditionings_of_one_lora_are_one():
+    """Two groups of hooks with the same LoRA, each on a part of the picture: weights change between forward and backward."""
+    one, two = Graph(), Graph()
+    one.positive = comfy.hooks.set_hooks_for_conditioning(one.positive, lora_hook())
+    two.positive = [part for mask in (left_mask(), 1 - left_mask()) for part in host_nodes.ConditioningSetMask().append(
+        comfy.hooks.set_hooks_for_conditioning(two.positive, lora_hook()), mask, "default", 1.0)[0]]
+    assert close(checked(two), checked(one))
+
+
+@pytest.mark.parametrize("dtype,cast", [(torch.bfloat16, None), (torch.float16, None), (torch.float8_e4m3fn, torch.float32)],
+                         ids=["bf16", "fp16", "fp8 weights"])
+def test_narrow_types(dtype, cast):
+    graph = Graph(random_model("small", dtype, cast))
+    checked(graph)
+    wide, moves = random_model("small"), []
+    for weight in wide.model.diffusion_model.parameters():
+        weight.data = weight.to(dtype).float()
+    for model in (graph.model, wide):
+        graph.model, graph.sigmas = model, torch.tensor([14.0, 5.0])
+        moves.append((graph.run() - graph.run(False)).flatten())
+    assert torch.cosine_similarity(*moves, dim=0) > 0.9  # the same weights move it the same way (0.94 in bf16)
+
+
+def test_a_partly_loaded_model(monkeypatch):
+    graph = Graph()
+    lora(graph)
+    loaded = checked(graph)
+    load = comfy.model_patcher.ModelPatcher.load
+
+    def partly(self, device_to=None, lowvram_model_memory=0, *args, **kwargs):
+        return load(self, device_to, 2**20, *args, **kwargs | {"full_load": False})
+
+    graph = Graph()
+    lora(graph)
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", partly)
+    part = checked(graph)
+    assert graph.model.model.model_lowvram
+    assert close(part, loaded)
+
+
+def test_torch_compile():
+    """Plain steps run compiled; a guided step differentiates the model itself, which the compiled copy shares its weights with."""
+    graph = Graph()
+    eager = checked(graph)
+    compiled = []
+
+    def backend(module, inputs):
+        compiled.append(module)
+        return module.forward
+
+    graph.model = graph.model.clone()
+    set_torch_compile_wrapper(graph.model, backend=backend)
+    assert close(checked(graph), eager) and compiled
+
+
+def test_inpainting_models():
+    graph = Graph(random_model("small", in_channels=9))
+    mask = left_mask()[None].repeat_interleave(8, -1).repeat_interleave(8, -2)[0]
+    results = []
+    for seed in (9, 10):
+        more = {"concat_latent_image": torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(seed)), "concat_mask": mask[None]}
+        graph.positive, graph.negative = ([[c, d | more] for c, d in said] for said in (graph.positive, graph.negative))
+        results.append(checked(graph))
+    assert not torch.equal(*results)
+
+
+def test_stable_diffusion_2():
+    checked(Graph(name="small sd2"))
+
+
+def test_nan_is_explained():
+    graph = Graph()
+    graph.model.model.diffusion_model.input_blocks[0][0].weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match="test: the model gave NaN or infinite values at sigma .* in torch.float32.*--fp32-unet"):
+        graph.run()
+
+
+def test_a_head_of_another_family_with_the_same_taps_is_refused():
+    graph = Graph()
+    graph.target.head.base_model = "stabilityai/stable-diffusion-2-1"
+    with pytest.raises(ValueError, match="test: the pose head was trained on stabilityai/stable-diffusion-2-1, and this model is of "
+                                         "another family .SD15.*Load a head"):
+        graph.run()
