@@ -17,20 +17,16 @@ from tools.evaluate import device_name
 from tools.host import load_pack
 
 SIGMA, CFG = 5.0, 3.0
-SD15 = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-        "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
-        "use_spatial_transformer": True, "context_dim": 768, "use_linear_in_transformer": False, "legacy": False,
-        "adm_in_channels": None, "use_temporal_attention": False}
 
 
 def random_sd15():
     """(MODEL, head, context) of the SD 1.5 architecture with random weights."""
     pack = load_pack().__name__
+    from tools.checkpoints import SD15_UNET
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
-    config = comfy.supported_models.SD15(SD15)
+    config = comfy.supported_models.SD15(SD15_UNET)
     device = comfy.model_management.get_torch_device()
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     config.set_inference_dtype(dtype, None)
@@ -52,8 +48,7 @@ def demo():
     pack = load_pack().__name__
     model, clip, _ = importlib.import_module(f"{pack}.nodes.demo_model").load_demo()
     folder = importlib.import_module(f"{pack}.heads.demo").HEADS_FOLDER
-    with torch.inference_mode(False):
-        head = importlib.import_module(f"{pack}.heads").load_head(folder / "demo_pose.safetensors")
+    head = importlib.import_module(f"{pack}.heads").load_head(folder / "demo_pose.safetensors")
     return model, head, clip.encode_from_tokens_scheduled(clip.tokenize("room"))[0][0], (4, 3, 64, 64)
 
 
@@ -69,7 +64,7 @@ def settings(head, model, context: torch.Tensor, shape: tuple) -> dict:
         target = Target(name="pose", head=head, image=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
     references = importlib.import_module(f"{pack}.nodes.references")
     clean, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).unbind()
-    way = importlib.import_module(f"{pack}.rg_core.references").renoised(clean, noise, 14.6)
+    way = importlib.import_module(f"{pack}.rg_core.references").renoised(clean, clean + 14.6 * noise, 14.6)
     drag = importlib.import_module(f"{pack}.rg_core.guidance").Drag
     with torch.inference_mode(False):
         relative = importlib.import_module(f"{pack}.rg_core.head").ReadoutHead(

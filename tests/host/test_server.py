@@ -26,6 +26,7 @@ def server(tmp_path_factory):
     with Server(home / "output", home=home, extra_nodes=[ROOT / "tests" / "host" / "odd_inputs.py"]) as running:
         folder = home / "models" / "readout_heads"
         save_head(PUBLISHED, folder / "sd15_pose.safetensors")
+        save_head(PUBLISHED, folder / "readout_sdxl_spatial_depth.safetensors")
         whole = (folder / "sd15_pose.safetensors").read_bytes()
         (folder / "half_pose.safetensors").write_bytes(whole[:len(whole) // 2])
 
@@ -84,6 +85,13 @@ def stock(model=("model", 0), **changes) -> dict:
 
 def picture(server: Server, prompt: dict) -> torch.Tensor:
     return to_tensor(Image.open(server.files(server.run(prompt))["save"][0]))
+
+
+@pytest.mark.skipif("COMFYUI_VERSION" not in os.environ, reason="no version was asked for")
+def test_the_server_is_of_the_version_asked_for_and_has_the_packages_that_it_wants(server):
+    system = server.get("/system_stats")["system"]
+    assert system["comfyui_version"] == os.environ["COMFYUI_VERSION"]
+    assert system["installed_templates_version"] == system["required_templates_version"]
 
 
 def test_every_shipped_workflow_runs_and_saves_its_pictures(server):
@@ -228,6 +236,9 @@ BAD = {
     "wrong kind": (dict(target=("ReadoutDepthTarget", {"head": ["head", 0], "image": ["scene", 2], "weight": 1.0,
                                                        "start_percent": 0.0, "end_percent": 0.5})),
                    "ReadoutDepthTarget", ["reads pose", "depth"]),
+    "no taps to estimate from": (dict(odd=odd("transformer model"), estimate=("ReadoutEstimate", {
+        "model": ["odd", 0], "head": ["head", 0], "positive": ["positive", 0], "percent": 0.9, "seed": 0, "latent": ["latent", 0]}),
+        save={"images": ["estimate", 0]}), "ReadoutEstimate", ["Flux", "Stable Diffusion 1.5"]),
     "no taps": (dict(odd=odd("transformer model"), sampler={"model": ["odd", 0]}), "KSamplerReadoutGuidance",
                 ["Flux", "cannot be guided", "Stable Diffusion 1.5"]),
 }
@@ -243,6 +254,61 @@ def test_bad_input_is_explained_on_its_node_and_the_server_goes_on(server, name)
     assert not (server.home / "witness").exists()
     assert server.get("/system_stats")["system"]
     assert server.run(graph(sampler={"steps": 1}))
+
+
+MISSING = {
+    "published": ("readout_sdv15_spatial_pose.pt", ["reads pose", "Stable Diffusion 1.5", "Apache-2.0", "models/readout_heads",
+                  "https://huggingface.co/g-luo/readout-guidance/resolve/main/weights/readout_sdv15_spatial_pose.pt"]),
+    "published, converted": ("readout_sdxl_pose_keypoint.safetensors", ["reads keypoints", "Get readout_sdxl_pose_keypoint.pt from",
+                             "/readout_pose/readout_sdxl_pose_keypoint.pt"]),
+    "with the other suffix": ("readout_sdxl_spatial_depth.pt", ["readout_sdxl_spatial_depth.safetensors is there"]),
+    "in another folder": (r"sdxl\readout_sdxl_spatial_depth.pt", ["readout_sdxl_spatial_depth.safetensors is there"]),
+    "of a known kind": ("my_edge.safetensors", ["Heads that read edge that are there: demo_edge.safetensors.",
+                        "readout_sdxl_spatial_edge.pt", "huggingface.co/g-luo"]),
+    "of no known kind": ("mystery.pt", ["demo_identity.safetensors", "readout_sdv15_*.pt", "huggingface.co/g-luo"]),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_head_that_is_missing_is_explained_before_anything_runs(server, name):
+    file, words = MISSING[name]
+    with pytest.raises(WorkflowFailed) as failure:
+        server.run(graph(head={"head_name": file}))
+    refused = json.loads(str(failure.value))["node_errors"]
+    assert [node["class_type"] for node in refused.values()] == ["LoadReadoutHead"]
+    error, = refused["head"]["errors"]
+    assert all(word in error["details"] for word in ["Load Readout Head", file, *words]), error["details"]
+
+
+def test_a_saved_head_can_be_loaded_at_once_and_nothing_is_overwritten(server):
+    save = {"save": ("SaveReadoutHead", {"head": ["head", 0], "filename_prefix": "readout_heads/mine"}),
+            "head": ("LoadReadoutHead", {"head_name": "demo_pose.safetensors"})}
+    alone = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in save.items()}
+    server.run(alone)
+    alone["save"]["inputs"]["filename_prefix"] = "readout_heads//mine"  # the same place, and nothing from the server's cache
+    server.run(alone)
+    listed = server.get("/object_info/LoadReadoutHead")["LoadReadoutHead"]["input"]["required"]["head_name"][1]["options"]
+    assert [name for name in listed if "mine" in name] == ["mine_00001_.safetensors", "mine_00002_.safetensors"]
+    assert torch.equal(picture(server, graph()), picture(server, graph(head={"head_name": "mine_00002_.safetensors"})))
+
+
+ESTIMATE = ("ReadoutEstimate", {"model": ["model", 0], "head": ["head", 0], "positive": ["negative", 0], "percent": 0.9, "seed": 0,
+                                "image": ["scene", 0], "vae": ["model", 2]})
+
+
+def test_an_estimate_is_a_picture_and_a_target(server):
+    estimate = server.files(server.run(graph(estimate=ESTIMATE, save={"images": ["estimate", 0]})))["save"]
+    assert [Image.open(f).size for f in estimate] == [(64, 64)]
+    outputs = server.run(graph(estimate=ESTIMATE, target={"image": ["estimate", 0]}, sampler={"steps": 3}))
+    assert len(server.files(outputs)["save"]) == 1
+
+
+def test_keypoints_of_a_head_that_reads_none_are_explained(server):
+    target = ("ReadoutPoseTarget", {"head": ["head", 0], "keypoints": ["estimate", 1], "weight": 1.0, "start_percent": 0.0,
+                                    "end_percent": 0.5})
+    with pytest.raises(WorkflowFailed, match="only a head that reads keypoints.*reads pose") as failure:
+        server.run(graph(estimate=ESTIMATE, target=target))
+    assert failure.value.node == "ReadoutPoseTarget"
 
 
 def test_targets_of_any_size_and_shape_and_batches_of_any_length(server):

@@ -1,0 +1,19 @@
+"""A custom node for the tests alone: a conditioning of SDXL's shape without SDXL's text encoders."""
+import torch
+
+
+class RandomConditioning:
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "give"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"seed": ("INT", {"default": 0})}}
+
+    def give(self, seed):
+        rng = torch.Generator().manual_seed(seed)
+        return ([[torch.randn(1, 77, 2048, generator=rng), {"pooled_output": torch.randn(1, 1280, generator=rng)}]],)
+
+
+NODE_CLASS_MAPPINGS = {"RandomConditioning": RandomConditioning}

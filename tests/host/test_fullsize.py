@@ -1,0 +1,166 @@
+"""The shipped workflows with full-size models: what the README says to swap for one's own checkpoint, and nothing else.
+
+The weights are random, so the pictures are noise; what is shown is that the whole way is there. `python run.py test -m slow`
+"""
+import json
+import logging
+import math
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision.transforms.functional import to_pil_image, to_tensor
+
+from rg_core.targets import draw_pose
+from tools import checkpoints
+from tools.host import ROOT
+from tools.server import Server
+
+pytestmark = pytest.mark.slow
+CHECKPOINT, UNET, SKELETON = "sd15_random.safetensors", "sdxl_unet_random.safetensors", "skeleton.png"
+HEADS = {"demo_pose.safetensors": "readout_sdv15_spatial_pose.pt",
+         "demo_correspondence.safetensors": "readout_sdv15_drag_correspondence.pt",
+         "demo_appearance.safetensors": "readout_sdv15_drag_appearance.pt"}
+SIZE = 256
+BODY = [(128, 40), (128, 70), (100, 72), (85, 105), (80, 140), (156, 72), (175, 100), (200, 80), (112, 140), (108, 185),
+        (105, 230), (144, 140), (148, 185), (152, 230), (122, 35), (134, 35), (114, 38), (142, 38)]
+# The host's words where weights do not fit, and for anything that went wrong.
+TROUBLE = re.compile(r"error|warning|exception|traceback|missing|unexpected|invalid", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A ComfyUI folder with a skeleton to load; the models that tests put there, gigabytes, go when they are done."""
+    home = tmp_path_factory.mktemp("fullsize")
+    for folder in ("input", "models/checkpoints", "models/diffusion_models", "models/readout_heads"):
+        (home / folder).mkdir(parents=True)
+    body = torch.tensor([[(x, y, 1.0) for x, y in BODY]])
+    to_pil_image(draw_pose(body[None], (SIZE, SIZE))[0]).save(home / "input" / SKELETON)
+    yield home
+    shutil.rmtree(home / "models")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(home):
+    path = home / "models" / "checkpoints" / CHECKPOINT
+    checkpoints.save_checkpoint(checkpoints.sd15_weights(), path)
+    for name in HEADS.values():
+        checkpoints.save_published_head(home / "models" / "readout_heads" / name, "sdv15", "spatial" in name)
+    return path
+
+
+def swapped(path: Path) -> dict:
+    """A shipped workflow with the README's four swaps for one's own model."""
+    workflow = json.loads(path.read_text())
+    scenes = set()
+    for node in workflow["nodes"]:
+        if node["type"] == "LoadReadoutDemoModel":
+            node |= {"type": "CheckpointLoaderSimple", "widgets_values": [CHECKPOINT]}
+        elif node["type"] == "LoadReadoutHead":
+            node["widgets_values"] = [HEADS[node["widgets_values"][0]]]
+        elif node["type"] == "ReadoutDemoScene":
+            node |= {"type": "LoadImage", "widgets_values": [SKELETON, "image"]}
+            scenes.add(node["id"])
+        elif node["type"] == "EmptyLatentImage":
+            node["widgets_values"][:2] = [SIZE, SIZE]
+    for link in workflow["links"]:
+        if link[1] in scenes:
+            link[2] = 0  # the picture of Load Image
+    return workflow
+
+
+def run(server: Server, workflow: dict, name: str) -> dict:
+    """The outputs; prints what the run took, and fails on anything wrong in the server's log."""
+    start = time.monotonic()
+    outputs = server.run(workflow)
+    seconds = time.monotonic() - start
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
+    print(f"\n{name}: {seconds:.0f} s, the server's peak memory {peak:.1f} GiB")
+    _, log = (server.home / "server.log").read_text(errors="replace").split("got prompt")
+    assert [line for line in log.splitlines() if TROUBLE.search(line)] == []
+    return outputs
+
+
+def pictures(server: Server, outputs: dict) -> dict[str, torch.Tensor]:
+    """The saved pictures [B, 3, H, W] by the row that their names tell."""
+    return {files[0].stem.split("_")[1]: torch.stack([to_tensor(Image.open(f)) for f in files])
+            for files in server.files(outputs).values()}
+
+
+def is_a_picture(image: torch.Tensor) -> bool:
+    return image.shape[1:] == (3, SIZE, SIZE) and all(one.std() > 0.01 for one in image)
+
+
+def assert_a_trace_of(trace: str, target: str, batch: int) -> None:
+    rows = json.loads(trace)
+    assert rows and {row["target"] for row in rows} == {target}
+    assert all(len(row["energy"]) == batch and all(map(math.isfinite, row["energy"])) for row in rows)
+
+
+def test_the_host_takes_the_checkpoint_whole_and_as_sd15(checkpoint, caplog):
+    import comfy.sd
+    with caplog.at_level(logging.DEBUG), torch.inference_mode():
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
+        assert type(model.model.model_config).__name__ == "SD15"
+        context = clip.encode_from_tokens_scheduled(clip.tokenize("a figure in a red shirt"))[0][0]
+        assert context.shape == (1, 77, 768) and torch.isfinite(context).all() and context.std() > 0.01
+        image = vae.decode(torch.randn(1, 4, 8, 8))
+        assert image.shape == (1, 64, 64, 3) and torch.isfinite(image).all() and image.std() > 0.01
+    said = [r.getMessage() for r in caplog.records if re.search("missing|unexpected|left.?over", r.getMessage(), re.IGNORECASE)]
+    # The text encoder's own scale and projection are in no checkpoint of this kind.
+    assert [words for words in said if "text_projection" not in words] == []
+
+
+def test_pose_workflow_with_an_sd15_checkpoint(home, checkpoint):
+    with Server(home / "output", home=home) as server:
+        outputs = run(server, swapped(ROOT / "workflows" / "pose.json"), "pose, SD 1.5")
+    images = pictures(server, outputs)
+    assert is_a_picture(images["guided"]) and is_a_picture(images["unguided"]) and len(images["guided"]) == 4
+    assert not any(torch.equal(a, b) for a, b in zip(images["guided"], images["unguided"]))
+    trace, = [output["text"][0] for output in outputs.values() if "text" in output]
+    assert_a_trace_of(trace, "pose", batch=4)
+
+
+def test_drag_workflow_with_an_sd15_checkpoint(home, checkpoint):
+    with Server(home / "output", home=home) as server:
+        images = pictures(server, run(server, swapped(ROOT / "workflows" / "drag.json"), "drag, SD 1.5"))
+    assert is_a_picture(images["guided"]) and is_a_picture(images["target"])
+    assert not torch.equal(images["guided"], images["target"])
+
+
+def test_pose_guidance_of_the_sdxl_unet(home):
+    checkpoints.save_checkpoint(checkpoints.sdxl_unet_weights(), home / "models" / "diffusion_models" / UNET)
+    head = "readout_sdxl_spatial_pose.pt"
+    checkpoints.save_published_head(home / "models" / "readout_heads" / head, "sdxl", spatial=True)
+    sampler = {"model": ["model", 0], "seed": 1, "steps": 4, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal",
+               "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0], "denoise": 1.0}
+    nodes = {
+        "model": ("UNETLoader", {"unet_name": UNET, "weight_dtype": "default"}),
+        "positive": ("RandomConditioning", {"seed": 1}),
+        "negative": ("RandomConditioning", {"seed": 2}),
+        "latent": ("EmptyLatentImage", {"width": SIZE, "height": SIZE, "batch_size": 1}),
+        "skeleton": ("LoadImage", {"image": SKELETON}),
+        "head": ("LoadReadoutHead", {"head_name": head}),
+        "target": ("ReadoutPoseTarget", {"head": ["head", 0], "image": ["skeleton", 0], "weight": 1.0, "start_percent": 0.0,
+                                         "end_percent": 0.5}),
+        "guided": ("KSamplerReadoutGuidance", sampler | {"guidance": ["target", 0], "strength": 0.1}),
+        "unguided": ("KSampler", sampler),
+        "trace": ("PreviewAny", {"source": ["guided", 1]}),
+        "save guided": ("SaveLatent", {"samples": ["guided", 0], "filename_prefix": "guided"}),
+        "save unguided": ("SaveLatent", {"samples": ["unguided", 0], "filename_prefix": "unguided"}),
+    }
+    prompt = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+    with Server(home / "output", home=home, extra_nodes=[ROOT / "tests" / "host" / "random_conditioning.py"]) as server:
+        outputs = run(server, prompt, "pose, SDXL's UNet")
+    guided, unguided = (load_file(home / "output" / outputs[f"save {name}"]["latents"][0]["filename"])["latent_tensor"]
+                        for name in ("guided", "unguided"))
+    assert guided.shape == unguided.shape == (1, 4, SIZE // 8, SIZE // 8)
+    assert all(torch.isfinite(latent).all() and latent.std() > 0.01 for latent in (guided, unguided))
+    assert not torch.equal(guided, unguided)
+    assert_a_trace_of(outputs["trace"]["text"][0], "pose", batch=1)
