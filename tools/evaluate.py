@@ -1,4 +1,4 @@
-"""Control over many seeds, guided against unguided: `python run.py evaluate [--seeds N] [--json FILE] [--moves]`.
+"""Control over many seeds, guided against unguided: `python run.py evaluate [--seeds N] [--json FILE] [--moves] [--estimates]`.
 
 Targets are scenes of the demo world, prompts those of other scenes, so that shape comes from the target and colour from
 the text. Everything runs through the pack's nodes and the host's sampling code; the judge uses no network.
@@ -7,7 +7,7 @@ import argparse
 import importlib
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -16,6 +16,9 @@ from tools.host import load_pack
 CONTROLS = {"pose": ("pose",), "depth": ("depth",), "edge": ("edge",), "pose+depth": ("pose", "depth")}
 STEPS, CFG, SAMPLER, SCHEDULER = 20, 3.0, "dpmpp_2m", "karras"
 BATCH = 16
+TABLES = {"relations": "drag, appearance, identity and inversion", "moves": "the move's form and size, for pose",
+          "samplers": "every sampler and scheduler, for pose", "precisions": "fp32, bf16 and fp16",
+          "presets": "the published preset beside the default", "estimates": "what Readout Estimate reads, by noise level"}
 SCENE_SEED, PROMPT_SEED, NOISE_SEED = 1000, 2000, 3000
 
 
@@ -110,51 +113,22 @@ def controls(seeds: int) -> dict:
     return results
 
 
-def moves(seeds: int) -> dict:
-    """Control against damage over the move's form, size, range and reuse, for pose."""
-    bench = Bench(seeds)
-    Move, results = bench.engine.Move, {}
-    euler = Setting(steps=30, sampler="euler", scheduler="normal")
-
-    def row(label: str, setting: Setting) -> None:
-        results[label] = bench.measure(("pose",), setting)
-        show("pose", label, results[label])
-
-    row("none, Euler 30", euler)
-    for form, sizes in (("sign", (0.02, 0.05)), ("rms", (0.01, 0.02, 0.05))):
-        for size in sizes:
-            for fresh in (True, False):
-                row(f"{form}, {size} a step, {'fresh' if fresh else 'kept'} forward, Euler 30",
-                    replace(euler, move=Move(size, form, per_step=True, fresh=fresh)))
-    for form, sizes in (("sign", (0.05, 0.1)), ("rms", (0.05, 0.1, 0.2))):
-        for size in sizes:
-            row(f"{form}, {size} on the prediction, Euler 30", replace(euler, move=Move(size, form)))
-    row("none, DPM++ 2M 20", Setting())
-    for size in (0.05, 0.1, 0.15, 0.2, 0.3):
-        row(f"rms, {size} on the prediction, DPM++ 2M 20", Setting(Move(size)))
-    for end in (0.3, 0.7, 1.0):
-        row(f"rms, {Move.strength} on the prediction, until {end}, DPM++ 2M 20", Setting(Move(), end))
-    for steps in (8, 12, 40):
-        row(f"rms, {Move.strength} on the prediction, DPM++ 2M {steps}", Setting(Move(), steps=steps))
-    return results
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--json")
-    parser.add_argument("--relations", action="store_true", help="only drag, appearance, identity and inversion")
-    parser.add_argument("--moves", action="store_true", help="compare forms and sizes of the move instead")
+    chosen = parser.add_mutually_exclusive_group()
+    for name, what in TABLES.items():
+        chosen.add_argument(f"--{name}", dest="table", action="store_const", const=name, help=f"only {what}")
     options = parser.parse_args()
-    report = {"device": device_name(), "seeds": options.seeds}
-    if options.moves:
-        report["controls"] = {"pose": moves(options.seeds)}
-    else:
-        from tools.relations import relations  # which builds on this module
-        report["controls"] = ({} if options.relations else controls(options.seeds)) | relations(options.seeds)
+
+    def table(name: str) -> dict:
+        return getattr(importlib.import_module(f"tools.{name}"), name)(options.seeds)
+
+    results = table(options.table) if options.table else controls(options.seeds) | table("relations")
     if options.json:
         with open(options.json, "w") as file:
-            json.dump(report, file, indent=1)
+            json.dump({"device": device_name(), "seeds": options.seeds, "controls": results}, file, indent=1)
 
 
 if __name__ == "__main__":

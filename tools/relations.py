@@ -32,11 +32,14 @@ class DragPlan:
 
 
 def drag_plan(world, seeds: int, size: tuple[int, int]) -> tuple:
-    """Scenes, the same scenes with one arm or leg moved, and the drags that lead from one to the other."""
+    """Scenes, the same scenes with one arm or leg moved, and the drags that lead from one to the other, inside the picture."""
     rng = torch.Generator().manual_seed(DRAG_SEED)
     plan = world.plan(4 * seeds, rng=rng)
     scene, moved = world.render(plan, *size), world.render(world.move_limb(plan, rng=rng), *size)
     way = (moved.joints - scene.joints).norm(dim=-1)
+    limit = torch.tensor(size[::-1])
+    inside = ((scene.joints >= 0) & (scene.joints < limit) & (moved.joints >= 0) & (moved.joints < limit)).all(-1)
+    way = way * inside  # a drag cannot lead out of the picture
     picked = (way.max(1).values >= LEAST_WAY).nonzero()[:seeds, 0]
     joint = way.argmax(1)[picked]
     each = torch.arange(len(picked))
@@ -101,7 +104,6 @@ class RelationBench(Bench):
                 way = Trajectory(whole.trajectory.sigmas, whole.trajectory.latents[:, i:i + 1].clone())
                 found.append((words, {"samples": noise["samples"][i:i + 1]}, Reference(way, words, whole.family, whole.downscale)))
         return found
-
 
     @torch.inference_mode()
     def unguided(self, starts: list, noise: bool = True, **options) -> torch.Tensor:
