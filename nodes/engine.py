@@ -22,7 +22,7 @@ from comfy.k_diffusion.sampling import get_ancestral_step
 from torch import Tensor
 
 from ..rg_core import energies, guidance, updates
-from .reading import by_hooks, differentiable, look, overwriting, parts, read, readable, still, with_gradients
+from .reading import by_hooks, differentiable, lenient, look, parts, read, readable, still, with_gradients
 
 KEY = "readout_guidance"
 NOT_READ = {"control", "hooks"}  # of a reference's conditioning: their models are loaded for the guided picture alone
@@ -155,7 +155,7 @@ class Engine:
                timestep: Tensor, model_options: dict, span: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The prediction of `conds` at `x`, the energies' gradient there, both [B, C, H, W], and the energies [B]."""
         options, conds = with_gradients(model_options), still(conds)
-        with differentiable(model), overwriting(model, conds, options):
+        with differentiable(model), lenient(model, conds, options):
             latent, groups = x.clone().requires_grad_(), by_hooks(conds)
             with torch.set_grad_enabled(len(groups) == 1):
                 predicted, reading = look(executor, model, conds, latent, timestep, options)

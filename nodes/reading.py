@@ -13,8 +13,17 @@ from comfy.ldm.modules.attention import attention_pytorch
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from ..rg_core import taps
+
+
+def plain(x):
+    """A tensor made in inference mode as one on the same memory that autograd accepts; anything else as it is."""
+    if not isinstance(x, Tensor) or not x.is_inference():
+        return x
+    return torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
 
 
 @contextmanager
@@ -31,9 +40,7 @@ def differentiable(model: nn.Module):
                 for slots in (module._parameters, module._buffers):
                     for name, tensor in slots.items():
                         if tensor is not None and tensor.is_inference():
-                            alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
-                                tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
-                            slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
+                            slots[name] = nn.Parameter(plain(tensor), False) if slots is module._parameters else plain(tensor)
                             replaced.append((slots, name, slots[name], tensor))
             with torch.enable_grad():
                 yield
@@ -81,19 +88,34 @@ def still(conds: list[dict]) -> list[dict]:
     return [c | {"control": controls[id(c["control"])]} if "control" in c else c for c in conds]
 
 
-def overwriting(model: nn.Module, conds: list[dict], options: dict):
-    """A context in which the model may overwrite what the backward pass needs, as it does to add a ControlNet's hints, and as
-    patches do: all that is saved for it is copied, but for the weights.
+class Borrowing(TorchFunctionMode):
+    """Lets autograd see through tensors that were made in inference mode, wherever they come from."""
 
-    torch.autograd.graph.allow_mutation_on_saved_tensors would copy less, but it knows tensors by their id, which Python gives
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
+
+
+@contextmanager
+def lenient(model: nn.Module, conds: list[dict], options: dict):
+    """Lets ControlNets, GLIGEN and patches do what autograd forbids, at a cost for every operation.
+
+    ControlNets' hints are added in place, and patches overwrite too, what the backward pass needs: so all that is saved for it
+    is copied, but for the model's weights. Patches may also bring weights of their own, loaded in inference mode.
+    torch.autograd.graph.allow_mutation_on_saved_tensors would copy less, but it tells tensors by their id, which Python gives
     to others once they are gone, and then hands out the wrong ones.
     """
     patched = any(options["transformer_options"].get(kind) for kind in ("patches", "patches_replace"))
+    patched = patched or any("gligen" in c for c in conds)
     if not patched and not any("control" in c for c in conds):
-        return nullcontext()
+        yield
+        return
     weights = {w.untyped_storage().data_ptr() for w in chain(model.parameters(), model.buffers())}
-    return saved_tensors_hooks(lambda saved: saved if saved.untyped_storage().data_ptr() in weights else saved.clone(),
-                               lambda copy: copy)
+
+    def saved(x: Tensor) -> Tensor:
+        return x if x.untyped_storage().data_ptr() in weights else x.clone()
+
+    with saved_tensors_hooks(saved, lambda x: x), Borrowing() if patched else nullcontext():
+        yield
 
 
 def by_hooks(conds: list[dict]) -> list[list[dict]]:
