@@ -1,26 +1,18 @@
 """Models of the host's own classes with random weights: Stable Diffusion's layout, small or at full size."""
 import torch
 
-from tools import host
+from tools.checkpoints import SD15_UNET, SDXL_UNET
 
-host.start()
-import comfy.model_patcher  # noqa: E402
-import comfy.supported_models  # noqa: E402
+import comfy.model_patcher
+import comfy.supported_models
 
-SMALL = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [2, 2, 2, 2],
-         "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "num_heads": 4,
-         "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
-         "use_spatial_transformer": True, "context_dim": 768, "use_linear_in_transformer": False, "legacy": False,
-         "adm_in_channels": None, "use_temporal_attention": False}
-SD15 = SMALL | {"model_channels": 320, "num_heads": 8}
-SDXL = SD15 | {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "num_heads": -1, "num_head_channels": 64,
-               "transformer_depth": [0, 0, 2, 2, 1, 1], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 1, 1, 1],
-               "transformer_depth_middle": 1,  # 10 in the real one: its size, not its taps
-               "context_dim": 2048, "use_linear_in_transformer": True, "num_classes": "sequential", "adm_in_channels": 2816}
+SMALL = SD15_UNET | {"model_channels": 32}
+SHALLOW_SDXL = SDXL_UNET | {"transformer_depth": [0, 0, 2, 2, 1, 1], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 1, 1, 1],
+                            "transformer_depth_middle": 1}  # 10 in the real one: its size, not its taps
 MODELS = {"small": (comfy.supported_models.SD15, SMALL, [128] * 6 + [64] * 3 + [32] * 3),
-          "sd15": (comfy.supported_models.SD15, SD15, [1280] * 6 + [640] * 3 + [320] * 3),
+          "sd15": (comfy.supported_models.SD15, SD15_UNET, [1280] * 6 + [640] * 3 + [320] * 3),
           "small sd2": (comfy.supported_models.SD20, SMALL | {"context_dim": 1024, "model_channels": 64}, [256] * 6 + [128] * 3 + [64] * 3),
-          "sdxl": (comfy.supported_models.SDXL, SDXL, [1280] * 3 + [640] * 3 + [320] * 3)}
+          "sdxl": (comfy.supported_models.SDXL, SHALLOW_SDXL, [1280] * 3 + [640] * 3 + [320] * 3)}
 
 
 def random_model(name: str, dtype=torch.float32, cast=None, **changes):

@@ -116,7 +116,7 @@ def lora(graph):
 def make_controlnet(seed: int = 5):
     config = {k: v for k, v in SMALL.items() if k not in ("out_channels", "adm_in_channels", "use_temporal_attention",
                                                          "transformer_depth_output")}
-    net = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, operations=comfy.ops.disable_weight_init, device=CPU)
+    net = comfy.cldm.cldm.ControlNet(**config, num_heads=8, hint_channels=3, operations=comfy.ops.disable_weight_init, device=CPU)
     net.load_state_dict(random_like(net.state_dict(), seed, 0.5))
     return comfy.controlnet.ControlNet(net, load_device=CPU)
 
