@@ -165,6 +165,19 @@ def hypernetwork(graph):
     graph.model.set_model_attn2_patch(patch)
 
 
+def patch_of_another_pack(graph):
+    """It overwrites what it has computed with, and multiplies by a tensor that was made in inference mode."""
+    share = torch.rand(2, 1, 1, generator=torch.Generator().manual_seed(7))[1:]
+
+    def patch(out, _options):
+        wave = out.sin()
+        out *= share
+        return out + wave * share
+
+    graph.model = graph.model.clone()
+    graph.model.set_model_attn2_output_patch(patch)
+
+
 def half_areas(graph):
     other = conditioning(768, 8)
     left, right = (host_nodes.ConditioningSetAreaPercentage().append(c, 0.6, 1.0, x, 0.0, 1.0)[0]
@@ -278,8 +291,8 @@ def two_pictures(graph):
 
 FEATURES = {
     "LoRA": lora, "ControlNet": controlnet, "T2I-Adapter": t2i_adapter, "ControlNet and T2I-Adapter": controlnet_and_t2i_adapter,
-    "GLIGEN boxes": gligen_boxes, "hypernetwork": hypernetwork, "areas side by side": half_areas, "an area over the whole": area_over_the_whole, "masked conditionings": masks,
-    "default conditioning": default_conditioning, "timestep ranges": timestep_ranges, "a gap in them": gap_in_the_timestep_ranges,
+    "GLIGEN boxes": gligen_boxes, "hypernetwork": hypernetwork, "a patch of another pack": patch_of_another_pack,
+    "areas side by side": half_areas, "an area over the whole": area_over_the_whole, "masked conditionings": masks, "default conditioning": default_conditioning, "timestep ranges": timestep_ranges, "a gap in them": gap_in_the_timestep_ranges,
     "LoRA hook": hooked_lora, "LoRA hook with keyframes": scheduled_lora, "two LoRA hooks, masked": two_hooked_loras_with_masks,
     "inpainting mask": inpainting_mask, "img2img": img2img, "start and end steps": start_and_end_steps, "custom sigmas": custom_sigmas,
     "dual CFG": dual_cfg, "perpendicular negative": perpendicular_negative, "basic guider": basic_guider, "cfg 1": cfg_1, "two pictures": two_pictures,
