@@ -292,7 +292,8 @@ def two_pictures(graph):
 FEATURES = {
     "LoRA": lora, "ControlNet": controlnet, "T2I-Adapter": t2i_adapter, "ControlNet and T2I-Adapter": controlnet_and_t2i_adapter,
     "GLIGEN boxes": gligen_boxes, "hypernetwork": hypernetwork, "a patch of another pack": patch_of_another_pack,
-    "areas side by side": half_areas, "an area over the whole": area_over_the_whole, "masked conditionings": masks, "default conditioning": default_conditioning, "timestep ranges": timestep_ranges, "a gap in them": gap_in_the_timestep_ranges,
+    "areas side by side": half_areas, "an area over the whole": area_over_the_whole, "masked conditionings": masks,
+    "default conditioning": default_conditioning, "timestep ranges": timestep_ranges, "a gap in them": gap_in_the_timestep_ranges,
     "LoRA hook": hooked_lora, "LoRA hook with keyframes": scheduled_lora, "two LoRA hooks, masked": two_hooked_loras_with_masks,
     "inpainting mask": inpainting_mask, "img2img": img2img, "start and end steps": start_and_end_steps, "custom sigmas": custom_sigmas,
     "dual CFG": dual_cfg, "perpendicular negative": perpendicular_negative, "basic guider": basic_guider, "cfg 1": cfg_1, "two pictures": two_pictures,
