@@ -58,7 +58,8 @@ MODELS = {"demo": demo, "sd15": random_sd15}
 def settings(head, model, context: torch.Tensor, shape: tuple) -> dict:
     """The moves to compare, by the name of their preset."""
     pack = load_pack().__name__
-    Move = importlib.import_module(f"{pack}.nodes.engine").Move
+    engine = importlib.import_module(f"{pack}.nodes.engine")
+    Move = engine.Move
     Target = importlib.import_module(f"{pack}.rg_core.guidance").Spatial
     with torch.inference_mode(False):
         target = Target(name="pose", head=head, image=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
@@ -75,9 +76,9 @@ def settings(head, model, context: torch.Tensor, shape: tuple) -> dict:
         reference = references.wrap(model, way, [[context, {}]], cache_mb)
         return (drag(name="drag", head=relative, reference=reference, paths=torch.tensor([[[0.3, 0.3], [0.6, 0.6]]]), end=1.0),)
 
-    return {"plain": ((), None), "drag, reference cached": (dragged(4096), Move()),
-            "drag, reference carried along": (dragged(0), Move()), "default": ((target,), Move()), "fresh forward": ((target,), Move(0.05, per_step=True, fresh=True)),
-            "two targets": ((target, target), Move())}
+    return {"plain": ((), None), "default": ((target,), Move()), "fresh forward": ((target,), Move(0.05, per_step=True, fresh=True)),
+            "published": ((target,), engine.PUBLISHED), "two targets": ((target, target), Move()),
+            "drag, reference cached": (dragged(4096), Move()), "drag, reference carried along": (dragged(0), Move())}
 
 
 def peak_bytes(reset: bool = False) -> int:

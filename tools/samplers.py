@@ -6,6 +6,8 @@ import torch
 from tools.evaluate import Bench, Setting, show
 
 STEPS = 12
+# They extrapolate from several earlier predictions, which goes wrong over few steps, so they are shown with more as well.
+LONG_MEMORY, MORE_STEPS = ("dpm_fast", "dpmpp_3m_sde", "ipndm", "ipndm_v", "deis", "sa_solver", "uni_pc", "uni_pc_bh2"), (20, 30)
 
 
 def samplers(seeds: int) -> dict:
@@ -14,12 +16,13 @@ def samplers(seeds: int) -> dict:
     bench, results = Bench(seeds), {}
     again = Bench(min(2, seeds))
     host = importlib.import_module("comfy.samplers").KSampler
-    rows = [(f"{sampler}, karras", sampler, "karras") for sampler in host.SAMPLERS]
-    rows += [(f"dpmpp_2m, {scheduler}", "dpmpp_2m", scheduler) for scheduler in host.SCHEDULERS if scheduler != "karras"]
-    for label, sampler, scheduler in rows:
+    rows = {f"{sampler}, karras": (sampler, "karras", STEPS) for sampler in host.SAMPLERS}
+    rows |= {f"dpmpp_2m, {scheduler}": ("dpmpp_2m", scheduler, STEPS) for scheduler in host.SCHEDULERS if scheduler != "karras"}
+    rows |= {f"{sampler}, karras, {steps} steps": (sampler, "karras", steps) for steps in MORE_STEPS for sampler in LONG_MEMORY}
+    for label, (sampler, scheduler, steps) in rows.items():
         results[label] = {}
         for setting, move in (("unguided", None), ("guided", bench.engine.Move())):
-            result = bench.measure(("pose",), Setting(move, steps=STEPS, sampler=sampler, scheduler=scheduler))
+            result = bench.measure(("pose",), Setting(move, steps=steps, sampler=sampler, scheduler=scheduler))
             pictures = [again.sample(("pose",), Setting(move, steps=4, sampler=sampler, scheduler=scheduler)) for _ in range(2)]
             result["same"] = float(torch.equal(*pictures))
             results[label][setting] = result
