@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""One command line for everything around the pack. It needs nothing but Python 3.10 or newer and pip.
+"""One command line for everything around the pack. It needs nothing but Python, 3.11.4 to 3.14, and pip.
 
     python run.py demo [--json FILE]              a real ComfyUI runs the shipped workflows; pictures, sheet and figures
     python run.py evaluate [--seeds N] [--json FILE]   control, guided against unguided, over many seeds; --help: other tables
     python run.py bench [--json FILE]             cost of a guided step against a plain one
     python run.py serve                           the same ComfyUI, left running
     python run.py test [pytest arguments]         the tests
-    python run.py train-demo [--heads]            trains the demo model and its heads from nothing
+    python run.py train-demo [--heads [KIND ...]] trains the demo model and its heads from nothing
     python run.py convert FILE.pt [FILE.pt ...]   published heads as safetensors beside them
 
 The first run makes .venv from requirements-dev.txt, except for convert where the Python that runs this has torch and

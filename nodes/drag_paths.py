@@ -42,8 +42,8 @@ def usable(node: str, drags: list[Tensor]) -> Tensor:
     Raises ValueError when none is left or there are too many.
     """
     if len(drags) > MOST:
-        raise ValueError(f"{node}: {len(drags)} drags are more than fit; the most is {MOST}. Take every "
-                         f"{-(-len(drags) // MOST)}th track.")
+        raise ValueError(f"{node}: {len(drags)} drags are more than fit; the most is {MOST}. Take one "
+                         f"in {-(-len(drags) // MOST)}.")
     outside = [k for k, d in enumerate(drags, 1) if not ((d[[0, -1]] >= 0) & (d[[0, -1]] <= 1)).all()]
     still = [k for k, d in enumerate(drags, 1) if torch.equal(d[0], d[-1])]
     kept = [d for k, d in enumerate(drags, 1) if k not in outside and k not in still]

@@ -97,7 +97,7 @@ class ReadoutEstimate(io.ComfyNode):
     def execute(cls, model, head, positive, percent, seed, latent=None, image=None, vae=None):
         checks.heads_fit(NODE, model, [head])
         if (latent is None) == (image is None):
-            raise ValueError(f"{NODE}: got {'neither' if image is None else 'both'} latent and image. Connect one of them.")
+            raise ValueError(f"{NODE}: got {'neither latent nor' if image is None else 'both latent and'} image. Connect one of them.")
         if image is not None:
             if vae is None:
                 raise ValueError(f"{NODE}: an image needs the VAE that belongs to the model. Connect vae, or a latent instead.")

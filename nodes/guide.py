@@ -9,8 +9,8 @@ from .engine import Engine, Move, Trace
 from .types import CATEGORY, Guidance
 
 STRENGTH = io.Float.Input("strength", default=Move.strength, min=0.0, max=10.0, step=0.01,
-                          tooltip="How far each step is moved towards the targets. Higher obeys better and, past a point, "
-                          "roughens the picture.")
+                          tooltip="How far each step is moved towards the targets. Higher obeys better; on the demo "
+                          "model the picture roughens from 0.2.")
 
 
 def guided(node: str, model, targets: tuple, move: Move, trace: Trace):

@@ -39,10 +39,10 @@ def missing(head_name: str) -> str:
                 f"{head.file} from {head.url} and put it into {folder()}.")
     kind = kind_of(stem)
     alike = ", ".join(name for name in there if kind in (None, kind_of(name))) or "none"
-    known = ", ".join(head.file for head in published.HEADS.values() if head.kind == kind)
-    known = known or "readout_sdv15_*.pt, readout_sdxl_*.pt"
-    return (f"{said} Heads{f' that read {kind}' if kind else ''} that are there: {alike}. Published ones: {known} (from "
-            f"{published.PAGE}, licence: {published.LICENSE}). Choose one, or put the file into {folder()}.")
+    files = [head.file for head in published.HEADS.values() if head.kind == kind] if kind else ["readout_sdv15_*.pt", "readout_sdxl_*.pt"]
+    known = f"{', '.join(files)} (from {published.PAGE}, licence: {published.LICENSE})" if files else "none"
+    return (f"{said} Heads{f' that read {kind}' if kind else ''} that are there: {alike}. Published ones: {known}. "
+            f"Choose one, or put the file into {folder()}.")
 
 
 class LoadReadoutHead(io.ComfyNode):
@@ -50,7 +50,8 @@ class LoadReadoutHead(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoadReadoutHead", display_name="Load Readout Head", category=CATEGORY,
-            description="Loads a small network that reads pose, depth or edges out of a diffusion model's own features.",
+            description="Loads a small network that reads pose, depth or edges out of a diffusion model's own features, or tells "
+                        "by them what in two pictures is the same.",
             inputs=[io.Combo.Input("head_name", options=folder_paths.get_filename_list(FOLDER),
                                    tooltip="A file in models/readout_heads. The demo_* heads belong to the demo model.")],
             outputs=[Head.Output(display_name="head")])

@@ -132,7 +132,7 @@ class ReadoutInvert(io.ComfyNode):
         samples = samples_for(node, model, latent)
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).flip(0)
         if float(sigmas[0]) != 0:
-            raise ValueError(f"{node}: the scheduler {scheduler} does not end without noise. Choose another one, such as normal.")
+            raise ValueError(f"{node}: the scheduler {scheduler} leaves noise at its end. Choose another one, such as normal.")
         sampler, guider = Inverter(), comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)

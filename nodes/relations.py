@@ -12,11 +12,10 @@ from . import checks, drag_paths
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
 
-
 def when(start: float = 0.0, end: float = 0.9) -> list:
     """Weight and percents; the defaults are what the measurements in docs/relations.md chose."""
     return [io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
-                           tooltip="How hard this target pulls, beside others. 0 turns it off."),
+                           tooltip="How hard this target pulls. Alone, it multiplies strength. 0 turns it off."),
             io.Float.Input("start_percent", default=start, min=0.0, max=1.0, step=0.01),
             io.Float.Input("end_percent", default=end, min=0.0, max=1.0, step=0.01)]
 
@@ -69,10 +68,16 @@ class DragTarget(io.ComfyNode):
         return io.NodeOutput((*(guidance or ()), *targets), ui=shown)
 
 
-def box_of(node: str, box: dict | None, reference) -> core.Box:
-    """The host's BOUNDING_BOX, in pixels of the reference, as shares of it."""
+def box_of(node: str, box: dict | list | None, reference) -> core.Box:
+    """The host's BOUNDING_BOX, in pixels of the reference, as shares of it. Detectors give lists of them, one for each picture."""
     if box is None:
         return core.WHOLE
+    if isinstance(box, list):
+        found = [one for part in box for one in (part if isinstance(part, list) else [part])]
+        if len(found) != 1:
+            raise ValueError(f"{node}: got {len(found)} boxes, and it needs one. Let the detector find one thing, or draw a box with "
+                             "Bounding Box.")
+        box, = found
     height, width = checks.pixels(reference)
     left, top = max(0, box["x"]) / width, max(0, box["y"]) / height
     right, bottom = min(width, box["x"] + box["width"]) / width, min(height, box["y"] + box["height"]) / height
@@ -121,7 +126,7 @@ class AppearanceTarget(io.ComfyNode):
                 reference_box=None, guidance=None):
         # A box on one side means the same box on the other.
         return likeness("appearance", core.Appearance, head, reference, weight, start_percent, end_percent, mask, reference_mask,
-                        box or reference_box, reference_box or box, guidance)
+                        reference_box if box is None else box, box if reference_box is None else reference_box, guidance)
 
 
 class IdentityTarget(io.ComfyNode):
@@ -156,8 +161,8 @@ class DragPath(io.ComfyNode):
         if not any(isinstance(t, core.Drag) for t in guidance):
             raise ValueError(f"{node}: there is no drag in the guidance. Connect a Drag Target with at least one drag.")
         if len(latent["samples"]) != 1:
-            raise ValueError(f"{node}: got {len(latent['samples'])} latents, and a path starts from one. Take one of them with Latent "
-                             "From Batch.")
+            raise ValueError(f"{node}: got {len(latent['samples'])} latents, and a path starts from one. Take one of them with Get "
+                             "Latent From Batch.")
         stops = tuple(torch.linspace(0, 1, frames).tolist())
         guidance = tuple(replace(t, stops=stops) if isinstance(t, core.Drag) else t for t in guidance)
         batch = {"samples": latent["samples"].expand(frames, *latent["samples"].shape[1:]).clone(),

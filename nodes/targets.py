@@ -17,7 +17,7 @@ def inputs(picture: list, kind: str) -> list:
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
         *picture,
         io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
-                       tooltip="How hard this target pulls, beside others. 0 turns it off."),
+                       tooltip="How hard this target pulls. Alone, it multiplies strength. 0 turns it off."),
         io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01),
         io.Float.Input("end_percent", default=0.5, min=0.0, max=1.0, step=0.01,
                        tooltip="The layout of a picture is settled early: later guidance costs time and detail."),
@@ -74,7 +74,7 @@ class PoseTarget(io.ComfyNode):
     def execute(cls, head, weight, start_percent, end_percent, image=None, keypoints=None, mask=None, guidance=None):
         node = "Pose Target"
         if (image is None) == (keypoints is None):
-            raise ValueError(f"{node}: got {'neither' if image is None else 'both'} image and keypoints. Connect one of them.")
+            raise ValueError(f"{node}: got {'neither image nor' if image is None else 'both image and'} keypoints. Connect one of them.")
         if image is None:
             points, (height, width) = keypoints_of(node, keypoints)
             scale = CANVAS / min(height, width)

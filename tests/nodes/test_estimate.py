@@ -202,7 +202,7 @@ def test_several_conditionings_share_the_picture(w):
 
 
 BAD = {
-    "neither": (lambda w: {"latent": None}, ["neither latent and image"]),
+    "neither": (lambda w: {"latent": None}, ["neither latent nor image"]),
     "both": (lambda w: {"latent": {"samples": torch.zeros(1, 3, 8, 8)}, "image": torch.zeros(1, 8, 8, 3)}, ["both latent and image"]),
     "no vae": (lambda w: {"image": torch.zeros(1, 8, 8, 3)}, ["needs the VAE"]),
     "empty": (lambda w: {"image": torch.zeros(1, 0, 8, 3), "vae": w.vae}, ["image is empty"]),

@@ -17,6 +17,7 @@ HEADS = importlib.import_module(f"{PACK}.heads.demo").HEADS_FOLDER
 import comfy.model_management  # noqa: E402
 import nodes as host_nodes  # noqa: E402
 
+BOX = {"x": 10, "y": 4, "width": 40, "height": 50}
 DRAG = "[[[0.3, 0.4], [0.6, 0.5]]]"
 
 
@@ -190,8 +191,10 @@ def test_a_drag_path_is_a_batch_that_starts_with_the_reference(w):
 
 def test_a_renoised_reference_serves_any_sampler_and_batch(w):
     reference = references.ReadoutReference.execute(w.model, w.positive, w.scene(), 3, 64)[0]
-    out, _ = w.sample(w.like("identity", reference, box={"x": 10, "y": 4, "width": 40, "height": 50}), w.latent(2), sampler="dpmpp_2m")
+    out, _ = w.sample(w.like("identity", reference, box=BOX), w.latent(2), sampler="dpmpp_2m")
     assert out.shape[0] == 2 and torch.isfinite(out).all()
+    detected, _ = w.sample(w.like("identity", reference, box=[[BOX]]), w.latent(2), sampler="dpmpp_2m")
+    assert torch.equal(detected, out)
 
 
 def said(action) -> str:
@@ -219,6 +222,8 @@ def test_bad_relations_are_explained(w):
     nan = {"samples": torch.full((1, 3, 8, 8), float("nan"))}
     assert "NaN" in said(lambda: references.ReadoutReference.execute(w.model, w.positive, nan, 5, 9))
     assert "holds nothing" in said(lambda: w.like("identity", reference, box={"x": 99, "y": 0, "width": 5, "height": 5}))
+    for boxes, number in (([[]], 0), ([[BOX], [BOX]], 2)):
+        assert f"got {number} boxes" in said(lambda: w.like("identity", reference, box=boxes))
     assert "no drag" in said(lambda: relations.DragPath.execute(w.like("identity", reference), w.latent(), 3))
     assert "got 2 latents" in said(lambda: relations.DragPath.execute(w.drag(reference), w.latent(2), 3))
     assert "reads identity" in said(lambda: w.drag(reference, head=w.heads["identity"]))
