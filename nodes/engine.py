@@ -10,6 +10,7 @@ Targets that compare with a reference read it with the same heads at the same no
 depend on the picture being made, so it is read once, without gradients, and what was read is kept for the next run.
 """
 import math
+import weakref
 from dataclasses import dataclass, field
 
 import comfy.model_management
@@ -61,20 +62,24 @@ class Trace:
 class Engine:
     """Wrappers on a MODEL: around a whole run, around each step, and around the predictions made in it."""
 
-    def __init__(self, node: str, source, targets: tuple[guidance.Target, ...], move: Move, trace: Trace):
-        self.node, self.source = node, source  # for messages; the MODEL as it was given, by which references keep readouts
-        self.targets = tuple(t for t in targets if t.weight and move.strength)
+    def __init__(self, node: str, source, targets: tuple[guidance.Target, ...], move: Move, trace: Trace | None):
+        self.node, self.source = node, source  # for messages; the MODEL as it was given
+        self.targets = tuple(t for t in targets if t.weight)
         self.move, self.trace = move, trace
         self.prepared: dict[guidance.Target, guidance.Target] = {}  # for this run's latents
         self.said: dict = {}  # each reference's conditioning, made ready for this run
+        self.used: set = set()  # what this run has used of what references keep
         self.positive = None  # the conditioning to differentiate through, while a guided step is under way
         self.negative = None
         self.shift = None     # of this step's predictions, once known
 
     def attach(self, model) -> None:
-        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.outer_sample)
-        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self.predict_noise)
-        model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, self.calc_cond_batch)
+        """In place of the engine that may be on it already."""
+        self.attached = weakref.ref(model)
+        for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, self.outer_sample), (WrappersMP.PREDICT_NOISE, self.predict_noise),
+                              (WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)):
+            model.remove_wrappers_with_key(kind, KEY)
+            model.add_wrapper_with_key(kind, KEY, wrapper)
 
     def outer_sample(self, executor, *args, **kwargs):
         try:
@@ -82,6 +87,7 @@ class Engine:
         finally:
             self.prepared.clear()
             self.said.clear()
+            self.used.clear()
 
     def active(self, model, sigma: float) -> list[guidance.Target]:
         to_sigma = model.model_sampling.percent_to_sigma
@@ -113,16 +119,15 @@ class Engine:
             return executor(model, conds, x, timestep, model_options)
         move, outs = self.move, [None] * len(conds)
         if self.shift is None:
-            predicted, displacement = self.measure(executor, model, x, timestep, model_options)
+            predicted, displacement = self.measure(executor, model, conds, x, timestep, model_options)
             self.shift = displacement * self.share(timestep, model_options) if move.per_step else displacement
             if move.fresh:
                 x = x + displacement
             else:
                 outs = [predicted if c is self.positive else None for c in conds]
-        rest = [i for i, out in enumerate(outs) if out is None]
-        if rest:
-            for i, out in zip(rest, executor(model, [conds[i] for i in rest], x, timestep, model_options)):
-                outs[i] = out
+        if any(out is None for out in outs):  # each at its place, by which patches tell the branches apart
+            rest = executor(model, [c if out is None else None for c, out in zip(conds, outs)], x, timestep, model_options)
+            outs = [other if out is None else out for out, other in zip(outs, rest)]
         return [out if c is None else out + self.shift for c, out in zip(conds, outs)]
 
     def share(self, timestep: Tensor, model_options: dict) -> float:
@@ -131,20 +136,24 @@ class Engine:
         down, _ = get_ancestral_step(sigma, float(sigmas[sigmas < sigma].max()), eta=self.move.eta)
         return down / (sigma - down)
 
-    def measure(self, executor, model, x: Tensor, timestep: Tensor, model_options: dict) -> tuple[Tensor, Tensor]:
-        """The conditional prediction at `x` and the displacement [B, C, H, W] that lowers the energies."""
+    def measure(self, executor, model, branches: list, x: Tensor, timestep: Tensor, model_options: dict) -> tuple[Tensor, Tensor]:
+        """The conditional prediction at `x` and the displacement [B, C, H, W] that lowers the energies; `branches` are all that
+        the host asks about."""
         move, sigma = self.move, float(timestep.max())
         active = self.active(model, sigma)
         ready = [self.ready(t, tuple(x.shape[-2:]), x.device) for t in active]
         scale = latent_scale(model, sigma)
         span = energies.latent_range(x / scale)
         gradient, values = 0, []
-        for conds in [self.negative, self.positive] if move.both and self.negative else [self.positive]:
-            seen = self.references(executor, model, conds, ready, x, timestep, model_options)
-            predicted, pulled, value = self.pulled(executor, model, conds, ready, seen, x, timestep, model_options, span)
+        both = move.both and self.negative and parts(self.negative, x, timestep)
+        for conds in [self.negative, self.positive] if both else [self.positive]:
+            run = placed(executor, conds, branches)
+            seen = self.references(run, model, conds, ready, x, timestep, model_options)
+            predicted, pulled, value = self.pulled(run, model, conds, ready, seen, x, timestep, model_options, span)
             gradient = gradient + pulled
             values.append(torch.stack(value))
-        self.trace.add(sigma, active, torch.stack(values).mean(0).unbind(0))
+        if self.trace is not None:
+            self.trace.add(sigma, active, torch.stack(values).mean(0).unbind(0))
         if not (torch.isfinite(predicted).all() and torch.isfinite(gradient).all()):
             raise ValueError(f"{self.node}: the model gave NaN or infinite values at sigma {sigma:.3g}, computing in {model.get_dtype_inference()}. "
                              "Run it in a wider type: start ComfyUI with --bf16-unet or --fp32-unet, or choose it where the model is loaded.")
@@ -156,7 +165,8 @@ class Engine:
         """The prediction of `conds` at `x`, the energies' gradient there, both [B, C, H, W], and the energies [B]."""
         options, conds = with_gradients(model_options), still(conds)
         with differentiable(model), lenient(model, conds, options):
-            latent, groups = x.clone().requires_grad_(), by_hooks(conds)
+            acting = parts(conds, x, timestep)
+            latent, groups = x.clone().requires_grad_(), by_hooks([c for c in conds if c["uuid"] in acting])
             with torch.set_grad_enabled(len(groups) == 1):
                 predicted, reading = look(executor, model, conds, latent, timestep, options)
             seeds, values, size = guidance.pull(reading, ready, span, seen, self.move.balanced)
@@ -183,26 +193,35 @@ class Engine:
         """
         seen: list[Tensor | None] = [None] * len(ready)
         sigma = float(timestep.max())
+        # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
+        sampled = model.current_patcher
+        source = self.source if sampled is self.attached() else sampled
         for reference in dict.fromkeys(t.reference for t in ready if t.reference is not None):
             mine = [i for i, t in enumerate(ready) if t.reference is reference]
             latent, _ = self.way(ready[mine[0]], x, timestep)
             keys = {(ready[i].head, sigma): ready[i].size for i in mine}
             own = conds is self.positive
-            known = dict(reference.readouts.get(self.source, {})) if own else {}
+            known = dict(reference.readouts.get(source, {})) if own else {}
+            self.used.update((reference, key) for key in keys)
             missing = {key: size for key, size in keys.items() if key not in known}
             if missing:
                 if own and reference not in self.said:
-                    said = [[c, {k: v for k, v in more.items() if k not in NOT_READ}] for c, more in reference.conditioning]
+                    given = [[c, {k: v for k, v in more.items() if k not in NOT_READ}] for c, more in reference.conditioning]
                     self.said[reference] = comfy.samplers.process_conds(
-                        model, latent, {"positive": comfy.sampler_helpers.convert_cond(said)}, x.device)["positive"]
+                        model, latent, {"positive": comfy.sampler_helpers.convert_cond(given)}, x.device,
+                        latent_image=reference.trajectory.latents[0].to(x), seed=0)["positive"]
+                said = self.said[reference] if own else conds
+                if not parts(said, latent, timestep):
+                    raise ValueError(f"{self.node}: what the reference of the {ready[mine[0]].name} target was made with says nothing at "
+                                     "this noise level, so it cannot be read. Make the reference with a conditioning that acts all the "
+                                     "time, or let the target end before.")
                 with torch.no_grad():
-                    _, reading = look(executor, model, self.said[reference] if own else conds, latent,
-                                      timestep[:1].expand(len(latent)), readable(model_options))
+                    _, reading = look(executor, model, said, latent, timestep[:1].expand(len(latent)), readable(model_options))
                 for (head, _), size in missing.items():
                     # In half precision at once, so that the first run equals the next ones.
                     known[head, sigma] = read(head, reading, size).half()
                     if own:
-                        reference.keep(self.source, (head, sigma), known[head, sigma])
+                        reference.keep(source, (head, sigma), known[head, sigma], {k for r, k in self.used if r is reference})
             for i in mine:
                 with torch.inference_mode(False):
                     seen[i] = known[ready[i].head, sigma].to(x.device, torch.float32)
@@ -214,6 +233,15 @@ class Engine:
                 target.head.to(device)
                 self.prepared[target] = target.at(size, device)
         return self.prepared[target]
+
+
+def placed(executor, conds: list, branches: list):
+    """`executor` for `conds` alone, at their place among the host's `branches`: patches tell these apart by their places."""
+    place = next((i for i, branch in enumerate(branches) if branch is conds), 0)
+
+    def run(model, alone, *args):
+        return executor(model, [None] * place + alone, *args)[place:]
+    return run
 
 
 def latent_scale(model, sigma: float) -> float:

@@ -18,11 +18,16 @@ from torch.utils._pytree import tree_map
 
 from ..rg_core import taps
 
+UNREADABLE = {COMPILE_KEY, "easycache"}  # keys of wrappers
+
 
 def plain(x):
     """A tensor made in inference mode as one on the same memory that autograd accepts; anything else as it is."""
     if not isinstance(x, Tensor) or not x.is_inference():
         return x
+    if hasattr(x, "__tensor_flatten__"):  # quantized: a wrapper around others
+        names, context = x.__tensor_flatten__()
+        return type(x).__tensor_unflatten__({name: plain(getattr(x, name)) for name in names}, context, x.size(), x.stride())
     return torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
 
 
@@ -56,9 +61,10 @@ def with_backward(_func, *args, **kwargs):
 
 
 def readable(model_options: dict) -> dict:
-    """The options with which taps can be read: torch.compile and other GPUs run copies of the model that have no taps."""
+    """The options with which taps can be read: torch.compile and other GPUs run copies of the model, which have no taps, and
+    EasyCache may not run it at all."""
     transformer_options = model_options.get("transformer_options", {})
-    wrappers = {kind: {key: value for key, value in keyed.items() if key != COMPILE_KEY}
+    wrappers = {kind: {key: value for key, value in keyed.items() if key not in UNREADABLE}
                 for kind, keyed in transformer_options.get("wrappers", {}).items()}
     options = {key: value for key, value in model_options.items() if key != "multigpu_clones"}
     return options | {"transformer_options": transformer_options | {"wrappers": wrappers}}
@@ -96,26 +102,34 @@ class Borrowing(TorchFunctionMode):
 
 
 @contextmanager
-def lenient(model: nn.Module, conds: list[dict], options: dict):
-    """Lets ControlNets, GLIGEN and patches do what autograd forbids, at a cost for every operation.
+def lenient(model, conds: list[dict], options: dict):
+    """Lets ControlNets, GLIGEN, patches and offloaded weights do what autograd forbids, at a cost for every operation.
 
-    ControlNets' hints are added in place, and patches overwrite too, what the backward pass needs: so all that is saved for it
-    is copied, but for the model's weights. Patches may also bring weights of their own, loaded in inference mode.
+    ControlNets' hints are added in place, patches overwrite too, and weights that are not on the device may be brought there
+    through a buffer that the next ones use again: so all that is saved for the backward pass is copied, but for the weights
+    themselves. Patches may also bring weights of their own, loaded in inference mode. `model` is the host's BaseModel.
     torch.autograd.graph.allow_mutation_on_saved_tensors would copy less, but it tells tensors by their id, which Python gives
     to others once they are gone, and then hands out the wrong ones.
     """
     patched = any(options["transformer_options"].get(kind) for kind in ("patches", "patches_replace"))
-    patched = patched or any("gligen" in c for c in conds)
-    if not patched and not any("control" in c for c in conds):
+    patched = patched or any("gligen" in c for c in conds) or bool(model.current_patcher.injections)
+    if not patched and not model.model_lowvram and not any("control" in c for c in conds):
         yield
         return
-    weights = {w.untyped_storage().data_ptr() for w in chain(model.parameters(), model.buffers())}
+    weights = {memory(w) for w in chain(model.parameters(), model.buffers())}
 
     def saved(x: Tensor) -> Tensor:
-        return x if x.untyped_storage().data_ptr() in weights else x.clone()
+        return x if memory(x) in weights else x.clone()
 
     with saved_tensors_hooks(saved, lambda x: x), Borrowing() if patched else nullcontext():
         yield
+
+
+def memory(x: Tensor) -> int:
+    """Which memory a tensor lies in; a quantized one is told by the first of those that it wraps."""
+    while hasattr(x, "__tensor_flatten__"):
+        x = getattr(x, x.__tensor_flatten__()[0][0])
+    return x.untyped_storage().data_ptr()
 
 
 def by_hooks(conds: list[dict]) -> list[list[dict]]:

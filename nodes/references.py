@@ -34,11 +34,15 @@ class Reference:
     readouts: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
     warned: bool = False
 
-    def keep(self, model, key: tuple, readout: Tensor) -> None:
-        """Keeps a readout, in half precision, for the next run, as long as the budget lasts."""
-        readout = readout.cpu()
-        held = sum(r.nbytes for known in self.readouts.values() for r in known.values())
-        if held + readout.nbytes <= self.cache_mb * 2**20:
+    def keep(self, model, key: tuple, readout: Tensor, used: set[tuple]) -> None:
+        """Keeps a readout, in half precision, for the next run. Where the budget is spent, those that this run has not `used` make room."""
+        readout, mine = readout.cpu(), self.readouts.get(model)
+        room = self.cache_mb * 2**20 - readout.nbytes - sum(r.nbytes for known in self.readouts.values() for r in known.values())
+        for known in list(self.readouts.values()):
+            for old in [k for k in known if known is not mine or k not in used]:
+                if room < 0:
+                    room += known.pop(old).nbytes
+        if room >= 0:
             self.readouts.setdefault(model, {})[key] = readout
         elif not self.warned:
             self.warned = True

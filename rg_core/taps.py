@@ -79,7 +79,7 @@ def blended(pieces: Sequence[tuple[Sequence[Tensor], Part]], size: tuple[int, in
         for features, part in pieces:
             tap = features[layer]
             height, width, top, left = part.area or (*size, 0, 0)
-            step = 2 ** round(math.log2(height / tap.shape[-2]))
+            step = 2 ** math.ceil(math.log2(height / tap.shape[-2]))  # odd lengths are halved upwards
             top, left = top // step, left // step
             bottom, right = (math.ceil(length / step) - low - extent
                              for length, low, extent in zip(size, (top, left), tap.shape[-2:]))

@@ -9,8 +9,8 @@ from random_models import MODELS, SMALL, conditioning, random_model
 from tools.host import load_pack
 
 PACK = load_pack().__name__
-guide, engine, guidance, head_module = (
-    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "rg_core.guidance", "rg_core.head"))
+guide, engine, references, guidance, head_module = (
+    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "nodes.references", "rg_core.guidance", "rg_core.head"))
 
 import comfy.cldm.cldm  # noqa: E402
 import comfy.controlnet  # noqa: E402
@@ -22,18 +22,19 @@ import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 import nodes as host_nodes  # noqa: E402
 from comfy.t2i_adapter.adapter import Adapter  # noqa: E402
-from comfy_extras import (nodes_custom_sampler, nodes_freelunch, nodes_hypernetwork, nodes_model_advanced, nodes_pag,  # noqa: E402
-                          nodes_perpneg, nodes_sag, nodes_tomesd)
+from comfy_extras import (nodes_custom_sampler, nodes_easycache, nodes_freelunch, nodes_hypernetwork, nodes_model_advanced,  # noqa: E402
+                          nodes_pag, nodes_perpneg, nodes_sag, nodes_tomesd)
 
 SIZE, SEED = (16, 24), 3
 CPU = torch.device("cpu")
 
 
-def make_head(name):
+def make_head(name, kind="pose"):
     _, config, channels = MODELS[name]
     torch.manual_seed(0)
     with torch.inference_mode(False):
-        head = head_module.ReadoutHead("pose", channels, emb_channels=4 * config["model_channels"], projection_dim=128)
+        head = head_module.ReadoutHead(kind, channels, emb_channels=4 * config["model_channels"], projection_dim=128,
+                                       out_channels=3 if kind == "pose" else None)
         return head.eval().requires_grad_(False)
 
 
@@ -80,6 +81,10 @@ def lora_file(seed: int = 6) -> dict:
     weights[f"{name}.lora_up.weight"] = torch.randn(128, 4, 1, 1, generator=rng)
     weights[f"{name}.lora_down.weight"] = torch.randn(4, 256, 3, 3, generator=rng) * 0.1
     return weights
+
+
+def bypassing_lora(graph):
+    graph.model, _ = comfy.sd.load_bypass_lora_for_models(graph.model, None, lora_file(), 1.0, 0)
 
 
 def hint() -> torch.Tensor:
@@ -167,6 +172,11 @@ def area_over_the_whole(graph):
     graph.positive = graph.positive + other
 
 
+def a_small_area(graph):
+    """Of a height that the UNet does not halve evenly."""
+    graph.positive = graph.positive + host_nodes.ConditioningSetArea().append(conditioning(768, 8), 72, 72, 40, 24, 0.7)[0]
+
+
 def left_mask() -> torch.Tensor:
     mask = torch.zeros(1, *SIZE)
     mask[..., :12] = 1
@@ -218,6 +228,13 @@ def two_hooked_loras_with_masks(graph):
                       + host_nodes.ConditioningSetMask().append(two, 1 - left_mask(), "default", 1.0)[0])
 
 
+def lora_hooks_in_turn(graph):
+    set_range = host_nodes.ConditioningSetTimestepRange().set_range
+    one = comfy.hooks.set_hooks_for_conditioning(graph.positive, lora_hook(6))
+    two = comfy.hooks.set_hooks_for_conditioning(conditioning(768, 8), lora_hook(9))
+    graph.positive = set_range(one, 0.0, 0.4)[0] + set_range(two, 0.4, 1.0)[0]
+
+
 def picture() -> torch.Tensor:
     return torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(9))
 
@@ -267,16 +284,18 @@ def two_pictures(graph):
 
 
 FEATURES = {
-    "LoRA": lora, "ControlNet": controlnet, "T2I-Adapter": t2i_adapter, "ControlNet and T2I-Adapter": controlnet_and_t2i_adapter,
+    "LoRA": lora, "LoRA in bypass mode": bypassing_lora, "ControlNet": controlnet, "T2I-Adapter": t2i_adapter, "ControlNet and T2I-Adapter": controlnet_and_t2i_adapter,
     "GLIGEN boxes": gligen_boxes, "hypernetwork": hypernetwork, "a patch of another pack": patch_of_another_pack,
-    "areas side by side": half_areas, "an area over the whole": area_over_the_whole, "masked conditionings": masks,
+    "areas side by side": half_areas, "an area over the whole": area_over_the_whole, "a small area": a_small_area, "masked conditionings": masks,
     "default conditioning": default_conditioning, "timestep ranges": timestep_ranges, "a gap in them": gap_in_the_timestep_ranges,
     "LoRA hook": hooked_lora, "LoRA hook with keyframes": scheduled_lora, "two LoRA hooks, masked": two_hooked_loras_with_masks,
+    "LoRA hooks in turn": lora_hooks_in_turn,
     "inpainting mask": inpainting_mask, "img2img": img2img, "start and end steps": start_and_end_steps, "custom sigmas": custom_sigmas,
     "dual CFG": dual_cfg, "perpendicular negative": perpendicular_negative, "basic guider": basic_guider, "cfg 1": cfg_1, "two pictures": two_pictures,
     "perturbed attention": patched(nodes_pag.PerturbedAttentionGuidance.execute, 2.0),
     "self-attention guidance": patched(nodes_sag.SelfAttentionGuidance.execute, 0.5, 2.0),
     "token merging": patched(nodes_tomesd.TomePatchModel.execute, 0.4),
+    "EasyCache": patched(nodes_easycache.EasyCacheNode.execute, 3.0, 0.0, 0.95, False),
     "FreeU": patched(nodes_freelunch.FreeU_V2.execute, 1.3, 1.4, 0.9, 0.2),
     "flow sampling": patched(lambda *a: nodes_model_advanced.ModelSamplingSD3().patch(*a), 3.0),
     "v-prediction": patched(lambda *a: nodes_model_advanced.ModelSamplingDiscrete().patch(*a), "v_prediction", False),

@@ -5,15 +5,17 @@ guided run must be finite and the same again, differ from the unguided one with 
 latent) and from the guided one without it (the feature still acts), and leave the model as it was.
 """
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from host_features import FEATURES, SIZE, Graph, engine, left_mask, lora, lora_hook
-from random_models import random_model
+from host_features import FEATURES, SIZE, Graph, engine, guidance, guide, left_mask, lora, lora_hook, make_head, picture, references
+from random_models import quantized_model, random_model
 
 import comfy.hooks
 import comfy.model_patcher
+import comfy.ops
 import nodes as host_nodes
 from comfy.ldm.modules.diffusionmodules import openaimodel
 from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -114,21 +116,107 @@ def test_narrow_types(dtype, cast):
     assert torch.cosine_similarity(*moves, dim=0) > 0.9  # the same weights move it the same way (0.94 in bf16)
 
 
-def test_a_partly_loaded_model(monkeypatch):
-    graph = Graph()
-    lora(graph)
-    loaded = checked(graph)
+@pytest.fixture
+def partly(monkeypatch):
+    """Models are not loaded whole."""
     load = comfy.model_patcher.ModelPatcher.load
 
-    def partly(self, device_to=None, lowvram_model_memory=0, *args, **kwargs):
+    def load_a_part(self, device_to=None, lowvram_model_memory=0, *args, **kwargs):
         return load(self, device_to, 2**20, *args, **kwargs | {"full_load": False})
 
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", load_a_part)
+
+
+def test_a_partly_loaded_model(request):
+    loaded, part = Graph(), Graph()
+    lora(loaded)
+    lora(part)
+    expected = checked(loaded)
+    request.getfixturevalue("partly")
+    got = checked(part)
+    assert part.model.model.model_lowvram and close(got, expected)
+
+
+def test_weights_that_come_through_a_buffer(plain, partly, monkeypatch):
+    """As with most GPUs, where the rest of a partly loaded model shares two buffers on its way; no CPU does so, so this stands in
+    for the host's cast_bias_weight with an offload stream."""
+    cast = comfy.ops.cast_bias_weight
+    with torch.inference_mode(False):
+        buffers = [torch.empty(2**20) for _ in range(2)]
+
+    def through_a_buffer(layer, input=None, *args, offloadable=False, **kwargs):
+        if not (offloadable and layer.comfy_cast_weights):
+            return cast(layer, input, *args, offloadable=offloadable, **kwargs)
+        buffers.reverse()
+        room, parts = buffers[0], []
+        for tensor in (layer.weight, layer.bias):
+            parts.append(None if tensor is None else room[:tensor.numel()].view(tensor.shape).copy_(tensor))
+            room = room if tensor is None else room[tensor.numel():]
+        return *parts, (None, *parts)
+
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", through_a_buffer)
     graph = Graph()
-    lora(graph)
-    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", partly)
-    part = checked(graph)
+    assert close(checked(graph), plain.guided)
     assert graph.model.model.model_lowvram
-    assert close(part, loaded)
+
+
+@pytest.mark.parametrize("more", [[], ["ControlNet"]], ids=["alone", "ControlNet"])
+def test_a_quantized_model(more):
+    graph, whole = Graph(quantized_model("small")), Graph()
+    for feature in more:
+        FEATURES[feature](graph)
+        FEATURES[feature](whole)
+    moves = []
+    checked(graph)
+    for one in (graph, whole):
+        one.sigmas = torch.tensor([14.0, 5.0])
+        moves.append((one.run() - one.run(False)).flatten())
+    assert torch.cosine_similarity(*moves, dim=0) > 0.9
+
+
+def test_patches_can_tell_the_branches_apart():
+    """By cond_or_uncond, as self-attention guidance and packs for picture prompts do."""
+    graph, seen = Graph(), []
+
+    def patch(n, context, value, options):
+        labels = options["cond_or_uncond"]
+        seen.extend((label, round(part.sum().item(), 3)) for label, part in zip(labels, context.chunk(len(labels))))
+        return n, context, value
+
+    graph.model = graph.model.clone()
+    graph.model.set_model_attn2_patch(patch)
+    graph.run(False)
+    plain, seen[:] = set(seen), []
+    graph.run()
+    assert set(seen) == plain and {label for label, _ in plain} == {0, 1}
+
+
+def test_self_attention_guidance_from_the_first_step_on(plain):
+    graph = Graph()
+    FEATURES["self-attention guidance"](graph)
+    guided = graph.run()  # before any unguided run has left something for it
+    assert torch.isfinite(guided).all() and not torch.equal(guided, plain.guided)
+
+
+def test_a_guided_model_can_be_guided_again(plain):
+    """Targets of both act together, as if they had been chained, each with its own strength."""
+    graph, trace = Graph(), engine.Trace()
+    target = graph.target
+    other = replace(target, name="other", image=1 - target.image)
+
+    def sampled(model):
+        graph.model = model
+        return graph.run(False)
+
+    model = graph.model
+    once = guide.guided("first", model, (target,), engine.Move(0.2))
+    twice = sampled(guide.guided("second", once, (other,), engine.Move(0.1), trace))
+    assert {row["target"] for row in trace.rows} == {"pose", "other"}
+    chained = sampled(guide.guided("both", model, (replace(target, weight=2.0), other), engine.Move(0.1)))
+    assert torch.equal(twice, chained)
+    assert torch.equal(sampled(guide.guided("off", once, (other,), engine.Move(0.0))), sampled(once))
+    with pytest.raises(ValueError, match="third: the model is guided already, in another way.*from before first"):
+        guide.guided("third", once, (other,), engine.PUBLISHED)
 
 
 def test_torch_compile():
@@ -155,6 +243,15 @@ def test_inpainting_models():
         graph.positive, graph.negative = ([[c, d | more] for c, d in said] for said in (graph.positive, graph.negative))
         results.append(checked(graph))
     assert not torch.equal(*results)
+
+
+def test_an_inpainting_model_with_a_reference_of_plain_words():
+    graph = Graph(random_model("small", in_channels=9))
+    graph.model.model.set_inpaint()
+    reference = references.ReadoutReference.execute(graph.model, graph.positive, {"samples": picture()}, 5, 64)[0]
+    graph.latent = {"samples": picture(), "noise_mask": left_mask()[None]}
+    graph.target = guidance.Appearance(name="appearance", head=make_head("small", "appearance"), reference=reference, end=0.9)
+    checked(graph)
 
 
 def test_stable_diffusion_2():

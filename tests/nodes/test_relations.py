@@ -124,6 +124,30 @@ def test_a_second_drag_does_not_read_the_reference_again(w):
     assert guided_steps >= 2 and first - second == guided_steps
 
 
+def test_what_earlier_settings_needed_makes_room(w, caplog):
+    """A budget for four readouts."""
+    _, reference = w.made(cache_mb=1)
+    for steps in (4, 5, 6, 7):
+        first, second, third = (calls(w, lambda: w.sample(w.drag(reference), steps=steps)) for _ in range(3))
+        assert first > second == third
+    assert "cache_mb" not in caplog.text
+
+
+def test_what_is_put_on_a_guided_model_counts_for_the_reference_too(w):
+    _, reference = w.made()
+    guided = guide.ApplyReadoutGuidance.execute(w.model, w.drag(reference), 0.1)[0]
+    changed, weight = guided.clone(), "diffusion_model.output_blocks.0.0.out_layers.3.weight"
+    changed.add_patches({weight: ("diff", (0.1 * torch.randn(w.model.model.state_dict()[weight].shape),))})
+
+    def run(model):
+        return host_nodes.common_ksampler(model, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, w.latent())[0]["samples"]
+
+    alone = run(changed)
+    reference.readouts.clear()
+    run(guided)
+    assert torch.equal(run(changed), alone)
+
+
 def test_over_its_budget_a_reference_is_read_again_and_says_so(w, caplog):
     _, reference = w.made(cache_mb=0)
     _, roomy = w.made()
@@ -226,6 +250,9 @@ def test_bad_relations_are_explained(w):
         assert f"got {number} boxes" in said(lambda: w.like("identity", reference, box=boxes))
     assert "no drag" in said(lambda: relations.DragPath.execute(w.like("identity", reference), w.latent(), 3))
     assert "got 2 latents" in said(lambda: relations.DragPath.execute(w.drag(reference), w.latent(2), 3))
+    late = host_nodes.ConditioningSetTimestepRange().set_range(w.positive, 0.3, 1.0)[0]
+    silent = references.ReadoutReference.execute(w.model, late, w.scene(), 5, 9)[0]
+    assert all(words in said(lambda: w.sample(w.drag(silent))) for words in ("KSampler (Readout Guidance)", "the drag target", "at this noise level"))
     assert "reads identity" in said(lambda: w.drag(reference, head=w.heads["identity"]))
 
 
