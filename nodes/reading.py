@@ -21,9 +21,14 @@ from ..rg_core import taps
 UNREADABLE = {COMPILE_KEY, "easycache"}  # keys of wrappers
 
 
+def packed(x: Tensor) -> bool:
+    """Whether it is of another pack's kind, such as GGUF's: bytes, and no numbers before their layer has unpacked them."""
+    return not (type(x) in (Tensor, nn.Parameter) or hasattr(x, "__tensor_flatten__") or x.is_floating_point())
+
+
 def plain(x):
     """A tensor made in inference mode as one on the same memory that autograd accepts; anything else as it is."""
-    if not isinstance(x, Tensor) or not x.is_inference():
+    if not isinstance(x, Tensor) or not x.is_inference() or packed(x):
         return x
     if hasattr(x, "__tensor_flatten__"):  # quantized: a wrapper around others
         names, context = x.__tensor_flatten__()
@@ -44,8 +49,8 @@ def differentiable(model: nn.Module):
             for module in model.modules():
                 for slots in (module._parameters, module._buffers):
                     for name, tensor in slots.items():
-                        if tensor is not None and tensor.is_inference():
-                            slots[name] = nn.Parameter(plain(tensor), False) if slots is module._parameters else plain(tensor)
+                        if tensor is not None and (alias := plain(tensor)) is not tensor:
+                            slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
                             replaced.append((slots, name, slots[name], tensor))
             with torch.enable_grad():
                 yield
@@ -107,12 +112,14 @@ def lenient(model, conds: list[dict], options: dict):
 
     ControlNets' hints are added in place, patches overwrite too, and weights that are not on the device may be brought there
     through a buffer that the next ones use again: so all that is saved for the backward pass is copied, but for the weights
-    themselves. Patches may also bring weights of their own, loaded in inference mode. `model` is the host's BaseModel.
+    themselves. Patches may also bring weights of their own, loaded in inference mode, and packed weights be unpacked to such.
+    `model` is the host's BaseModel.
     torch.autograd.graph.allow_mutation_on_saved_tensors would copy less, but it tells tensors by their id, which Python gives
     to others once they are gone, and then hands out the wrong ones.
     """
     patched = any(options["transformer_options"].get(kind) for kind in ("patches", "patches_replace"))
     patched = patched or any("gligen" in c for c in conds) or bool(model.current_patcher.injections)
+    patched = patched or any(packed(w) for w in model.parameters())
     if not patched and not model.model_lowvram and not any("control" in c for c in conds):
         yield
         return

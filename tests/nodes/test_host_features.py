@@ -174,6 +174,24 @@ def test_a_quantized_model(more):
     assert torch.cosine_similarity(*moves, dim=0) > 0.9
 
 
+def test_weights_that_another_pack_has_packed(plain):
+    """As ComfyUI-GGUF does, which is not among the host's nodes: its kind of tensor holds bytes, and its layer unpacks them."""
+    class Bytes(torch.Tensor):
+        pass
+
+    graph = Graph()
+    layer = graph.model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn1.to_q
+    shape = layer.weight.shape
+    layer.weight = torch.nn.Parameter(layer.weight.data.view(torch.uint8).as_subclass(Bytes), False)
+
+    def forward(x):
+        assert type(layer.weight) is Bytes
+        return torch.nn.functional.linear(x, layer.weight.as_subclass(torch.Tensor).view(torch.float32).view(shape))
+
+    layer.forward = forward
+    assert close(checked(graph), plain.guided)
+
+
 def test_patches_can_tell_the_branches_apart():
     """By cond_or_uncond, as self-attention guidance and packs for picture prompts do."""
     graph, seen = Graph(), []
