@@ -68,7 +68,7 @@ class Engine:
         self.move, self.trace = move, trace
         self.prepared: dict[guidance.Target, guidance.Target] = {}  # for this run's latents
         self.said: dict = {}  # each reference's conditioning, made ready for this run
-        self.used: set = set()  # what this run has used of what references keep
+        self.used: dict = {}  # by reference, what this run has used of what it keeps
         self.positive = None  # the conditioning to differentiate through, while a guided step is under way
         self.negative = None
         self.shift = None     # of this step's predictions, once known
@@ -202,11 +202,13 @@ class Engine:
             keys = {(ready[i].head, sigma): ready[i].size for i in mine}
             own = conds is self.positive
             known = dict(reference.readouts.get(source, {})) if own else {}
-            self.used.update((reference, key) for key in keys)
+            used = self.used.setdefault(reference, set())
+            used.update(keys)
             missing = {key: size for key, size in keys.items() if key not in known}
             if missing:
                 if own and reference not in self.said:
                     given = [[c, {k: v for k, v in more.items() if k not in NOT_READ}] for c, more in reference.conditioning]
+                    # The picture and the seed are what inpainting and unCLIP models complete a conditioning with.
                     self.said[reference] = comfy.samplers.process_conds(
                         model, latent, {"positive": comfy.sampler_helpers.convert_cond(given)}, x.device,
                         latent_image=reference.trajectory.latents[0].to(x), seed=0)["positive"]
@@ -221,7 +223,7 @@ class Engine:
                     # In half precision at once, so that the first run equals the next ones.
                     known[head, sigma] = read(head, reading, size).half()
                     if own:
-                        reference.keep(source, (head, sigma), known[head, sigma], {k for r, k in self.used if r is reference})
+                        reference.keep(source, (head, sigma), known[head, sigma], used)
             for i in mine:
                 with torch.inference_mode(False):
                     seen[i] = known[ready[i].head, sigma].to(x.device, torch.float32)

@@ -9,18 +9,17 @@ from comfy_api.latest import io, ui
 
 from ..rg_core import guidance as core
 from . import checks, drag_paths
+from .targets import CHAIN, WEIGHT
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
 
 def when(start: float = 0.0, end: float = 0.9) -> list:
     """Weight and percents; the defaults are what the measurements in docs/relations.md chose."""
-    return [io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
-                           tooltip="How hard this target pulls. Alone, it multiplies strength. 0 turns it off."),
+    return [WEIGHT,
             io.Float.Input("start_percent", default=start, min=0.0, max=1.0, step=0.01),
             io.Float.Input("end_percent", default=end, min=0.0, max=1.0, step=0.01)]
 
 
-CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
 IDENTITY_START = 0.15  # what an identity head reads of more noise is chance
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 

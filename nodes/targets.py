@@ -12,17 +12,21 @@ CANVAS = 512  # shorter side of a drawn skeleton, pixels
 KEYPOINTS = 18
 
 
+WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
+                        tooltip="How hard this target pulls. Alone, it multiplies strength. 0 turns it off.")
+CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
+
+
 def inputs(picture: list, kind: str) -> list:
     return [
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
         *picture,
-        io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
-                       tooltip="How hard this target pulls. Alone, it multiplies strength. 0 turns it off."),
+        WEIGHT,
         io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01),
         io.Float.Input("end_percent", default=0.5, min=0.0, max=1.0, step=0.01,
                        tooltip="The layout of a picture is settled early: later guidance costs time and detail."),
         io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the target."),
-        Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time."),
+        CHAIN,
     ]
 
 
