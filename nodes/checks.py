@@ -67,6 +67,15 @@ def head_kind(node: str, head, kind: str) -> None:
 TEXT_WIDTHS = {"diffusion-v1": 768, "Diffusion 1.5": 768, "diffusion-2": 1024, "Diffusion 2": 1024}
 
 
+def references_fit(node: str, model, targets: Iterable) -> None:
+    """The references of `targets` must have been made with a model of this family."""
+    name = type(model.model.model_config).__name__
+    for target in targets:
+        if target.reference is not None and target.reference.family != name:
+            raise ValueError(f"{node}: the reference of the {target.name} target was made with another model ({target.reference.family}) "
+                             f"than this one ({name}). Make the reference with the model that you sample with.")
+
+
 def heads_fit(node: str, model, heads: Iterable) -> None:
     """`model` must have features to read, and each head must have been trained on ones like them."""
     name = type(model.model.model_config).__name__

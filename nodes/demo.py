@@ -2,7 +2,7 @@
 from comfy_api.latest import io
 
 from ..heads.demo import world
-from ..rg_core.targets import draw_pose
+from ..rg_core.pictures import draw_pose
 from .demo_model import load_demo
 from .types import CATEGORY, PoseKeypoint
 

@@ -10,8 +10,12 @@ from torch import Tensor
 
 from ..rg_core import estimates
 from ..rg_core.head import resize
-from ..rg_core.targets import draw_pose
-from . import checks, engine, reading, references
+from ..rg_core.pictures import draw_pose
+from . import checks, references
+from .sampling.memory import managed
+from .sampling.reader import read as read_head
+from .sampling.run import KEY
+from .sampling.step import Step
 from .targets import KEYPOINTS
 from .types import CATEGORY, Head, PoseKeypoint
 
@@ -20,7 +24,7 @@ CLEANEST = 0.999  # percent of the timestep 1 of 1000
 TIMESTEPS = 1000
 
 
-class Reader(comfy.samplers.Sampler):
+class Estimator(comfy.samplers.Sampler):
     """Samples nothing: asks the model once about a noised latent, and lets a head read."""
 
     def __init__(self, head):
@@ -29,15 +33,14 @@ class Reader(comfy.samplers.Sampler):
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
         model, batch = model_wrap.inner_model, len(latent_image)
         x = model.model_sampling.noise_scaling(sigmas[0], noise, latent_image)
-        with torch.inference_mode(False):
-            self.head.to(x.device)
         conds, timestep = model_wrap.conds["positive"], sigmas[:1].expand(batch)
-        if not reading.parts(conds, x, timestep):
+        step = Step(comfy.samplers.calc_cond_batch, model, x, timestep, extra_args["model_options"])
+        if not step.parts(conds):
             raise ValueError(f"{NODE}: the conditioning does not act at this noise level, so the model was not asked. Connect "
                              "one without a limit in time, or change percent.")
-        _, seen = reading.look(comfy.samplers.calc_cond_batch, model, conds, x, timestep, reading.readable(extra_args["model_options"]))
+        _, seen = step.look(conds)
         size = tuple(max(1, n // self.head.stride) for n in x.shape[-2:])
-        self.readout = reading.read(self.head, seen, size, self.told(model, sigmas[:1], seen.emb.dtype)).cpu()
+        self.readout = read_head(self.head, seen, size, self.told(model, sigmas[:1], seen.emb.dtype)).cpu()
         return latent_image
 
     def told(self, model, sigma: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -56,11 +59,12 @@ def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: f
     sampling = model.get_model_object("model_sampling")
     sigma = min(max(sampling.percent_to_sigma(percent), float(sampling.sigma_min)), float(sampling.sigma_max))
     model = model.clone()
-    model.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, engine.KEY)  # guidance of a guided model
-    reader, guider = Reader(head), comfy.samplers.CFGGuider(model)
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)  # guidance of a guided model
+    model.set_additional_models(KEY, [managed(head)])
+    estimator, guider = Estimator(head), comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
-    guider.sample(noise, samples, reader, torch.tensor([sigma, 0.0]), disable_pbar=True, seed=0)
-    return reader.readout
+    guider.sample(noise, samples, estimator, torch.tensor([sigma, 0.0]), disable_pbar=True, seed=0)
+    return estimator.readout
 
 
 def skeletons(readout: Tensor, height: int, width: int) -> tuple[Tensor, list[dict]]:

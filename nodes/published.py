@@ -6,9 +6,11 @@ import comfy.samplers
 from comfy_api.latest import io
 from comfy_extras.nodes_custom_sampler import SamplerCustom
 
-from .engine import PUBLISHED, Trace, latent_scale
-from .guide import guided
-from .types import CATEGORY, Guidance
+from ..rg_core.updates import PUBLISHED
+from .references import CACHE_MB, recording
+from .sampling import Trace, guided
+from .sampling.step import latent_scale
+from .types import CATEGORY, Guidance, ReferenceType
 
 NODE = "KSampler (Readout Guidance, published)"
 
@@ -31,19 +33,23 @@ class KSamplerReadoutGuidancePublished(io.ComfyNode):
                     io.Conditioning.Input("positive"),
                     io.Conditioning.Input("negative"),
                     io.Latent.Input("latent_image"),
-                    Guidance.Input("guidance"),
+                    Guidance.Input("guidance", optional=True, tooltip="Without it the picture is the one that the authors' drags start from."),
                     io.Float.Input("strength", default=PUBLISHED.strength, min=0.0, max=1.0, step=0.001,
                                    tooltip="Adam's learning rate.")],
-            outputs=[io.Latent.Output(), io.String.Output(display_name="trace")])
+            outputs=[io.Latent.Output(), io.String.Output(display_name="trace"),
+                     ReferenceType.Output(display_name="reference", tooltip="The picture with all its way, for targets that compare "
+                                          "with it. Sample again with the same seed.")])
 
     @classmethod
-    def execute(cls, model, seed, steps, cfg, eta, add_noise, positive, negative, latent_image, guidance, strength):
+    def execute(cls, model, seed, steps, cfg, eta, add_noise, positive, negative, latent_image, strength, guidance=()):
         trace = Trace()
-        model = guided(NODE, model, guidance, replace(PUBLISHED, strength=strength, eta=eta), trace)
+        sampled = guided(NODE, model, guidance, replace(PUBLISHED, strength=strength, eta=eta), trace)
+        reference = recording(sampled)
         sampling = model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)
         sigmas[-1] = sampling.sigma_min  # their scheduler's last step ends at the first timestep's noise, not at none
         sampler = comfy.samplers.ksampler("euler_ancestral", {"eta": eta})
-        latent, _ = SamplerCustom.execute(model, add_noise, seed, cfg, positive, negative, sampler, sigmas, latent_image).args
+        sampler.max_denoise = lambda *_: True  # they start from noise of variance 1, whatever the first noise level
+        latent, _ = SamplerCustom.execute(sampled, add_noise, seed, cfg, positive, negative, sampler, sigmas, latent_image).args
         samples = latent["samples"] / latent_scale(model.model, float(sigmas[-1]))
-        return io.NodeOutput(latent | {"samples": samples}, json.dumps(trace.rows))
+        return io.NodeOutput(latent | {"samples": samples}, json.dumps(trace.rows), reference(NODE, samples, positive, CACHE_MB))

@@ -35,7 +35,7 @@ class Reference:
     warned: bool = False
 
     def keep(self, model, key: tuple, readout: Tensor, used: set[tuple]) -> None:
-        """Keeps a readout, in half precision, for the next run. Where the budget is spent, those that this run has not `used` make room."""
+        """Keeps a readout for the next run. Where the budget is spent, those that this run has not `used` make room."""
         readout, mine = readout.cpu(), self.readouts.get(model)
         room = self.cache_mb * 2**20 - readout.nbytes - sum(r.nbytes for known in self.readouts.values() for r in known.values())
         for known in list(self.readouts.values()):
@@ -146,6 +146,29 @@ class ReadoutInvert(io.ComfyNode):
         return io.NodeOutput({"samples": noise.to(samples.device)}, wrap(model, trajectory, positive, cache_mb))
 
 
+def recording(model):
+    """Has MODEL, in place, record its next sampling; returns what makes the picture a reference then: a function of the node's
+    name, the picture's samples, its conditioning and cache_mb."""
+    knots: dict[float, Tensor] = {}
+
+    def record(executor, x, timestep, *args, **kwargs):
+        # Samplers that try points before they step end up at the last one for a sigma.
+        knots[float(timestep.max())] = x.to("cpu", torch.float32, copy=True)
+        return executor(x, timestep, *args, **kwargs)
+
+    def reference(node: str, samples: Tensor, conditioning: list, cache_mb: int) -> Reference:
+        knots[0.0] = model.model.process_latent_in(samples.float().cpu())
+        sigmas = sorted(knots)
+        if len(sigmas) < 2:
+            raise ValueError(f"{node}: with denoise 0 nothing is sampled, so there is no way to follow. Raise denoise, or use Readout "
+                             "Reference for a given picture.")
+        trajectory = references.Trajectory(torch.tensor(sigmas), torch.stack([knots[s] for s in sigmas]))
+        return wrap(model, trajectory, conditioning, cache_mb)
+
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY, record)
+    return reference
+
+
 class KSamplerReadoutReference(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -158,21 +181,8 @@ class KSamplerReadoutReference(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, cache_mb):
-        knots: dict[float, Tensor] = {}
-
-        def record(executor, x, timestep, *args, **kwargs):
-            # Samplers that try points before they step end up at the last one for a sigma.
-            knots[float(timestep.max())] = x.to("cpu", torch.float32, copy=True)
-            return executor(x, timestep, *args, **kwargs)
-
         recorded = model.clone()
-        recorded.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY, record)
+        reference = recording(recorded)
         latent, = host_nodes.common_ksampler(recorded, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
                                              denoise=denoise)
-        knots[0.0] = model.model.process_latent_in(latent["samples"].float().cpu())
-        sigmas = sorted(knots)
-        if len(sigmas) < 2:
-            raise ValueError("KSampler (Readout Reference): with denoise 0 nothing is sampled, so there is no way to follow. Raise "
-                             "denoise, or use Readout Reference for a given picture.")
-        trajectory = references.Trajectory(torch.tensor(sigmas), torch.stack([knots[s] for s in sigmas]))
-        return io.NodeOutput(latent, wrap(model, trajectory, positive, cache_mb))
+        return io.NodeOutput(latent, reference("KSampler (Readout Reference)", latent["samples"], positive, cache_mb))

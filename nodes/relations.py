@@ -7,20 +7,13 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..rg_core import guidance as core
+from ..rg_core.regions import WHOLE, Box
+from ..rg_core.targets import Appearance, Drag, Identity, Target
 from . import checks, drag_paths
-from .targets import CHAIN, WEIGHT
+from .targets import CHAIN, when
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
 
-def when(start: float = 0.0, end: float = 0.9) -> list:
-    """Weight and percents; the defaults are what the measurements in docs/relations.md chose."""
-    return [WEIGHT,
-            io.Float.Input("start_percent", default=start, min=0.0, max=1.0, step=0.01),
-            io.Float.Input("end_percent", default=end, min=0.0, max=1.0, step=0.01)]
-
-
-IDENTITY_START = 0.15  # what an identity head reads of more noise is chance
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
 
@@ -35,7 +28,7 @@ class DragTarget(io.ComfyNode):
                 Head.Input("head", tooltip="A head that reads correspondence, for the model that you sample with."),
                 REFERENCE,
                 Drags.Input("drags"),
-                *when(),
+                *when(Drag),
                 io.Image.Input("image", optional=True, tooltip="The reference as a picture, to draw on."),
                 io.String.Input("drags_json", optional=True, force_input=True,
                                 tooltip="More drags: [[[x, y], [x, y]], ...], each from its first to its last point, in shares of the "
@@ -61,16 +54,16 @@ class DragTarget(io.ComfyNode):
             found += drag_paths.from_tracks(node, tracks, size)
         targets = ()
         if found:  # none drawn yet: the first run only shows the picture to draw on
-            targets = (core.Drag(name="drag", head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
+            targets = (Drag(name="drag", head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
                                  paths=drag_paths.usable(node, found), mask=checks.mask(node, mask)),)
         shown = {} if image is None else {"readout_picture": ui.PreviewImage(image[:1], cls=cls).as_dict()["images"]}
         return io.NodeOutput((*(guidance or ()), *targets), ui=shown)
 
 
-def box_of(node: str, box: dict | list | None, reference) -> core.Box:
+def box_of(node: str, box: dict | list | None, reference) -> Box:
     """The host's BOUNDING_BOX, in pixels of the reference, as shares of it. Detectors give lists of them, one for each picture."""
     if box is None:
-        return core.WHOLE
+        return WHOLE
     if isinstance(box, list):
         found = [one for part in box for one in (part if isinstance(part, list) else [part])]
         if len(found) != 1:
@@ -85,11 +78,11 @@ def box_of(node: str, box: dict | list | None, reference) -> core.Box:
     return left, top, right - left, bottom - top
 
 
-def likeness_inputs(kind: str, start: float = 0.0) -> list:
+def likeness_inputs(kind: str, target: type[Target]) -> list:
     where = "The same size as the reference's picture, or of its shape."
     return [
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
-        REFERENCE, *when(start),
+        REFERENCE, *when(target),
         io.Mask.Input("mask", optional=True, tooltip=f"Where it acts in the picture being made: white. {where}"),
         io.Mask.Input("reference_mask", optional=True, tooltip=f"What counts of the reference: white. {where}"),
         io.BoundingBox.Input("box", optional=True, socketless=False, force_input=True,
@@ -118,13 +111,13 @@ class AppearanceTarget(io.ComfyNode):
             node_id="ReadoutAppearanceTarget", display_name="Appearance Target", category=CATEGORY,
             description="Keeps the looks of a reference, place by place. With boxes, what is in the reference's box should be in the "
                         "picture's.",
-            inputs=likeness_inputs("appearance"), outputs=[Guidance.Output(display_name="guidance")])
+            inputs=likeness_inputs("appearance", Appearance), outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
     def execute(cls, head, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None,
                 reference_box=None, guidance=None):
         # A box on one side means the same box on the other.
-        return likeness("appearance", core.Appearance, head, reference, weight, start_percent, end_percent, mask, reference_mask,
+        return likeness("appearance", Appearance, head, reference, weight, start_percent, end_percent, mask, reference_mask,
                         reference_box if box is None else box, box if reference_box is None else reference_box, guidance)
 
 
@@ -134,12 +127,12 @@ class IdentityTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutIdentityTarget", display_name="Identity Target", category=CATEGORY,
             description="Keeps who is in a reference, wherever they stand in the new picture.",
-            inputs=likeness_inputs("identity", IDENTITY_START), outputs=[Guidance.Output(display_name="guidance")])
+            inputs=likeness_inputs("identity", Identity), outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
     def execute(cls, head, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None,
                 reference_box=None, guidance=None):
-        return likeness("identity", core.Identity, head, reference, weight, start_percent, end_percent, mask, reference_mask,
+        return likeness("identity", Identity, head, reference, weight, start_percent, end_percent, mask, reference_mask,
                         box, reference_box, guidance)
 
 
@@ -157,13 +150,13 @@ class DragPath(io.ComfyNode):
     @classmethod
     def execute(cls, guidance, latent, frames):
         node = "Drag Path"
-        if not any(isinstance(t, core.Drag) for t in guidance):
+        if not any(isinstance(t, Drag) for t in guidance):
             raise ValueError(f"{node}: there is no drag in the guidance. Connect a Drag Target with at least one drag.")
         if len(latent["samples"]) != 1:
             raise ValueError(f"{node}: got {len(latent['samples'])} latents, and a path starts from one. Take one of them with Get "
                              "Latent From Batch.")
         stops = tuple(torch.linspace(0, 1, frames).tolist())
-        guidance = tuple(replace(t, stops=stops) if isinstance(t, core.Drag) else t for t in guidance)
+        guidance = tuple(replace(t, stops=stops) if isinstance(t, Drag) else t for t in guidance)
         batch = {"samples": latent["samples"].expand(frames, *latent["samples"].shape[1:]).clone(),
                  "batch_index": latent.get("batch_index", [0]) * frames}  # all from the same noise
         return io.NodeOutput(guidance, {**latent, **batch})

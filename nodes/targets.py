@@ -3,8 +3,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..rg_core.guidance import Spatial
-from ..rg_core.targets import draw_pose
+from ..rg_core.pictures import draw_pose
+from ..rg_core.targets import Spatial, Target
 from . import checks
 from .types import CATEGORY, Guidance, Head, PoseKeypoint
 
@@ -17,14 +17,18 @@ WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
 CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
 
 
+def when(target: type[Target], tooltip: str | None = None) -> list:
+    """Weight and percents, with the defaults of this kind of target."""
+    return [WEIGHT,
+            io.Float.Input("start_percent", default=target.start, min=0.0, max=1.0, step=0.01),
+            io.Float.Input("end_percent", default=target.end, min=0.0, max=1.0, step=0.01, tooltip=tooltip)]
+
+
 def inputs(picture: list, kind: str) -> list:
     return [
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
         *picture,
-        WEIGHT,
-        io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01),
-        io.Float.Input("end_percent", default=0.5, min=0.0, max=1.0, step=0.01,
-                       tooltip="The layout of a picture is settled early: later guidance costs time and detail."),
+        *when(Spatial, "The layout of a picture is settled early: later guidance costs time and detail."),
         io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the target."),
         CHAIN,
     ]

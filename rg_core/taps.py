@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,19 +40,39 @@ class Reading:
     options: dict = field(default_factory=dict)           # the call's transformer_options
 
 
+def blocks(unet: nn.Module) -> list[nn.Module]:
+    """The parts of `unet` to compute again in a backward pass where memory is short (see recompute.computed_again): none is
+    inside another, and taps are outputs of theirs."""
+    found = []
+    for module in unet.modules():
+        if hasattr(module, "out_layers"):
+            found += [module.in_layers, module.out_layers]
+        found += getattr(module, "transformer_blocks", ())
+    return found
+
+
 @contextmanager
 def record(unet: nn.Module) -> Iterator[list[Reading]]:
-    """Collects one Reading for each call of `unet` made inside the context."""
+    """Collects one Reading for each call of `unet` made inside the context. Nothing after the last tap gets a graph."""
     readings: list[Reading] = []
-    said: dict = {}
+    tapped, state = modules(unet), {}
 
     def begin(_module, _args, kwargs) -> None:
-        said.update(options=kwargs.get("transformer_options", {}))
+        state.update(options=kwargs.get("transformer_options", {}), gradients=torch.is_grad_enabled())
 
-    hooks = [unet.register_forward_pre_hook(begin, with_kwargs=True),
-             unet.time_embed.register_forward_hook(lambda _module, _args, out: readings.append(Reading(out, [], **said)))]
-    hooks += [module.register_forward_hook(lambda _module, _args, out: readings[-1].features.append(out))
-              for module in modules(unet)]
+    def embedded(_module, _args, out: Tensor) -> None:
+        readings.append(Reading(out, [], state["options"]))
+
+    def tap(module, _args, out: Tensor) -> None:
+        readings[-1].features.append(out)
+        if module is tapped[-1]:
+            torch.set_grad_enabled(False)
+
+    def end(_module, _args, _out) -> None:
+        torch.set_grad_enabled(state["gradients"])
+
+    hooks = [unet.register_forward_pre_hook(begin, with_kwargs=True), unet.register_forward_hook(end),
+             unet.time_embed.register_forward_hook(embedded), *(module.register_forward_hook(tap) for module in tapped)]
     try:
         yield readings
     finally:

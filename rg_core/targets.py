@@ -1,70 +1,127 @@
-"""Targets: what the user has, turned into what a head was trained to read."""
+"""Targets: what a picture is steered towards, compared with what heads read of it."""
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-# The OpenPose body in its usual colours: limbs as pairs of the 18 keypoints (0 nose, 1 neck, 2-4 right arm, 5-7 left
-# arm, 8-10 right leg, 11-13 left leg, 14-17 eyes and ears), drawn in this order, a limb in 0.6 of its colour.
-LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
-         (0, 14), (14, 16), (0, 15), (15, 17))
-HUES = ((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85),
-        (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255),
-        (255, 0, 255), (255, 0, 170), (255, 0, 85))
-LIMB_SHADE = 0.6
-STICK = 4 / 512  # half-width of a limb and radius of a joint, as a share of the canvas's shorter side
+from . import energies, pictures
+from .head import ReadoutHead
+from .regions import WHOLE, Box, boxed, mask_at, moved, repeat
 
 
-def draw_pose(keypoints: Tensor, size: tuple[int, int], extent: tuple[float, float] | None = None) -> Tensor:
-    """OpenPose skeletons on black, [B, 3, H, W] in 0 to 1, from `keypoints` [B, people, 18, 3] (x, y, confidence).
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Target:
+    """Something to steer towards, and when it acts. Its subclasses say what is compared with what.
 
-    `extent` (height, width) is the canvas that x and y refer to, by default `size` itself. A keypoint of confidence 0
-    is left out together with its limbs.
+    The defaults of `start` and `end`, here and in the subclasses, are those of the nodes: docs/moves.md and docs/relations.md
+    have the measurements that chose them.
     """
-    height, width = size
-    extent = extent or size
-    scale = torch.tensor([width / extent[1], height / extent[0]])
-    x = torch.arange(width).add(0.5).view(1, 1, width)
-    y = torch.arange(height).add(0.5).view(1, height, 1)
-    stick = STICK * min(height, width)
-    canvas = torch.zeros(len(keypoints), 3, height, width)
+    name: str               # in the trace
+    head: ReadoutHead
+    weight: float = 1.0
+    start: float = 0.0      # share of the noise schedule at which it begins to act
+    end: float = 0.5        # and at which it stops
+    reference: Any = None   # what the caller reads with the same head, for targets that compare with another picture
+    size: tuple[int, int] | None = None  # (H, W) of the readout, once known
+    published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
 
-    def paint(cover: Tensor, shown: Tensor, colour: tuple[int, int, int], shade: float) -> None:
-        cover = cover.clamp(0, 1) * shown[:, None, None]
-        canvas.add_(cover[:, None] * (torch.tensor(colour).view(3, 1, 1) / 255 * shade - canvas))
+    def at(self, size: tuple[int, int], device: torch.device) -> "Target":
+        """The same target made ready for latents of `size` (H, W)."""
+        size = max(1, size[0] // self.head.stride), max(1, size[1] // self.head.stride)
+        return replace(self, size=size, **self.fitted(size, device))
 
-    for person in keypoints.unbind(1):
-        at, seen = person[..., :2] * scale, (person[..., 2] > 0).float()
-        for (a, b), colour in zip(LIMBS, HUES):
-            middle, half = (at[:, a] + at[:, b]) / 2, (at[:, b] - at[:, a]) / 2
-            length = half.norm(dim=-1).clamp(min=stick)[:, None, None]
-            ux, uy = half[:, 0, None, None] / length, half[:, 1, None, None] / length
-            dx, dy = x - middle[:, 0, None, None], y - middle[:, 1, None, None]
-            along, across = (dx * ux + dy * uy) / length, (dy * ux - dx * uy) / stick
-            radius = torch.hypot(along, across)  # 1 on the ellipse; over its slope it is the distance in pixels
-            slope = torch.hypot(along / length, across / stick) / radius.clamp(min=1e-6)
-            paint(0.5 - (radius - 1) / slope.clamp(min=1e-6), seen[:, a] * seen[:, b], colour, LIMB_SHADE)
-        for k, colour in enumerate(HUES):
-            distance = torch.hypot(x - at[:, k, 0, None, None], y - at[:, k, 1, None, None])
-            paint(0.5 - (distance - stick), seen[:, k], colour, 1.0)
-    return canvas
+    def fitted(self, size: tuple[int, int], device: torch.device) -> dict[str, Any]:
+        """What changes of the target when it is compared with readouts of `size` (H, W)."""
+        return {name: mask_at(mask, size, device) for name in ("mask", "reference_mask")
+                if (mask := getattr(self, name, None)) is not None}
 
+    def energy(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
+        """[B], lower is better, of `readout` [B, C, H, W]; `reference` is the reference's readout, likewise."""
+        raise NotImplementedError
 
-def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """`image` [B, C, h, w] cut to the shape of `size` (H, W) around its middle and resized, smoothed when it shrinks.
-
-    The cut is the one that the host makes for ControlNet pictures, so that both kinds of control line up.
-    """
-    height, width = image.shape[-2:]
-    ratio = size[1] / size[0]
-    cut_height, cut_width = min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
-    top, left = (height - cut_height) // 2, (width - cut_width) // 2
-    image = image[..., top:top + cut_height, left:left + cut_width]
-    if image.shape[-2:] == tuple(size):
-        return image
-    return F.interpolate(image, size=tuple(size), mode="bilinear", antialias=True)
+    @property
+    def free(self) -> Tensor | None:
+        """Where the picture may leave the reference, [M, 1, h, w], 0 to 1; elsewhere the caller keeps the reference. None: everywhere."""
+        return None
 
 
-def to_range(image: Tensor, control_range: tuple[float, float]) -> Tensor:
-    """A picture in 0 to 1 moved to the control range of a head."""
-    low, high = control_range
-    return low + (high - low) * image.clamp(0, 1)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Spatial(Target):
+    """A picture of what the head should read."""
+    image: Tensor               # [N, 3, h, w], 0 to 1
+    mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
+    published_weight: ClassVar[float] = 0.5
+
+    def fitted(self, size, device):
+        image = pictures.to_range(pictures.fit(self.image.float(), size), self.head.control_range)
+        return super().fitted(size, device) | {"image": image.to(device)}
+
+    def energy(self, readout, span, reference):
+        image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))
+        return energies.spatial(readout, image, span, self.head.control_range, mask)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Likeness(Target):
+    """What is in a reference, or in a part of it, should be in the picture, or in a part of it."""
+    end: float = 0.9
+    mask: Tensor | None = None            # [M, 1, h, w], 0 to 1: where in the picture being made
+    reference_mask: Tensor | None = None  # and where in the reference
+    box: Box = WHOLE                      # likewise
+    reference_box: Box = WHOLE
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Appearance(Likeness):
+    """The looks of the reference, pixel by pixel; its box is laid over the picture's."""
+
+    def energy(self, readout, span, reference):
+        mask, other = (repeat(x, len(readout)) for x in (self.mask, self.reference_mask))
+        if self.box != self.reference_box:
+            reference = moved(reference, self.reference_box, self.box)
+            other = None if other is None else moved(other, self.reference_box, self.box)
+        if other is not None:
+            mask = other if mask is None else mask * other
+        return energies.appearance(readout, reference, span, boxed(mask, self.box, readout))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Identity(Likeness):
+    """Who is in the reference, wherever they stand."""
+    start: float = 0.15  # what an identity head reads of more noise is chance
+
+    def energy(self, readout, span, reference):
+        mask, other = (repeat(x, len(readout)) for x in (self.mask, self.reference_mask))
+        return energies.identity(readout, reference, span, boxed(mask, self.box, readout),
+                                 boxed(other, self.reference_box, reference))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Drag(Target):
+    """Points of the reference should be elsewhere."""
+    end: float = 0.9
+    paths: Tensor                       # [K, F, 2]: (x, y) in shares of the picture, from where a point is to where it goes
+    stops: tuple[float, ...] = (1.0,)   # for each picture of the batch, how far along the paths it goes
+    mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; everything if None
+    points: tuple[Tensor, ...] = ()     # start, end [N, K, 2] and counts [N, K], once ready
+
+    def fitted(self, size, device):
+        ends = torch.stack([along(self.paths, stop) for stop in self.stops])
+        start = self.paths[:, 0].expand_as(ends)
+        counts = ((ends - start).norm(dim=-1) > 0).float()
+        return {"points": tuple(p.to(device) for p in (start, ends, counts))}
+
+    @property
+    def free(self):
+        return self.mask
+
+    def energy(self, readout, span, reference):
+        return energies.correspondence(readout, reference, *(repeat(p, len(readout)) for p in self.points))
+
+
+def along(paths: Tensor, share: float) -> Tensor:
+    """Where the points [K, 2] are after this share of the steps of `paths` [K, F, 2]."""
+    place = share * (paths.shape[1] - 1)
+    step = min(int(place), paths.shape[1] - 2)
+    return torch.lerp(paths[:, step], paths[:, step + 1], place - step)

@@ -1,4 +1,8 @@
 """Update rules: from a gradient to a move. Each keeps pictures of a batch apart."""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from torch import Tensor
 
 EPSILON = 1e-8
@@ -18,3 +22,32 @@ def sign(gradient: Tensor) -> Tensor:
 
 
 FORMS = {"rms": rms, "sign": sign}
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a gradient becomes a shift of the picture. The defaults are what the measurements in docs/moves.md chose.
+
+    With `per_step` the shift is the published one, made on the VP-scaled latent before each step; otherwise it is made on the
+    prediction of the denoised picture, which needs to know neither the sampler nor the number of steps.
+    """
+    strength: float = 0.1           # size of the shift, in units of the VP-scaled latent
+    form: str = "rms"               # one of FORMS
+    per_step: bool = False
+    fresh: bool = False             # with `per_step`: predicts again from the moved latent
+    eta: float = 0.0                # with `per_step`: of the sampler's ancestral noise
+    both: bool = False              # reads the unconditional branch too
+    published_energy: bool = False  # energies add with the published weights, and references are read and counted as published
+
+    def displacement(self, gradient: Tensor, scale: float, weights: Sequence[float]) -> Tensor:
+        """The shift [B, C, H, W], in the sampler's scale, that lowers the energies whose `gradient` in that scale this is.
+
+        `scale` is what the sampler's latents are larger by than VP-scaled ones. The targets' `weights` multiply the size;
+        in the published procedure they only weigh the energies.
+        """
+        length = 1 if self.published_energy else math.sqrt(sum(w**2 for w in weights))
+        return -self.strength * length * scale * FORMS[self.form](gradient * scale)
+
+
+# Luo et al., "Readout Guidance", CVPR 2024, section 3.3 and their code.
+PUBLISHED = Move(0.02, "sign", per_step=True, fresh=True, both=True, published_energy=True)

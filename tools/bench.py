@@ -60,13 +60,13 @@ def settings(head, model, context: torch.Tensor, shape: tuple) -> dict:
     pack = load_pack().__name__
     engine = importlib.import_module(f"{pack}.nodes.engine")
     Move = engine.Move
-    Target = importlib.import_module(f"{pack}.rg_core.guidance").Spatial
+    Target = importlib.import_module(f"{pack}.rg_core.targets").Spatial
     with torch.inference_mode(False):
         target = Target(name="pose", head=head, image=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
     references = importlib.import_module(f"{pack}.nodes.references")
     clean, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).unbind()
     way = importlib.import_module(f"{pack}.rg_core.references").renoised(clean, clean + 14.6 * noise, 14.6)
-    drag = importlib.import_module(f"{pack}.rg_core.guidance").Drag
+    drag = importlib.import_module(f"{pack}.rg_core.targets").Drag
     with torch.inference_mode(False):
         relative = importlib.import_module(f"{pack}.rg_core.head").ReadoutHead(
             "correspondence", head.channels, projection_dim=head.bottleneck_layers[0].conv3.out_channels,

@@ -10,7 +10,7 @@ PERCENTS = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 def estimates(seeds: int) -> dict:
     """For each spatial head, prompt and percent the share of the truth's variance that is read, and the mean absolute error."""
     bench, results = Bench(seeds), {}
-    node, fit = bench.module("nodes.estimate").ReadoutEstimate, bench.module("rg_core.targets").fit
+    node, fit = bench.module("nodes.estimate").ReadoutEstimate, bench.module("rg_core.pictures").fit
     said = torch.cat([bench.clip.encode_from_tokens_scheduled(bench.clip.tokenize(p))[0][0] for p in bench.scene.prompts()])
     for kind, head in bench.heads.items():
         truth = fit(bench.images[kind].movedim(-1, 1), bench.size).movedim(1, -1)

@@ -44,7 +44,7 @@ class Bench:
         self.scene = world.draw(seeds, height, width, seed=SCENE_SEED)
         self.said = world.draw(seeds, height, width, seed=PROMPT_SEED)
         self.heads = {kind: heads.load_head(demo.HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
-        draw_pose = self.module("rg_core.targets").draw_pose
+        draw_pose = self.module("rg_core.pictures").draw_pose
         skeleton = draw_pose(self.scene.keypoints[:, None], (height * 8, width * 8), (height, width))
         self.images = {"pose": skeleton.movedim(1, -1)} | {
             kind: x[..., None].expand(-1, -1, -1, 3) for kind, x in

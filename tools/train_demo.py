@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from heads import save_head
 from heads.demo import HEADS_FOLDER, MODEL_FILE, text, train, world
-from rg_core import energies, taps, targets, training
+from rg_core import energies, taps, pictures as targets, training
 from rg_core.head import ReadoutHead
 from tools import demo_unet
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from rg_core.targets import draw_pose
+from rg_core.pictures import draw_pose
 from tools import checkpoints
 from tools.host import ROOT
 from tools.server import Server

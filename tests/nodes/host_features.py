@@ -10,7 +10,7 @@ from tools.host import load_pack
 
 PACK = load_pack().__name__
 guide, engine, references, guidance, head_module = (
-    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "nodes.references", "rg_core.guidance", "rg_core.head"))
+    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "nodes.references", "rg_core.targets", "rg_core.head"))
 
 import comfy.cldm.cldm  # noqa: E402
 import comfy.controlnet  # noqa: E402

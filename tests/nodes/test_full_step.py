@@ -15,7 +15,7 @@ from tools.host import load_pack
 
 PACK = load_pack().__name__
 guide, engine, guidance, head_module = (
-    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "rg_core.guidance", "rg_core.head"))
+    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "rg_core.targets", "rg_core.head"))
 
 import comfy.samplers  # noqa: E402
 from comfy.k_diffusion.sampling import default_noise_sampler  # noqa: E402

@@ -1,6 +1,6 @@
 import torch
 
-from rg_core import estimates, targets
+from rg_core import estimates, pictures as targets
 
 
 def test_from_range_is_the_way_back_and_clamps():

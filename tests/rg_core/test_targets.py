@@ -1,46 +1,100 @@
+"""Targets to gradients: checked against gradients taken directly, in float64."""
 import torch
+from torch import nn
 
-from rg_core import targets
+from rg_core import energies, gradients, regions, targets as guidance, taps
+from rg_core.head import ReadoutHead
 
-
-def person(**points) -> torch.Tensor:
-    keypoints = torch.zeros(1, 1, 18, 3)
-    for index, (x, y) in points.items():
-        keypoints[0, 0, int(index[1:])] = torch.tensor([x, y, 1.0])
-    return keypoints
+CHANNELS = [32, 32]
+CPU = torch.device("cpu")
 
 
-def test_a_limb_has_its_openpose_colour_between_its_joints_and_nothing_elsewhere():
-    canvas = targets.draw_pose(person(k1=(100.5, 100.5), k2=(300.5, 100.5)), (512, 512))
-    assert torch.allclose(canvas[0, :, 100, 200], torch.tensor([1.0, 0, 0]) * 0.6, atol=1e-5)  # neck - right shoulder
-    assert torch.allclose(canvas[0, :, 100, 100], torch.tensor([255.0, 85, 0]) / 255, atol=1e-5)  # the neck's dot
-    assert torch.allclose(canvas[0, :, 100, 300], torch.tensor([255.0, 170, 0]) / 255, atol=1e-5)
-    assert canvas[0, :, 110].sum() == 0 and canvas[0, :, 100, :90].sum() == 0
+def reading(batch=2, seed=0) -> taps.Reading:
+    rng = torch.Generator().manual_seed(seed)
+    return taps.Reading(torch.randn(batch, 16, generator=rng),
+                        [torch.randn(batch, 32, *s, generator=rng) for s in ((4, 4), (8, 8))])
 
 
-def test_points_that_were_not_seen_are_left_out():
-    keypoints = person(k1=(100.5, 100.5), k2=(300.5, 100.5))
-    keypoints[0, 0, 2, 2] = 0
-    canvas = targets.draw_pose(keypoints, (512, 512))
-    assert canvas[0, :, 100, 200].sum() == 0 and canvas[0, :, 100, 300].sum() == 0
-    assert canvas[0, :, 100, 100].sum() > 0
+def target(seed: int, **kwargs) -> guidance.Spatial:
+    torch.manual_seed(seed)
+    head = ReadoutHead("pose", CHANNELS, projection_dim=128, emb_channels=16).eval().requires_grad_(False)
+    return guidance.Spatial(name="pose", head=head, image=torch.rand(1, 3, 8, 8), **kwargs).at((8, 8), CPU)
 
 
-def test_the_canvas_that_keypoints_refer_to_may_have_another_size():
-    small = targets.draw_pose(person(k1=(10, 20), k4=(30, 40)), (512, 256), (100, 50))
-    large = targets.draw_pose(person(k1=(51.2, 102.4), k4=(153.6, 204.8)), (512, 256))
-    assert torch.allclose(small, large, atol=1e-4) and small.sum() > 0
+def test_gradient_points_along_each_energys_gradient_with_its_weight_as_size():
+    wanted, span = target(1, weight=2.5), torch.tensor([3.0, 4.0])
+    seen = reading()
+    gradient, values, _ = gradients.at_taps(seen, [wanted], span, [None])
+    head = wanted.head.double()
+    features = [f.double().requires_grad_() for f in seen.features]
+    energy = energies.spatial(head(features, seen.emb.double(), (8, 8)), wanted.image.double().expand(2, -1, -1, -1),
+                              span.double(), head.control_range)
+    direct = torch.autograd.grad(energy.sum(), features)
+    assert torch.allclose(values[0].double(), energy.detach(), rtol=1e-5)
+    for b in range(2):
+        ours, theirs = (torch.cat([g[b].double().flatten() for g in gs]) for gs in (gradient, direct))
+        assert torch.cosine_similarity(ours, theirs, dim=0) > 1 - 1e-9
+        assert torch.isclose(ours.square().mean().sqrt(), torch.tensor(2.5, dtype=torch.float64), rtol=1e-5)
 
 
-def test_fit_cuts_around_the_middle_and_keeps_the_mean():
-    wide = torch.zeros(1, 1, 40, 120)
-    wide[..., 40:80] = 1  # the middle square
-    assert torch.allclose(targets.fit(wide, (40, 40)), torch.ones(1, 1, 40, 40))
-    assert torch.allclose(targets.fit(wide, (10, 10)), torch.ones(1, 1, 10, 10))
-    noise = torch.rand(1, 3, 845, 845, generator=torch.Generator().manual_seed(0))
-    assert torch.isclose(targets.fit(noise, (64, 64)).mean(), noise.mean(), atol=2e-3)
-    assert targets.fit(noise, (64, 64)).std() < 0.1 * noise.std()  # smoothed, not sampled
+def test_targets_add_whatever_the_size_of_their_energies():
+    one, two = target(1), target(2, weight=0.5)
+    seen, span = reading(), torch.ones(2)
+    both, values, _ = gradients.at_taps(seen, [one, two], span, [None, None])
+    alone = [gradients.at_taps(seen, [t], span, [None])[0] for t in (one, two)]
+    assert len(values) == 2
+    for b, x, y in zip(both, *alone):
+        assert torch.allclose(b, x + y, atol=1e-5)
 
 
-def test_range_maps_black_and_white_to_its_ends():
-    assert targets.to_range(torch.tensor([0.0, 0.5, 1.0]), (-1.0, 1.0)).tolist() == [-1.0, 0.0, 1.0]
+def test_one_picture_of_a_batch_does_not_feel_the_others():
+    wanted, span = target(1), torch.tensor([3.0, 4.0])
+    seen = reading()
+    both, values, _ = gradients.at_taps(seen, [wanted], span, [None])
+    first = taps.Reading(seen.emb[:1], [f[:1] for f in seen.features])
+    alone, value, _ = gradients.at_taps(first, [wanted], span[:1], [None])
+    assert torch.allclose(values[0][:1], value[0], rtol=1e-5)
+    for x, y in zip(both, alone):
+        assert torch.allclose(x[:1], y, rtol=1e-3, atol=1e-5)
+
+
+def test_half_precision_features_get_half_precision_gradients_that_are_not_lost():
+    wanted = target(1)
+    seen = reading()
+    half = taps.Reading(seen.emb.half(), [f.half() for f in seen.features])
+    gradient, _, _ = gradients.at_taps(half, [wanted], torch.tensor([1e-6, 1e-6]), [None])
+    assert all(g.dtype == torch.float16 for g in gradient)
+    assert all((g != 0).float().mean() > 0.9 for g in gradient)
+
+
+def test_models_without_decoder_blocks_are_named():
+    try:
+        taps.modules(nn.Linear(2, 2))
+    except taps.NoTaps as error:
+        assert "Linear" in str(error)
+    else:
+        raise AssertionError("a Linear has no taps")
+
+
+def test_boxes_and_masks_restrict_a_likeness():
+    mask = regions.boxed(None, (0.25, 0.0, 0.5, 0.5), torch.zeros(1, 1, 4, 8))
+    assert mask.sum() == 2 * 4 and (mask[0, 0, :2, 2:6] == 1).all()
+    half = regions.boxed(torch.full((1, 1, 4, 8), 0.5), (0.0, 0.0, 0.3125, 1.0), torch.zeros(1, 1, 4, 8))
+    assert torch.allclose(half[0, 0, 0], torch.tensor([0.5, 0.5, 0.25, 0, 0, 0, 0, 0]))  # 2.5 of 8 pixels wide
+
+
+def test_what_is_in_one_box_is_moved_into_another():
+    x = torch.zeros(1, 1, 8, 8)
+    x[0, 0, 1:3, 1:3] = 1.0
+    moved = regions.moved(x, (1 / 8, 1 / 8, 2 / 8, 2 / 8), (4 / 8, 5 / 8, 2 / 8, 2 / 8))
+    wanted = torch.zeros(1, 1, 8, 8)
+    wanted[0, 0, 5:7, 4:6] = 1.0
+    assert torch.allclose(moved, wanted, atol=1e-5)
+
+
+def test_a_drag_along_its_path_stops_where_each_picture_says():
+    paths = torch.tensor([[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]]])
+    drag = guidance.Drag(name="drag", head=target(1).head, paths=paths, stops=(0.0, 0.25, 0.75, 1.0)).at((8, 8), CPU)
+    start, end, counts = drag.points
+    assert torch.allclose(end[:, 0], torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.5, 0.5], [0.5, 1.0]]))
+    assert (start == 0).all() and counts[:, 0].tolist() == [0, 1, 1, 1]  # nothing is dragged in the first picture

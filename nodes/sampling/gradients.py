@@ -1,22 +1,15 @@
-"""How the host's model is run so that its taps can be read, and differentiated.
-
-For that autograd needs a model, options, conditioning and ControlNets that it can see through.
-"""
+"""What autograd needs to see through the host's model: plain tensors, options with a backward pass, and copies where the
+host overwrites."""
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 
-import comfy.model_management
-import comfy.samplers
 import torch
-import torch.nn.functional as F
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
-
-from ..rg_core import taps
 
 UNREADABLE = {COMPILE_KEY, "easycache"}  # keys of wrappers
 
@@ -37,8 +30,8 @@ def plain(x):
 
 
 @contextmanager
-def differentiable(model: nn.Module):
-    """Lets autograd see through `model`, whose weights were loaded in inference mode.
+def differentiable(*models: nn.Module):
+    """Lets autograd see through `models`, whose weights were loaded in inference mode.
 
     Autograd refuses inference tensors, so for a while each parameter and buffer is replaced by a plain tensor on the
     same memory: no copy, and afterwards the very same objects are back in place.
@@ -46,7 +39,7 @@ def differentiable(model: nn.Module):
     replaced = []
     with torch.inference_mode(False):
         try:
-            for module in model.modules():
+            for module in chain.from_iterable(model.modules() for model in models):
                 for slots in (module._parameters, module._buffers):
                     for name, tensor in slots.items():
                         if tensor is not None and (alias := plain(tensor)) is not tensor:
@@ -82,23 +75,6 @@ def with_gradients(model_options: dict) -> dict:
     return options
 
 
-class Still:
-    """A ControlNet or T2I-Adapter whose hints are given: the gradient takes the way through the diffusion model alone."""
-
-    def __init__(self, control):
-        self.control = control
-
-    def get_control(self, *args, **kwargs):
-        with torch.no_grad():
-            return self.control.get_control(*args, **kwargs)
-
-
-def still(conds: list[dict]) -> list[dict]:
-    """`conds` with ControlNets that autograd need not see through."""
-    controls = {id(c["control"]): Still(c["control"]) for c in conds if "control" in c}
-    return [c | {"control": controls[id(c["control"])]} if "control" in c else c for c in conds]
-
-
 class Borrowing(TorchFunctionMode):
     """Lets autograd see through tensors that were made in inference mode, wherever they come from."""
 
@@ -106,21 +82,30 @@ class Borrowing(TorchFunctionMode):
         return func(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
 
 
+def patched(model, conds: list[dict], options: dict) -> bool:
+    """Whether others' code runs within the model, or weights are of others' kinds. `model` is the host's BaseModel."""
+    return (any(options["transformer_options"].get(kind) for kind in ("patches", "patches_replace"))
+            or any("gligen" in c for c in conds) or bool(model.current_patcher.injections) or any(packed(w) for w in model.parameters()))
+
+
+def streamed(model) -> bool:
+    """Whether weights are brought to the device for each operation, so that what is saved of them may be gone by the backward pass."""
+    return model.model_lowvram or model.current_patcher.is_dynamic()
+
+
 @contextmanager
 def lenient(model, conds: list[dict], options: dict):
     """Lets ControlNets, GLIGEN, patches and offloaded weights do what autograd forbids, at a cost for every operation.
 
     ControlNets' hints are added in place, patches overwrite too, and weights that are not on the device may be brought there
-    through a buffer that the next ones use again: so all that is saved for the backward pass is copied, but for the weights
-    themselves. Patches may also bring weights of their own, loaded in inference mode, and packed weights be unpacked to such.
-    `model` is the host's BaseModel.
+    through a buffer that the next ones use again, or lie in memory that the host takes back: so all that is saved for the
+    backward pass is copied, but for the weights themselves. Patches may also bring weights of their own, loaded in inference
+    mode, packed weights be unpacked to such, and streamed ones have arrived in it. `model` is the host's BaseModel.
     torch.autograd.graph.allow_mutation_on_saved_tensors would copy less, but it tells tensors by their id, which Python gives
     to others once they are gone, and then hands out the wrong ones.
     """
-    patched = any(options["transformer_options"].get(kind) for kind in ("patches", "patches_replace"))
-    patched = patched or any("gligen" in c for c in conds) or bool(model.current_patcher.injections)
-    patched = patched or any(packed(w) for w in model.parameters())
-    if not patched and not model.model_lowvram and not any("control" in c for c in conds):
+    borrows = patched(model, conds, options) or model.current_patcher.is_dynamic()
+    if not borrows and not streamed(model) and not any("control" in c for c in conds):
         yield
         return
     weights = {memory(w) for w in chain(model.parameters(), model.buffers())}
@@ -128,7 +113,7 @@ def lenient(model, conds: list[dict], options: dict):
     def saved(x: Tensor) -> Tensor:
         return x if memory(x) in weights else x.clone()
 
-    with saved_tensors_hooks(saved, lambda x: x), Borrowing() if patched else nullcontext():
+    with saved_tensors_hooks(saved, lambda x: x), Borrowing() if borrows else nullcontext():
         yield
 
 
@@ -137,50 +122,3 @@ def memory(x: Tensor) -> int:
     while hasattr(x, "__tensor_flatten__"):
         x = getattr(x, x.__tensor_flatten__()[0][0])
     return x.untyped_storage().data_ptr()
-
-
-def by_hooks(conds: list[dict]) -> list[list[dict]]:
-    """`conds` that the model's weights are the same for; hooks change the weights in place between the groups."""
-    groups: dict = {}
-    for c in conds:
-        groups.setdefault(c.get("hooks"), []).append(c)
-    return list(groups.values())
-
-
-def parts(conds: list[dict], x: Tensor, timestep: Tensor) -> dict:
-    """Of each of `conds` that acts at this timestep, by its uuid, the part of the picture that it paints: a taps.Part."""
-    whole, acting = torch.zeros_like(x[:, :1]), []
-
-    def within(area: list[int] | None) -> Tensor:
-        return whole if area is None else whole[..., area[2]:area[2] + area[0], area[3]:area[3] + area[1]]
-
-    for c in sorted(conds, key=lambda c: "default" in c):
-        acts = comfy.samplers.get_area_and_mult(c, x, timestep)
-        if acts is not None:
-            weight = F.relu(1 - whole) if "default" in c else acts.mult[:, :1]  # the default fills what others leave
-            within(acts.area).add_(weight)
-            acting.append((acts.uuid, acts.area, weight))
-    return {uuid: taps.Part(weight / within(area).clamp(min=1e-6), area and tuple(area)) for uuid, area, weight in acting}
-
-
-def look(predict, model, conds: list[dict], latent: Tensor, timestep: Tensor, options: dict, among: list[dict] | None = None
-         ) -> tuple[Tensor, taps.Reading]:
-    """What `model` predicts for `conds` by `predict`, which is calc_cond_batch or what wraps it, and their reading of the whole
-    picture; their part of it, if they are some `among` others. At least one of `conds` acts at this timestep (see `parts`)."""
-    with taps.record(model.diffusion_model) as readings:
-        predicted = predict(model, [conds], latent, timestep.clone(), options)[0]
-    comfy.model_management.throw_exception_if_processing_interrupted()
-    areas = parts(among or conds, latent, timestep)
-    pieces = []
-    for reading in readings:
-        labels = reading.options["uuids"]
-        pieces += zip(zip(*(f.chunk(len(labels)) for f in reading.features)), (areas[label] for label in labels))
-    return predicted, taps.Reading(readings[0].emb[:len(latent)], taps.blended(pieces, tuple(latent.shape[-2:])))
-
-
-def read(head, reading: taps.Reading, size: tuple[int, int], emb: Tensor | None = None) -> Tensor:
-    """What `head` reads [B, C, *size] without gradients; `emb` [1, E], if given, is what it is told of the timestep instead of
-    the model's own embedding."""
-    with torch.inference_mode(False), torch.no_grad():
-        emb = reading.emb if emb is None else emb
-        return head([f.clone().float() for f in reading.features], emb.clone().float(), size)

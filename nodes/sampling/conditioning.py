@@ -1,0 +1,48 @@
+"""Conditioning, as the host has prepared it for a run: what of it acts, where, and what the gradient sees of it."""
+import comfy.samplers
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...rg_core import taps
+
+
+def parts(conds: list[dict], x: Tensor, timestep: Tensor) -> dict:
+    """Of each of `conds` that acts at this timestep, by its uuid, the part of the picture that it paints: a taps.Part."""
+    whole, acting = torch.zeros_like(x[:, :1]), []
+
+    def within(area: list[int] | None) -> Tensor:
+        return whole if area is None else whole[..., area[2]:area[2] + area[0], area[3]:area[3] + area[1]]
+
+    for c in sorted(conds, key=lambda c: "default" in c):
+        acts = comfy.samplers.get_area_and_mult(c, x, timestep)
+        if acts is not None:
+            weight = F.relu(1 - whole) if "default" in c else acts.mult[:, :1]  # the default fills what others leave
+            within(acts.area).add_(weight)
+            acting.append((acts.uuid, acts.area, weight))
+    return {uuid: taps.Part(weight / within(area).clamp(min=1e-6), area and tuple(area)) for uuid, area, weight in acting}
+
+
+def by_hooks(conds: list[dict]) -> list[list[dict]]:
+    """`conds` that the model's weights are the same for; hooks change the weights in place between the groups."""
+    groups: dict = {}
+    for c in conds:
+        groups.setdefault(c.get("hooks"), []).append(c)
+    return list(groups.values())
+
+
+class Still:
+    """A ControlNet or T2I-Adapter whose hints are given: the gradient takes the way through the diffusion model alone."""
+
+    def __init__(self, control):
+        self.control = control
+
+    def get_control(self, *args, **kwargs):
+        with torch.no_grad():
+            return self.control.get_control(*args, **kwargs)
+
+
+def still(conds: list[dict]) -> list[dict]:
+    """`conds` with ControlNets that autograd need not see through."""
+    controls = {id(c["control"]): Still(c["control"]) for c in conds if "control" in c}
+    return [c | {"control": controls[id(c["control"])]} if "control" in c else c for c in conds]

@@ -1,0 +1,65 @@
+"""A guided run in the host's memory management: heads that it loads, what a step needs beside a plain one, and what is done
+where that is not there."""
+import math
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+
+from ...rg_core.head import ReadoutHead
+
+CHOICES = ["auto", "on", "off"]  # of computing blocks again in the backward pass
+# What a guided step keeps for its backward pass and its head, in MiB for each latent pixel and byte of a number, of a model
+# whose memory_usage_factor is 1: the unit of the host's own figure for a plain step, which is 0.01. By whether blocks are
+# computed again. docs/speed.md has what `python run.py bench` measures.
+KEPT = {False: 0.15, True: 0.05}
+
+
+class HeadPatcher(comfy.model_patcher.ModelPatcher):
+    """A head goes to the device whole: the host offloads parts of models that are built from its own layers only."""
+
+    def load(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+        super().load(device_to, lowvram_model_memory, force_patch_weights, full_load=True)
+
+
+def managed(head: ReadoutHead) -> comfy.model_patcher.ModelPatcher:
+    """The head as a model that the host loads, counts and offloads; the same one each time."""
+    if not hasattr(head, "patcher"):
+        streaming = comfy.model_patcher.CoreModelPatcher is not comfy.model_patcher.ModelPatcher  # the host's dynamic VRAM
+        Patcher = comfy.model_patcher.CoreModelPatcher if streaming else HeadPatcher
+        head.patcher = Patcher(head, load_device=comfy.model_management.get_torch_device(),
+                               offload_device=comfy.model_management.unet_offload_device())
+    return head.patcher
+
+
+def needed(model, shape: tuple, again: bool) -> float:
+    """Bytes that a guided step for latents of `shape` needs beside a plain one; `model` is the host's BaseModel."""
+    size = comfy.model_management.dtype_size(model.get_dtype_inference())
+    return KEPT[again] * 2**20 * shape[0] * math.prod(shape[2:]) * size * model.memory_usage_factor
+
+
+def held(model) -> int:
+    """Bytes of the weights that are cast or brought to the device for each operation, and so kept for the backward pass."""
+    patcher, numbers = model.current_patcher, sum(w.numel() for w in model.diffusion_model.parameters())
+    size = comfy.model_management.dtype_size(model.get_dtype_inference())
+    if patcher.is_dynamic() or model.manual_cast_dtype is not None:
+        return numbers * size
+    return patcher.model_size() - patcher.loaded_size() if model.model_lowvram else 0
+
+
+def is_short(model, shape: tuple, device: torch.device) -> bool:
+    """Whether blocks have to be computed again for the step to fit."""
+    return needed(model, shape, again=False) + held(model) > comfy.model_management.get_free_memory(device)
+
+
+class Need:
+    """Tells the host of memory that a run needs, in the place of a ControlNet, which is where it asks."""
+
+    def __init__(self, size: float):
+        self.size = size
+
+    def get_models(self) -> list:
+        return []
+
+    def inference_memory_requirements(self, _dtype) -> float:
+        return self.size

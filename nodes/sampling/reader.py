@@ -1,0 +1,84 @@
+"""What heads read of one reference during a run."""
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...rg_core.head import ReadoutHead
+from ...rg_core.taps import Reading
+from .step import Step
+
+NOT_READ = {"control", "hooks"}  # of a reference's conditioning: their models are loaded for the guided picture alone
+
+
+class Reader:
+    """Reads one reference at the noise levels of a run, by the words that it was made with, and has the reference keep what
+    was read; the reference's way does not depend on the picture being made, so the next run need not read it again.
+
+    `source` is the MODEL that it is kept for, `dtype` the type that it is kept and used in: at once, so that the first run
+    equals the next ones. `node` is for messages.
+    """
+
+    def __init__(self, node: str, reference, source, dtype: torch.dtype):
+        self.node, self.reference, self.source, self.dtype = node, reference, source, dtype
+        self.used: set[tuple] = set()  # what this run needs of what the reference keeps
+        self.conds: list[dict] | None = None
+
+    def way(self, name: str, step: Step) -> tuple[Tensor, Tensor]:
+        """The reference at this noise level and what a denoiser would predict there, [R, C, H, W] each; `name` is of the target
+        that asks."""
+        trajectory = self.reference.trajectory
+        if trajectory.size != step.size:
+            raise ValueError(f"{self.node}: the reference of the {name} target is {trajectory.size[1]}x{trajectory.size[0]} in "
+                             f"latents, and the picture being made is {step.x.shape[-1]}x{step.x.shape[-2]}. Make both the same size.")
+        return tuple(part.to(step.x) for part in trajectory.segment(step.sigma))
+
+    def readouts(self, name: str, step: Step, heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
+        """What each head reads [R, C, *size] of the reference, whose sizes (H, W) these are, by the reference's own words."""
+        keys = {head: (head, step.sigma, self.dtype) for head in heads}
+        self.used.update(keys.values())
+        known = self.reference.readouts.get(self.source, {})
+        found = {head: known[key] for head, key in keys.items() if key in known}
+        missing = {head: size for head, size in heads.items() if head not in found}
+        if missing:
+            latent, _ = self.way(name, step)
+            step = step.at(latent)
+            conds = self.prepared(step)
+            if not step.parts(conds):
+                raise ValueError(f"{self.node}: what the reference of the {name} target was made with says nothing at this noise "
+                                 "level, so it cannot be read. Make the reference with a conditioning that acts all the time, or let "
+                                 "the target end before.")
+            for head, readout in self.read(step, conds, missing).items():
+                found[head] = readout
+                self.reference.keep(self.source, keys[head], readout, self.used)
+        with torch.inference_mode(False):
+            return {head: readout.to(step.x.device, torch.float32) for head, readout in found.items()}
+
+    def readouts_for(self, conds: list[dict], name: str, step: Step, heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
+        """The same by other words than the reference's own; not kept."""
+        latent, _ = self.way(name, step)
+        with torch.inference_mode(False):
+            return {head: readout.float() for head, readout in self.read(step.at(latent), conds, heads).items()}
+
+    def read(self, step: Step, conds: list[dict], heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
+        with torch.no_grad():
+            _, reading = step.look(conds)
+        return {head: read(head, reading, size).to(self.dtype) for head, size in heads.items()}
+
+    def prepared(self, step: Step) -> list[dict]:
+        """The reference's own conditioning, made ready once for this run."""
+        if self.conds is None:
+            given = [[c, {k: v for k, v in more.items() if k not in NOT_READ}] for c, more in self.reference.conditioning]
+            # The picture and the seed are what inpainting and unCLIP models complete a conditioning with.
+            self.conds = comfy.samplers.process_conds(
+                step.model, step.x, {"positive": comfy.sampler_helpers.convert_cond(given)}, step.x.device,
+                latent_image=self.reference.trajectory.latents[0].to(step.x), seed=0)["positive"]
+        return self.conds
+
+
+def read(head: ReadoutHead, reading: Reading, size: tuple[int, int], emb: Tensor | None = None) -> Tensor:
+    """What `head` reads [B, C, *size] without gradients; `emb` [1, E], if given, is what it is told of the timestep instead of
+    the model's own embedding."""
+    with torch.inference_mode(False), torch.no_grad():
+        emb = reading.emb if emb is None else emb
+        return head([f.clone().float() for f in reading.features], emb.clone().float(), size)

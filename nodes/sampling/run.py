@@ -1,0 +1,196 @@
+"""One sampling of a guided MODEL.
+
+The move is made on the model's prediction, not on the sampler's latent: at a guided step every prediction of the
+denoised picture is shifted by -strength * sqrt(1 + sigma^2) * direction. A sampler that steps from x at sigma to
+sigma' then lands (1 - sigma'/sigma) of that shift away, so the same strength does the same work for any number of
+steps, and trial points, multi-step histories, ancestral noise and denoise masks need no special care. All predictions
+of a step (conditional, unconditional, perturbed, ...) are shifted alike, so whatever a guider makes of them is too.
+"""
+from dataclasses import dataclass
+
+import torch
+from comfy.k_diffusion.sampling import get_ancestral_step
+from comfy.model_management import OOM_EXCEPTION, get_total_memory, is_oom, soft_empty_cache
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ...rg_core import energies, gradients
+from ...rg_core.regions import mask_at, repeat
+from ...rg_core.targets import Target
+from . import memory
+from .conditioning import parts
+from .gradients import differentiable
+from .reader import Reader
+from .step import Step
+
+KEY = "readout_guidance"
+
+
+@dataclass
+class Prediction:
+    """One prediction that a sampler asks for, at which targets act; the guider may call the model several times for it."""
+    targets: list[Target]
+    positive: list[dict]
+    negative: list[dict] | None
+    shift: Tensor | None = None  # of what the model predicts, once known
+
+
+class Run:
+    """Guides from the host's OUTER_SAMPLE's begin to its end, by wrappers in that run's own model options."""
+
+    def __init__(self, guidance, guider):
+        self.node, self.move, self.targets, self.trace = guidance.node, guidance.move, guidance.targets, guidance.trace
+        # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
+        sampled = guider.model_patcher
+        self.source = guidance.source if sampled.parent is guidance.source else sampled
+        self.fitted: dict[tuple, Target | Tensor] = {}  # to the sizes of latents that this run has seen
+        self.readers: dict[object, Reader] = {}         # by reference
+        self.prediction: Prediction | None = None       # while a guided one is under way
+        self.again = {"on": True, "off": False}.get(guidance.recompute)  # whether blocks are computed again; None until known
+        for kind, wrapper in ((WrappersMP.PREPARE_SAMPLING, self.prepare_sampling), (WrappersMP.PREDICT_NOISE, self.predict_noise),
+                              (WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)):
+            add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
+
+    def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
+        """Tells the host what guided steps need, so that it makes room before it loads the model."""
+        again = self.again
+        if again is None:  # it may yet fit without, if the host frees all else
+            room = get_total_memory(model.load_device) - model.model_size()
+            again = memory.needed(model.model, noise_shape, again=False) > room
+        need = memory.Need(memory.needed(model.model, noise_shape, again))
+        loaded, _, models = executor(model, noise_shape, {**conds, KEY: [{"control": need}]}, *args, **kwargs)
+        return loaded, conds, models
+
+    def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
+        guider = executor.class_obj
+        positive, negative = guider.conds.get("positive"), guider.conds.get("negative")
+        acting = self.acting(guider.inner_model, float(timestep.max()))
+        if acting and positive and parts(positive, x, timestep):
+            self.prediction = Prediction(acting, positive, negative)
+        try:
+            return executor(x, timestep, model_options, seed)
+        finally:
+            self.prediction = None
+
+    def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
+        step = Step(executor, model, x, timestep, model_options)
+        outs = step.predictions(conds) if self.prediction is None else self.guided(step, conds)
+        return self.kept(step, conds, outs)
+
+    def guided(self, step: Step, branches: list) -> list[Tensor]:
+        """What the model predicts for `branches`, each shifted towards the targets."""
+        move, now, outs, x = self.move, self.prediction, [None] * len(branches), step.x
+        if now.shift is None:
+            predicted, displacement = self.measured(step, branches)
+            now.shift = displacement * self.share(step) if move.per_step else displacement
+            if move.fresh:
+                x = x + displacement
+            else:
+                outs = [predicted if c is now.positive else None for c in branches]
+        if any(out is None for out in outs):  # each at its place, by which patches tell the branches apart
+            rest = step.predictions([c if out is None else None for c, out in zip(branches, outs)], x)
+            outs = [other if out is None else out for out, other in zip(outs, rest)]
+        return [out if c is None else out + now.shift for c, out in zip(branches, outs)]
+
+    def measured(self, step: Step, branches: list) -> tuple[Tensor, Tensor]:
+        """The conditional prediction at the step's latents and the displacement [B, C, H, W] that lowers the energies."""
+        now, targets = self.prediction, [self.fit(t, step) for t in self.prediction.targets]
+        span = self.span(step, targets)
+        gradient, values, heads = 0, {}, [t.head for t in targets]
+        both = self.move.both and now.negative and step.parts(now.negative)
+        for conds in [now.negative, now.positive] if both else [now.positive]:
+            here = step.beside(conds, branches)
+            read = self.references(here, targets, None if conds is now.positive else conds)
+
+            def seeds(reading):
+                with differentiable(*heads):
+                    at_taps, energy, size = gradients.at_taps(reading, targets, span, read, balanced=not self.move.published_energy)
+                values[conds is now.positive] = torch.stack(energy)
+                return at_taps, size
+
+            predicted, pulled = self.differentiated(here, conds, seeds)
+            gradient = gradient + pulled
+        if self.trace is not None:
+            self.trace.add(step.sigma, now.targets, torch.stack(list(values.values())).mean(0).unbind(0))
+        if not (torch.isfinite(predicted).all() and torch.isfinite(gradient).all()):
+            raise ValueError(f"{self.node}: the model gave NaN or infinite values at sigma {step.sigma:.3g}, computing in "
+                             f"{step.model.get_dtype_inference()}. Run it in a wider type: start ComfyUI with --bf16-unet or --fp32-unet, or "
+                             "choose it where the model is loaded.")
+        return predicted, self.move.displacement(gradient, step.scale, [t.weight for t in targets])
+
+    def differentiated(self, step: Step, conds: list[dict], seeds) -> tuple[Tensor, Tensor]:
+        """Step.gradient, with blocks computed again where memory is short."""
+        if self.again is None:
+            self.again = memory.is_short(step.model, step.x.shape, step.x.device)
+        for again in dict.fromkeys((self.again, True)):
+            try:
+                result = step.gradient(conds, seeds, again)
+                self.again = again
+                return result
+            except Exception as error:
+                if not is_oom(error):
+                    raise
+            soft_empty_cache()  # out here the error, and what its frames held, is gone
+        batch, _, height, width = step.x.shape
+        raise OOM_EXCEPTION(f"{self.node}: out of memory in a guided step for {batch} latents of {width}x{height}, although blocks were "
+                            "computed again to spare it. Make fewer pictures at a time, or smaller ones, or give the model less memory "
+                            "(a smaller type, or --lowvram).")
+
+    def kept(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
+        """`outs` where targets leave the picture free; elsewhere it follows the reference, at all steps, whatever the model
+        predicts."""
+        holding = [t for t in self.targets if t.free is not None]
+        if not holding:
+            return outs
+        key = ("free", step.size, step.x.device)
+        if key not in self.fitted:
+            self.fitted[key] = [mask_at(t.free, step.size, step.x.device) for t in holding]
+        free = torch.stack([repeat(mask, len(step.x)) for mask in self.fitted[key]]).amax(0)
+        _, reference = self.reader(holding[0]).way(holding[0].name, step)
+        return [out if c is None else out * free + repeat(reference, len(step.x)) * (1 - free) for c, out in zip(branches, outs)]
+
+    def references(self, step: Step, targets: list[Target], conds: list[dict] | None) -> list[Tensor | None]:
+        """For each of `targets`, what its head reads of its reference at this noise level; None for those without one. By the
+        reference's own words, or beside the unconditional branch by `conds`, as that one says."""
+        read: list[Tensor | None] = [None] * len(targets)
+        for reference in dict.fromkeys(t.reference for t in targets if t.reference is not None):
+            mine = [i for i, t in enumerate(targets) if t.reference is reference]
+            first, heads = targets[mine[0]], {targets[i].head: targets[i].size for i in mine}
+            reader = self.reader(first)
+            found = reader.readouts(first.name, step, heads) if conds is None else reader.readouts_for(conds, first.name, step, heads)
+            for i in mine:
+                read[i] = found[targets[i].head]
+        return read
+
+    def span(self, step: Step, targets: list[Target]) -> Tensor:
+        """L [B], the range of each picture's VP-scaled latent; in the published procedure of its references' too, which are
+        beside it in the authors' batch."""
+        latents = [step.x]
+        if self.move.published_energy:
+            latents += [repeat(self.reader(t).way(t.name, step)[0], len(step.x)) for t in targets if t.reference is not None]
+        return energies.latent_range(torch.cat(latents, -1) / step.scale)
+
+    def reader(self, target: Target) -> Reader:
+        """That of the target's reference."""
+        if target.reference not in self.readers:
+            dtype = torch.float32 if self.move.published_energy else torch.half
+            self.readers[target.reference] = Reader(self.node, target.reference, self.source, dtype)
+        return self.readers[target.reference]
+
+    def acting(self, model, sigma: float) -> list[Target]:
+        to_sigma = model.model_sampling.percent_to_sigma
+        return [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
+
+    def fit(self, target: Target, step: Step) -> Target:
+        """`target` made ready for latents of this size."""
+        key = (target, step.size, step.x.device)
+        if key not in self.fitted:
+            with torch.inference_mode(False):
+                self.fitted[key] = target.at(step.size, step.x.device)
+        return self.fitted[key]
+
+    def share(self, step: Step) -> float:
+        """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
+        sigmas = step.options["transformer_options"]["sample_sigmas"]
+        down, _ = get_ancestral_step(step.sigma, float(sigmas[sigmas < step.sigma].max()), eta=self.move.eta)
+        return down / (step.sigma - down)

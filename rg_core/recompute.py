@@ -1,0 +1,92 @@
+"""Blocks of a network computed again in the backward pass, for keeping their inputs instead of all that lies between.
+
+torch.utils.checkpoint is not used because it takes a block's arguments as they are in the backward pass: where the network
+writes into its arguments meanwhile (residuals added in place, options that say which block is at work), what it computes
+again is silently another thing.
+"""
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+
+@contextmanager
+def computed_again(modules: Iterable[nn.Module], within: Callable[[], AbstractContextManager] = nullcontext) -> Iterator[None]:
+    """In here each of `modules`, none inside another, keeps only its inputs for the backward pass.
+
+    It is called with its gradients' sources as tensors among its own arguments, not deeper inside them; otherwise it
+    works as if it were not among the modules. Whatever it draws at random it draws again, and it must not keep a state.
+    Blocks are computed again in the contexts that `within()` gives. The modules' hooks run once, in the forward pass.
+    """
+    before = []
+    try:
+        for module in modules:
+            before.append((module, module.__dict__.get("forward")))
+            module.forward = again(module.forward, within)
+        yield
+    finally:
+        for module, own in before:
+            del module.forward
+            if own is not None:
+                module.forward = own
+
+
+def again(forward: Callable, within: Callable[[], AbstractContextManager]) -> Callable:
+    """`forward` with gradients that are computed on what it computes again."""
+    def called(*args, **kwargs):
+        arguments = dict(enumerate(args)) | kwargs
+        moving = [key for key, x in arguments.items() if isinstance(x, Tensor) and x.requires_grad]
+        sources = sum(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves(arguments))
+        if not torch.is_grad_enabled() or not moving or sources > len(moving):
+            return forward(*args, **kwargs)
+        later = tree_map(lambda x: x, {key: x for key, x in arguments.items() if key not in moving})  # containers are written into
+        layout = None
+
+        def run(others: dict, inputs: tuple[Tensor, ...]) -> tuple:
+            nonlocal layout
+            now = others | {key: x.clone() for key, x in zip(moving, inputs)}  # blocks may write into their inputs
+            outputs, layout = tree_flatten(forward(*(now[i] for i in range(len(args))), **{key: now[key] for key in kwargs}))
+            return tuple(outputs)
+
+        outputs = Again.apply(run, arguments, later, within, *(arguments[key] for key in moving))
+        return tree_unflatten(outputs, layout)
+    return called
+
+
+class Again(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, run, arguments, later, within, *inputs):
+        ctx.run, ctx.later, ctx.within = run, later, within
+        ctx.random = RandomState(inputs[0].device)
+        ctx.save_for_backward(*inputs)
+        return run(arguments, inputs)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        inputs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+        with torch.enable_grad(), ctx.within(), ctx.random.again():
+            outputs = ctx.run(ctx.later, inputs)
+        reached = [(out, g) for out, g in zip(outputs, gradients) if isinstance(out, Tensor) and out.requires_grad and g is not None]
+        found = torch.autograd.grad([out for out, _ in reached], inputs, [g for _, g in reached], allow_unused=True)
+        return None, None, None, None, *found
+
+
+class RandomState:
+    """What the next random numbers on the CPU and on `device` depend on."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.cpu = torch.get_rng_state()
+        self.own = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draws the same numbers again, and afterwards goes on where the caller was."""
+        there = [] if self.own is None else [self.device]
+        with torch.random.fork_rng(there, device_type=self.device.type if there else "cuda"):
+            torch.set_rng_state(self.cpu)
+            if self.own is not None:
+                torch.get_device_module(self.device).set_rng_state(self.own, self.device)
+            yield
