@@ -6,17 +6,14 @@ keys; only then is each weight drawn. So a file has every key and shape of its k
 from collections.abc import Mapping
 from os import PathLike
 
+import comfy.ldm.models.autoencoder
+import comfy.sd1_clip
+import comfy.supported_models
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rg_core.head import ReadoutHead
-from tools import host
-
-host.start()
-import comfy.ldm.models.autoencoder  # noqa: E402
-import comfy.sd1_clip  # noqa: E402
-import comfy.supported_models  # noqa: E402
+from readout_guidance_pack.rg_core.head import ReadoutHead
 
 SD15_UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
              "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],

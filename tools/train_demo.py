@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from safetensors.torch import load_file, save_file
 
-from heads import save_head
-from heads.demo import HEADS_FOLDER, MODEL_FILE, text, train, world
-from rg_core import energies, taps, targets, training
-from rg_core.head import ReadoutHead
+from readout_guidance_pack.heads import save_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, text, train, world
+from readout_guidance_pack.rg_core import energies, taps, targets, training
+from readout_guidance_pack.rg_core.head import ReadoutHead
 from tools import demo_unet
 
 CONTROL_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)}

@@ -1,10 +1,9 @@
 """Models of the host's own classes with random weights: Stable Diffusion's layout, small or at full size."""
+import comfy.model_patcher
+import comfy.supported_models
 import torch
 
 from tools.checkpoints import SD15_UNET, SDXL_UNET
-
-import comfy.model_patcher
-import comfy.supported_models
 
 SMALL = SD15_UNET | {"model_channels": 32}
 SHALLOW_SDXL = SDXL_UNET | {"transformer_depth": [0, 0, 2, 2, 1, 1], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 1, 1, 1],

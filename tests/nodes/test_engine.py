@@ -1,25 +1,18 @@
 """Guided sampling inside the real host, on the demo model, to the bit."""
-import importlib
 import json
 import math
 
+import comfy.model_management
+import comfy.samplers
+import nodes as host_nodes
 import pytest
 import torch
+from comfy_extras import nodes_custom_sampler as custom
 
-from tools.host import load_pack
-
-PACK = load_pack().__name__
-demo, demo_model, guide, targets, engine, reading = (
-    importlib.import_module(f"{PACK}.nodes.{m}") for m in ("demo", "demo_model", "guide", "targets", "engine", "reading"))
-load_head = importlib.import_module(f"{PACK}.heads").load_head
-HEADS = importlib.import_module(f"{PACK}.heads.demo").HEADS_FOLDER
-taps = importlib.import_module(f"{PACK}.rg_core.taps")
-judge, world = (importlib.import_module(f"{PACK}.heads.demo.{m}") for m in ("judge", "world"))
-
-import comfy.model_management  # noqa: E402
-import comfy.samplers  # noqa: E402
-import nodes as host_nodes  # noqa: E402
-from comfy_extras import nodes_custom_sampler as custom  # noqa: E402
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
+from readout_guidance_pack.nodes import demo, demo_model, engine, guide, reading, targets
+from readout_guidance_pack.rg_core import taps
 
 PROMPT = "a figure in a red shirt and blue trousers, meadow"
 
@@ -34,7 +27,7 @@ def inference_mode():
 class World:
     def __init__(self):
         self.model, self.clip, self.vae = demo_model.load_demo()
-        self.heads = {kind: load_head(HEADS / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
+        self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
         self.positive, self.negative = self.say(PROMPT), self.say("")
 
     def say(self, prompt):

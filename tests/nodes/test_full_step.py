@@ -3,23 +3,19 @@
 The diffusion model is the host's own, with random weights; all else (noise levels, taps, head, energies, the move, the
 sampler's step) is computed here a second time, independently.
 """
-import importlib
 from dataclasses import replace
 
+import comfy.samplers
 import pytest
 import torch
+from comfy.k_diffusion.sampling import default_noise_sampler
+from comfy_extras.nodes_custom_sampler import SamplerCustom
+
 from random_models import MODELS, conditioning, random_model
+from readout_guidance_pack.nodes import engine, guide
+from readout_guidance_pack.rg_core import guidance
+from readout_guidance_pack.rg_core.head import ReadoutHead
 from test_head import by_the_formulas, randomised  # tests/rg_core is on the path
-
-from tools.host import load_pack
-
-PACK = load_pack().__name__
-guide, engine, guidance, head_module = (
-    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "rg_core.guidance", "rg_core.head"))
-
-import comfy.samplers  # noqa: E402
-from comfy.k_diffusion.sampling import default_noise_sampler  # noqa: E402
-from comfy_extras.nodes_custom_sampler import SamplerCustom  # noqa: E402
 
 SIZE, CFG, SEED = (16, 24), 7.5, 3
 HIGH, LOW = 691, 681  # timesteps
@@ -80,7 +76,7 @@ def test_a_guided_step_equals_the_formulas(model, embedded, preset, eta):
     name, patcher = model
     _, config, channels = MODELS[name]
     torch.manual_seed(0)
-    head = randomised(head_module.ReadoutHead("pose", channels, emb_channels=4 * config["model_channels"] if embedded else None))
+    head = randomised(ReadoutHead("pose", channels, emb_channels=4 * config["model_channels"] if embedded else None))
     head.eval().requires_grad_(False)
     positive, negative = conditioning(config["context_dim"], 1), conditioning(config["context_dim"], 2)
     picture = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(4))

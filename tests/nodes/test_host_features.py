@@ -8,17 +8,19 @@ from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pytest
-import torch
-from host_features import FEATURES, SIZE, Graph, engine, guidance, guide, left_mask, lora, lora_hook, make_head, picture, references
-from random_models import quantized_model, random_model
-
 import comfy.hooks
 import comfy.model_patcher
 import comfy.ops
 import nodes as host_nodes
+import pytest
+import torch
 from comfy.ldm.modules.diffusionmodules import openaimodel
 from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+from host_features import FEATURES, SIZE, Graph, left_mask, lora, lora_hook, make_head, picture
+from random_models import quantized_model, random_model
+from readout_guidance_pack.nodes import engine, guide, references
+from readout_guidance_pack.rg_core import guidance
 
 
 @pytest.fixture(autouse=True)

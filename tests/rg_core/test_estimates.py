@@ -1,6 +1,6 @@
 import torch
 
-from rg_core import estimates, targets
+from readout_guidance_pack.rg_core import estimates, targets
 
 
 def test_from_range_is_the_way_back_and_clamps():

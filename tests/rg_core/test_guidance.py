@@ -2,8 +2,8 @@
 import torch
 from torch import nn
 
-from rg_core import energies, guidance, taps
-from rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core import energies, guidance, taps
+from readout_guidance_pack.rg_core.head import ReadoutHead
 
 CHANNELS = [32, 32]
 CPU = torch.device("cpu")

@@ -1,6 +1,6 @@
 import torch
 
-from rg_core import targets
+from readout_guidance_pack.rg_core import targets
 
 
 def person(**points) -> torch.Tensor:
