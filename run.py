@@ -143,6 +143,7 @@ def main() -> int:
         if importlib.util.find_spec("torch") and importlib.util.find_spec("safetensors"):
             # In this process, because the Python embedded in ComfyUI's portable version finds no modules in the working folder.
             sys.path.insert(0, str(ROOT))
+            os.environ.pop("COMFYUI_PATH", None)  # it needs no ComfyUI, and a wrong one is no reason to fail
             return importlib.import_module(COMMANDS[command]).main(arguments)
         arguments = [a if a.startswith("-") else os.path.abspath(a) for a in arguments]
     version = chosen_version()

@@ -25,10 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-try:
-    from ..rg_core.head import ReadoutHead
-except ImportError:  # the repository's root is on the path instead of the pack being a package
-    from rg_core.head import ReadoutHead
+from ..rg_core.head import ReadoutHead
 from . import published
 
 METADATA_KEY = "readout_head"

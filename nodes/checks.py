@@ -4,6 +4,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ..heads import base_models
 from ..rg_core import taps
 
 
@@ -63,10 +64,6 @@ def head_kind(node: str, head, kind: str) -> None:
                          "head in Load Readout Head.")
 
 
-# Base models whose taps have the same channels are told apart by the width of the text that they are conditioned on.
-TEXT_WIDTHS = {"diffusion-v1": 768, "Diffusion 1.5": 768, "diffusion-2": 1024, "Diffusion 2": 1024}
-
-
 def references_fit(node: str, model, targets: Iterable) -> None:
     """The references of `targets` must have been made with a model of this family."""
     name = type(model.model.model_config).__name__
@@ -89,7 +86,7 @@ def heads_fit(node: str, model, heads: Iterable) -> None:
             raise ValueError(f"{node}: the {head.kind} head was trained on {head.base_model or 'another model'} "
                              f"with features of {head.channels} channels, and this model ({name}) has {channels}. "
                              "Load a head that was trained on the model you sample with.")
-        width, own = model.model.model_config.unet_config.get("context_dim"), head.base_model
-        if any(part in own and width != wanted for part, wanted in TEXT_WIDTHS.items()):
-            raise ValueError(f"{node}: the {head.kind} head was trained on {own}, and this model is of another family ({name}). "
+        base = base_models.named(head.base_model)  # some have taps of the same channels
+        if base is not None and model.model.model_config.unet_config.get("context_dim") != base.text_width:
+            raise ValueError(f"{node}: the {head.kind} head was trained on {head.base_model}, and this model is of another family ({name}). "
                              "Load a head that was trained on the model you sample with.")

@@ -13,7 +13,6 @@ from . import checks, drag_paths
 from .targets import CHAIN, when
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
-
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
 

@@ -3,6 +3,7 @@ import ast
 import hashlib
 import importlib.util
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -11,14 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfy_config.config_parser import extract_node_configuration
 
-from heads import load_head
-from rg_core.head import ReadoutHead
-
-from tools import host
-
-host.start()
-from comfy_config.config_parser import extract_node_configuration  # noqa: E402
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.rg_core.head import ReadoutHead
 
 ROOT = Path(__file__).parent.parent
 
@@ -140,11 +137,11 @@ def test_run_py_needs_only_the_standard_library():
 
 
 def test_convert_runs_in_a_python_that_has_torch_even_an_embedded_one(tmp_path):
-    """-I is how the Python embedded in ComfyUI's portable version behaves."""
+    """-I is how the Python embedded in ComfyUI's portable version behaves. No ComfyUI is where COMFYUI_PATH says, and none is needed."""
     weights = ReadoutHead("pose", [32], projection_dim=128).state_dict()
     torch.save({"aggregation_network": weights}, tmp_path / "my_pose.pt")
     result = subprocess.run([sys.executable, "-I", ROOT / "run.py", "convert", "my_pose.pt"], cwd=tmp_path, capture_output=True,
-                            text=True)
+                            text=True, env=os.environ | {"COMFYUI_PATH": str(tmp_path)})
     assert (result.returncode, result.stderr) == (0, "") and "setup" not in result.stdout
     assert load_head(tmp_path / "my_pose.safetensors").kind == "pose"
 

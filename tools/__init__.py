@@ -1,0 +1,20 @@
+"""Imported before anything else of this folder: makes ComfyUI's modules and the pack importable, in any order.
+
+The pack is the package `readout_guidance_pack`, and known by that name alone: `from readout_guidance_pack.rg_core import taps`.
+"""
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parent.parent
+
+# By hand, because the pack's folder may have any name, and its __init__.py wants ComfyUI, which heads and rg_core do without.
+sys.modules["readout_guidance_pack"] = ModuleType("readout_guidance_pack")
+sys.modules["readout_guidance_pack"].__path__ = [str(ROOT)]
+
+if "COMFYUI_PATH" in os.environ:  # run.py sets it, but not for `convert`
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])  # first, because `nodes` must be ComfyUI's and not the folder here
+    import torch
+    from comfy.cli_args import args
+    args.cpu = not torch.cuda.is_available()

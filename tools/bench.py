@@ -6,26 +6,34 @@ random weights and a random head of the published shape.
 """
 import argparse
 import ctypes
-import importlib
 import json
 import statistics
 import time
 
+import comfy.model_management
+import comfy.model_patcher
+import comfy.samplers
+import comfy.supported_models
 import torch
 
-from tools.evaluate import device_name
-from tools.host import load_pack
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER
+from readout_guidance_pack.nodes import references
+from readout_guidance_pack.nodes.demo_model import load_demo
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.rg_core import taps
+from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.references import renoised
+from readout_guidance_pack.rg_core.targets import Drag, Spatial
+from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
+from tools.checkpoints import SD15_UNET
+from tools.device import device_name
 
 SIGMA, CFG = 5.0, 3.0
 
 
 def random_sd15():
     """(MODEL, head, context) of the SD 1.5 architecture with random weights."""
-    pack = load_pack().__name__
-    from tools.checkpoints import SD15_UNET
-    import comfy.model_management
-    import comfy.model_patcher
-    import comfy.supported_models
     config = comfy.supported_models.SD15(SD15_UNET)
     device = comfy.model_management.get_torch_device()
     dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -37,18 +45,14 @@ def random_sd15():
         parameter.data.copy_(torch.randn(parameter.shape) * fan**-0.5 if parameter.ndim > 1 else
                              torch.full(parameter.shape, float(name.endswith("weight"))))
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
-    taps = importlib.import_module(f"{pack}.rg_core.taps")
     with torch.inference_mode(False):
-        head = importlib.import_module(f"{pack}.rg_core.head").ReadoutHead(
-            "pose", taps.channels(model.diffusion_model), base_model="SD 1.5").eval().requires_grad_(False)
+        head = ReadoutHead("pose", taps.channels(model.diffusion_model), base_model="SD 1.5").eval().requires_grad_(False)
     return patcher, head, torch.randn(1, 77, 768), (1, 4, 32, 32)
 
 
 def demo():
-    pack = load_pack().__name__
-    model, clip, _ = importlib.import_module(f"{pack}.nodes.demo_model").load_demo()
-    folder = importlib.import_module(f"{pack}.heads.demo").HEADS_FOLDER
-    head = importlib.import_module(f"{pack}.heads").load_head(folder / "demo_pose.safetensors")
+    model, clip, _ = load_demo()
+    head = load_head(HEADS_FOLDER / "demo_pose.safetensors")
     return model, head, clip.encode_from_tokens_scheduled(clip.tokenize("room"))[0][0], (4, 3, 64, 64)
 
 
@@ -57,27 +61,21 @@ MODELS = {"demo": demo, "sd15": random_sd15}
 
 def settings(head, model, context: torch.Tensor, shape: tuple) -> dict:
     """The moves to compare, by the name of their preset."""
-    pack = load_pack().__name__
-    engine = importlib.import_module(f"{pack}.nodes.engine")
-    Move = engine.Move
-    Target = importlib.import_module(f"{pack}.rg_core.targets").Spatial
     with torch.inference_mode(False):
-        target = Target(name="pose", head=head, image=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
-    references = importlib.import_module(f"{pack}.nodes.references")
+        target = Spatial(name="pose", head=head, image=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), end=1.0)
     clean, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).unbind()
-    way = importlib.import_module(f"{pack}.rg_core.references").renoised(clean, clean + 14.6 * noise, 14.6)
-    drag = importlib.import_module(f"{pack}.rg_core.targets").Drag
+    way = renoised(clean, clean + 14.6 * noise, 14.6)
     with torch.inference_mode(False):
-        relative = importlib.import_module(f"{pack}.rg_core.head").ReadoutHead(
+        relative = ReadoutHead(
             "correspondence", head.channels, projection_dim=head.bottleneck_layers[0].conv3.out_channels,
             emb_channels=None, out_channels=None, stride=head.stride).eval().requires_grad_(False)
 
     def dragged(cache_mb: int) -> tuple:
         reference = references.wrap(model, way, [[context, {}]], cache_mb)
-        return (drag(name="drag", head=relative, reference=reference, paths=torch.tensor([[[0.3, 0.3], [0.6, 0.6]]]), end=1.0),)
+        return (Drag(name="drag", head=relative, reference=reference, paths=torch.tensor([[[0.3, 0.3], [0.6, 0.6]]]), end=1.0),)
 
     return {"plain": ((), None), "default": ((target,), Move()), "fresh forward": ((target,), Move(0.05, per_step=True, fresh=True)),
-            "published": ((target,), engine.PUBLISHED), "two targets": ((target, target), Move()),
+            "published": ((target,), PUBLISHED), "two targets": ((target, target), Move()),
             "drag, reference cached": (dragged(4096), Move()), "drag, reference carried along": (dragged(0), Move())}
 
 
@@ -98,9 +96,6 @@ def peak_bytes(reset: bool = False) -> int:
 @torch.inference_mode()
 def measure(name: str, rounds: int) -> dict:
     """The plain step's time, and the ratio and the peak memory of each setting."""
-    pack = load_pack().__name__
-    import comfy.samplers
-    guide, engine = (importlib.import_module(f"{pack}.nodes.{m}") for m in ("guide", "engine"))
     model, head, context, shape = MODELS[name]()
     conds = [[context, {}]]
     chosen = settings(head, model, context, shape)
@@ -109,7 +104,7 @@ def measure(name: str, rounds: int) -> dict:
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     for turn in range(rounds + 1):
         for label, (targets, move) in chosen.items():
-            patched = model if move is None else guide.guided("bench", model, targets, move, engine.Trace())
+            patched = model if move is None else guided("bench", model, targets, move)
             guider = comfy.samplers.CFGGuider(patched)
             guider.set_conds(conds, conds)
             guider.set_cfg(CFG)

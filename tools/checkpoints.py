@@ -6,17 +6,15 @@ keys; only then is each weight drawn. So a file has every key and shape of its k
 from collections.abc import Mapping
 from os import PathLike
 
+import comfy.ldm.models.autoencoder
+import comfy.sd1_clip
+import comfy.supported_models
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rg_core.head import ReadoutHead
-from tools import host
-
-host.start()
-import comfy.ldm.models.autoencoder  # noqa: E402
-import comfy.sd1_clip  # noqa: E402
-import comfy.supported_models  # noqa: E402
+from readout_guidance_pack.heads.base_models import BASE_MODELS
+from readout_guidance_pack.rg_core.head import ReadoutHead
 
 SD15_UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
              "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
@@ -29,10 +27,6 @@ SDXL_UNET = SD15_UNET | {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4],
                          "adm_in_channels": 2816}
 SD_VAE = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
           "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
-
-# What the authors' files say of the model that a head belongs to, by the part of their names that tells it.
-BASES = {"sdv15": ("runwayml/stable-diffusion-v1-5", [1280] * 6 + [640] * 3 + [320] * 3, 512),
-         "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0", [1280] * 3 + [640] * 3 + [320] * 3, 1024)}
 
 
 def unet(family: type, config: dict):
@@ -76,10 +70,10 @@ def save_checkpoint(weights: Mapping[str, Tensor], path: str | PathLike) -> None
 
 def save_published_head(path: str | PathLike, base: str, spatial: bool, seed: int = 0) -> None:
     """A random head laid out like the authors' files; `base` is sdv15 or sdxl. Name it like theirs: it tells the kind."""
-    model_id, channels, pixels = BASES[base]
+    base = BASE_MODELS[base]
     torch.manual_seed(seed)
-    head = ReadoutHead("", channels, out_channels=3 if spatial else None)  # weights for the embedding in every block
+    head = ReadoutHead("", base.channels, out_channels=3 if spatial else None)  # weights for the embedding in every block
     aggregation = {"use_output_head": spatial, "bottleneck_sequential": False} | ({"output_head_channels": 3} if spatial else {})
-    config = {"model_id": model_id, "dims": channels, "projection_dim": 384, "save_timestep": [0], "num_timesteps": 1000,
-              "output_resolution": pixels // 8, "load_resolution": pixels, "aggregation_kwargs": aggregation, "dataset_args": {}}
+    config = {"model_id": base.model_id, "dims": base.channels, "projection_dim": 384, "save_timestep": [0], "num_timesteps": 1000,
+              "output_resolution": base.pixels // 8, "load_resolution": base.pixels, "aggregation_kwargs": aggregation, "dataset_args": {}}
     torch.save({"step": 0, "config": config, "aggregation_network": head.state_dict(), "optimizer_state_dict": {}}, path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from heads import HeadFileError, load_head, save_head
+from readout_guidance_pack.heads import HeadFileError, load_head, save_head
 
 
 def convert(path: Path) -> str:

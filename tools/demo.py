@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from heads.demo import judge, world
-from tools.evaluate import device_name
-from tools.host import ROOT
+from readout_guidance_pack.heads.demo import judge, world
+from tools import ROOT
+from tools.device import device_name
 from tools.server import Server, WorkflowFailed
 
 OUTPUT = ROOT / "output"

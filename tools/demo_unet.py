@@ -1,17 +1,14 @@
 """The demo's diffusion model as the host's UNet, ready to be trained, and as a source of features."""
 from types import SimpleNamespace
 
+import comfy.model_sampling
 import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch import Tensor, nn
 
-from heads.demo import text
-from rg_core import taps
-from tools import host
-
-host.start()
-import comfy.model_sampling  # noqa: E402
-from comfy.ldm.modules.attention import SpatialTransformer  # noqa: E402
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel  # noqa: E402
+from readout_guidance_pack.heads.demo import text
+from readout_guidance_pack.rg_core import taps
 
 # Seven taps: 128 channels at 1/8, 1/8, 1/4, 1/4 of the size, 64 at 1/2, 1/2 and 1.
 UNET_CONFIG = {

@@ -1,7 +1,9 @@
 """What Readout Estimate reads of drawn scenes, by noise level: `python run.py evaluate --estimates [--seeds N]`."""
 import torch
 
-from tools.evaluate import BATCH, NOISE_SEED, Bench, show
+from readout_guidance_pack.nodes.estimate import ReadoutEstimate
+from readout_guidance_pack.rg_core.pictures import fit
+from tools.control import BATCH, NOISE_SEED, Bench, show
 
 PERCENTS = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 
@@ -10,7 +12,6 @@ PERCENTS = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 def estimates(seeds: int) -> dict:
     """For each spatial head, prompt and percent the share of the truth's variance that is read, and the mean absolute error."""
     bench, results = Bench(seeds), {}
-    node, fit = bench.module("nodes.estimate").ReadoutEstimate, bench.module("rg_core.pictures").fit
     said = torch.cat([bench.clip.encode_from_tokens_scheduled(bench.clip.tokenize(p))[0][0] for p in bench.scene.prompts()])
     for kind, head in bench.heads.items():
         truth = fit(bench.images[kind].movedim(-1, 1), bench.size).movedim(1, -1)
@@ -20,8 +21,8 @@ def estimates(seeds: int) -> dict:
                 read = []
                 for part in torch.arange(seeds).split(BATCH):
                     positive = [[said[part], {}]] if prompt == "its own" else bench.negative
-                    read.append(node.execute(bench.model, head, positive, percent, NOISE_SEED,
-                                             image=bench.scene.image[part].movedim(1, -1), vae=bench.vae)[0])
+                    read.append(ReadoutEstimate.execute(bench.model, head, positive, percent, NOISE_SEED,
+                                                        image=bench.scene.image[part].movedim(1, -1), vae=bench.vae)[0])
                 error = torch.cat(read) - truth
                 figures = {"explained": round((1 - error.square().mean() / spread).item(), 4),
                            "mae": round(error.abs().mean().item(), 4)}

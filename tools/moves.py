@@ -1,12 +1,12 @@
 """Control against damage over the move's form, size, range and reuse, for pose: `python run.py evaluate --moves [--seeds N]`."""
 from dataclasses import replace
 
-from tools.evaluate import Bench, Setting, show
+from readout_guidance_pack.rg_core.updates import Move
+from tools.control import Bench, Setting, show
 
 
 def moves(seeds: int) -> dict:
-    bench = Bench(seeds)
-    Move, results = bench.engine.Move, {}
+    bench, results = Bench(seeds), {}
     euler = Setting(steps=30, sampler="euler", scheduler="normal")
 
     def row(label: str, setting: Setting) -> None:

@@ -5,7 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from tools.evaluate import CONTROLS, Bench, Setting, show
+from readout_guidance_pack.rg_core.updates import Move
+from tools.control import CONTROLS, Bench, Setting, show
 
 aten = torch.ops.aten
 PRODUCTS = {aten.convolution.default, aten.convolution_backward.default, aten.mm.default, aten.addmm.default, aten.bmm.default,
@@ -36,7 +37,7 @@ def precisions(seeds: int) -> dict:
         for name, kinds in {"unguided": (), **CONTROLS}.items():
             setting = f"{'guided' if kinds else 'unguided'}, {str(dtype).removeprefix('torch.')}"
             with AccumulatingInSingle() if on_cpu and dtype == torch.float16 else nullcontext():
-                result = bench.measure(kinds, Setting(bench.engine.Move() if kinds else None))
+                result = bench.measure(kinds, Setting(Move() if kinds else None))
             for control in [name] if kinds else CONTROLS:
                 results.setdefault(control, {})[setting] = result
             show(name, setting, result)

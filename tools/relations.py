@@ -1,19 +1,27 @@
 """Control by relations to a reference: drag, appearance and identity; part of `python run.py evaluate`.
 
-Dragged pictures are sampled one by one, for each has a drag of its own; all else as in evaluate.py.
+Dragged pictures are sampled one by one, for each has a drag of its own; all else as in control.py.
 """
 from dataclasses import dataclass
 
+import nodes as host_nodes
 import torch
 
-from tools.evaluate import BATCH, NOISE_SEED, Bench, show
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
+from readout_guidance_pack.nodes.references import ReadoutInvert, ReadoutReference, Reference
+from readout_guidance_pack.nodes.relations import AppearanceTarget, DragTarget, IdentityTarget
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.rg_core.references import Trajectory
+from readout_guidance_pack.rg_core.targets import Appearance, Drag, Identity, Spatial
+from readout_guidance_pack.rg_core.updates import Move
+from tools.control import BATCH, NOISE_SEED, Bench, show
 
 DRAG_SEED = 4000
 REFERENCE_SEED = 6000
 STEPS, CFG, SCHEDULER = 20, 3.0, "karras"
 INVERSION_STEPS = 50
-# docs/relations.md: how long relations act, from where identity does, and the weights of what supports another target.
-END, IDENTITY_START, APPEARANCE, IDENTITY = 0.9, 0.15, 0.5, 0.5
+APPEARANCE, IDENTITY = 0.5, 0.5  # docs/relations.md: the weights of what supports another target
 REACH = 5.0         # pixels beside a limb's way that belong to the moved region
 LEAST_WAY = 6.0     # pixels that a drag goes at least
 
@@ -31,7 +39,7 @@ class DragPlan:
         return str([[(p[i] / size).tolist() for p in (self.start, self.place)]])
 
 
-def drag_plan(world, seeds: int, size: tuple[int, int]) -> tuple:
+def drag_plan(seeds: int, size: tuple[int, int]) -> tuple:
     """Scenes, the same scenes with one arm or leg moved, and the drags that lead from one to the other, inside the picture."""
     rng = torch.Generator().manual_seed(DRAG_SEED)
     plan = world.plan(4 * seeds, rng=rng)
@@ -59,11 +67,8 @@ class RelationBench(Bench):
 
     def __init__(self, seeds: int):
         super().__init__(seeds)
-        self.nodes, self.references = (self.module(f"nodes.{m}") for m in ("relations", "references"))
-        self.world = self.module("heads.demo.world")
-        folder, load = self.module("heads.demo").HEADS_FOLDER, self.module("heads").load_head
         for kind in ("correspondence", "appearance", "identity"):
-            self.heads[kind] = load(folder / f"demo_{kind}.safetensors")
+            self.heads[kind] = load_head(HEADS_FOLDER / f"demo_{kind}.safetensors")
 
     def context(self, prompts: list[str]) -> list:
         return [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(p)) for p in prompts]
@@ -73,19 +78,18 @@ class RelationBench(Bench):
 
     def ksampler(self, model, said, latent: dict, seed: int = NOISE_SEED, sampler: str = "dpmpp_2m", cfg: float = CFG,
                  noise: bool = True, steps: int = STEPS) -> dict:
-        return self.host.common_ksampler(model, seed, steps, cfg, sampler, SCHEDULER, said, self.negative, latent,
-                                         disable_noise=not noise)[0]
+        return host_nodes.common_ksampler(model, seed, steps, cfg, sampler, SCHEDULER, said, self.negative, latent,
+                                          disable_noise=not noise)[0]
 
     def guide_by(self, targets: tuple):
-        return self.guide.guided("evaluate", self.model, targets, self.engine.Move(), self.engine.Trace())
+        return guided("evaluate", self.model, targets, Move())
 
     def drag_targets(self, plan: DragPlan, i: int, reference, mask: bool) -> tuple:
-        chain = self.nodes.DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), 1.0, 0.0, END,
-                                              mask=plan.moved[i:i + 1].float() if mask else None)[0]
-        return self.nodes.AppearanceTarget.execute(self.heads["appearance"], reference, APPEARANCE, 0.0, END, guidance=chain)[0]
+        chain = DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), 1.0, Drag.start, Drag.end,
+                                   mask=plan.moved[i:i + 1].float() if mask else None)[0]
+        return AppearanceTarget.execute(self.heads["appearance"], reference, APPEARANCE, Appearance.start, Appearance.end, guidance=chain)[0]
 
     def drag_figures(self, plan: DragPlan, image: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
-        judge = self.judge
         return mean(distance=judge.distance(image, plan.joint, plan.place, plan.start),
                     clothes_change=judge.clothes_change(image, reference), psnr=judge.psnr(image, reference, ~plan.moved),
                     valid=judge.valid(image), texture=judge.texture(image))
@@ -94,11 +98,10 @@ class RelationBench(Bench):
     def inverted(self, image: torch.Tensor, prompts: list[str], steps: int = INVERSION_STEPS) -> list:
         """Of each given picture [B, 3, H, W]: (conditioning, noise, reference); inverted in batches."""
         found = []
-        Reference, Trajectory = self.references.Reference, self.module("rg_core.references").Trajectory
         for part in torch.arange(len(image)).split(BATCH):
             said = self.context([prompts[i] for i in part])
             latent = {"samples": self.vae.encode(image[part].movedim(1, -1))}
-            noise, whole = self.references.ReadoutInvert.execute(
+            noise, whole = ReadoutInvert.execute(
                 self.model, [[torch.cat([c[0][0] for c in said]), {}]], self.negative, latent, steps, 1.0, SCHEDULER, 1024).args
             for i, words in enumerate(said):
                 way = Trajectory(whole.trajectory.sigmas, whole.trajectory.latents[:, i:i + 1].clone())
@@ -127,12 +130,12 @@ def mean(**values: torch.Tensor) -> dict[str, float]:
 def inversions(seeds: int) -> dict:
     """Given pictures, inverted and sampled again with as many Euler steps."""
     bench, results = RelationBench(1), {}
-    scene = bench.world.draw(seeds, seed=REFERENCE_SEED)
+    scene = world.draw(seeds, seed=REFERENCE_SEED)
     everywhere = torch.ones(1, *bench.size)
     for steps in (20, 50):
         starts = bench.inverted(scene.image, scene.prompts(), steps)
         back = bench.unguided(starts, noise=False, sampler="euler", cfg=1.0, steps=steps)
-        results[f"{steps} steps"] = mean(psnr=bench.judge.psnr(back, scene.image, everywhere.expand(seeds, -1, -1)))
+        results[f"{steps} steps"] = mean(psnr=judge.psnr(back, scene.image, everywhere.expand(seeds, -1, -1)))
         show("inversion", f"{steps} steps", results[f"{steps} steps"])
     return results
 
@@ -141,7 +144,7 @@ def inversions(seeds: int) -> dict:
 def drags(seeds: int) -> dict:
     """A hand or foot of given pictures, dragged to where the same scene with that limb moved has it."""
     bench = RelationBench(1)
-    picked, scene, _, plan = drag_plan(bench.world, seeds, bench.size)
+    picked, scene, _, plan = drag_plan(seeds, bench.size)
     given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
     starts = bench.inverted(given, prompts)
 
@@ -164,16 +167,16 @@ def drags(seeds: int) -> dict:
 def likenesses(seeds: int) -> dict:
     """Identity with the poses of other scenes, and appearance; the prompts leave the clothes open."""
     bench = RelationBench(seeds)
-    judge, shown = bench.judge, bench.world.draw(seeds, seed=REFERENCE_SEED)
-    said = bench.context([f"a figure, {list(bench.world.SCENES)[scene]}" for scene in bench.said.scene])
-    nodes, results = bench.nodes, {"identity": {}, "appearance": {}}
+    shown = world.draw(seeds, seed=REFERENCE_SEED)
+    said = bench.context([f"a figure, {list(world.SCENES)[scene]}" for scene in bench.said.scene])
+    results = {"identity": {}, "appearance": {}}
 
     def sampled(targets) -> torch.Tensor:
         pictures = []
         for first in range(0, seeds, BATCH):
             part = slice(first, min(first + BATCH, seeds))
             latent = {"samples": bench.vae.encode(shown.image[part].movedim(1, -1)), "batch_index": list(range(first, part.stop))}
-            reference = bench.references.ReadoutReference.execute(bench.model, bench.negative, latent, NOISE_SEED, 1024)[0]
+            reference = ReadoutReference.execute(bench.model, bench.negative, latent, NOISE_SEED, 1024)[0]
             chain = targets(reference, part)
             empty = {"samples": torch.zeros(part.stop - first, 3, *bench.size), "batch_index": latent["batch_index"]}
             words = [[torch.cat([c[0][0] for c in said[part]]), {}]]
@@ -181,14 +184,14 @@ def likenesses(seeds: int) -> dict:
         return torch.cat(pictures)
 
     def identity(reference, part):
-        return nodes.IdentityTarget.execute(bench.heads["identity"], reference, IDENTITY, IDENTITY_START, END,
-                                            guidance=bench.guidance(("pose",), 0.5, part))[0]
+        return IdentityTarget.execute(bench.heads["identity"], reference, IDENTITY, Identity.start, Identity.end,
+                                      guidance=bench.guidance(("pose",), Spatial.end, part))[0]
 
     def appearance(reference, part):
-        return nodes.AppearanceTarget.execute(bench.heads["appearance"], reference, 1.0, 0.0, END)[0]
+        return AppearanceTarget.execute(bench.heads["appearance"], reference, 1.0, Appearance.start, Appearance.end)[0]
 
     everywhere = torch.ones(seeds, *bench.size)
-    for control, setting, targets in (("identity", "unguided", lambda reference, part: bench.guidance(("pose",), 0.5, part)),
+    for control, setting, targets in (("identity", "unguided", lambda reference, part: bench.guidance(("pose",), Spatial.end, part)),
                                       ("identity", "guided", identity), ("appearance", "unguided", lambda reference, part: ()),
                                       ("appearance", "guided", appearance)):
         image = sampled(targets)

@@ -1,9 +1,9 @@
 """Every sampler and scheduler that the host offers, guided against unguided: `python run.py evaluate --samplers [--seeds N]`."""
-import importlib
-
 import torch
+from comfy.samplers import KSampler
 
-from tools.evaluate import Bench, Setting, show
+from readout_guidance_pack.rg_core.updates import Move
+from tools.control import Bench, Setting, show
 
 STEPS = 12
 # They extrapolate from several earlier predictions, which goes wrong over few steps, so they are shown with more as well.
@@ -15,13 +15,12 @@ def samplers(seeds: int) -> dict:
     the very same pictures."""
     bench, results = Bench(seeds), {}
     again = Bench(min(2, seeds))
-    host = importlib.import_module("comfy.samplers").KSampler
-    rows = {f"{sampler}, karras": (sampler, "karras", STEPS) for sampler in host.SAMPLERS}
-    rows |= {f"dpmpp_2m, {scheduler}": ("dpmpp_2m", scheduler, STEPS) for scheduler in host.SCHEDULERS if scheduler != "karras"}
+    rows = {f"{sampler}, karras": (sampler, "karras", STEPS) for sampler in KSampler.SAMPLERS}
+    rows |= {f"dpmpp_2m, {scheduler}": ("dpmpp_2m", scheduler, STEPS) for scheduler in KSampler.SCHEDULERS if scheduler != "karras"}
     rows |= {f"{sampler}, karras, {steps} steps": (sampler, "karras", steps) for steps in MORE_STEPS for sampler in LONG_MEMORY}
     for label, (sampler, scheduler, steps) in rows.items():
         results[label] = {}
-        for setting, move in (("unguided", None), ("guided", bench.engine.Move())):
+        for setting, move in (("unguided", None), ("guided", Move())):
             result = bench.measure(("pose",), Setting(move, steps=steps, sampler=sampler, scheduler=scheduler))
             pictures = [again.sample(("pose",), Setting(move, steps=4, sampler=sampler, scheduler=scheduler)) for _ in range(2)]
             result["same"] = float(torch.equal(*pictures))

@@ -2,7 +2,7 @@
 import signal
 import sys
 
-from tools.host import ROOT
+from tools import ROOT
 from tools.server import Server
 
 

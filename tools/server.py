@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tools.host import ROOT
+from tools import ROOT
 from tools.workflow import to_api
 
 START_SECONDS = 240

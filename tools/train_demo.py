@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from safetensors.torch import load_file, save_file
 
-from heads import save_head
-from heads.demo import HEADS_FOLDER, MODEL_FILE, text, train, world
-from rg_core import energies, taps, pictures as targets, training
-from rg_core.head import ReadoutHead
+from readout_guidance_pack.heads import save_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, text, train, world
+from readout_guidance_pack.rg_core import energies, pictures, taps, training
+from readout_guidance_pack.rg_core.head import ReadoutHead
 from tools import demo_unet
 
 CONTROL_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)}
@@ -35,11 +35,11 @@ BONES = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13), (8
 def scenes(count: int, seed: int) -> tuple[world.Sample, dict[str, torch.Tensor]]:
     """Scenes, and what each spatial head should read of them."""
     sample = world.draw(count, seed=seed)
-    pose = torch.cat([targets.fit(targets.draw_pose(k[:, None], (256, 256), (64, 64)), SIZE)
+    pose = torch.cat([pictures.fit(pictures.draw_pose(k[:, None], (256, 256), (64, 64)), SIZE)
                       for k in sample.keypoints.split(32)])
     grey = {"depth": sample.nearness, "edge": world.edges(sample.image)}
-    pictures = {"pose": pose} | {name: targets.fit(x[:, None].expand(-1, 3, -1, -1), SIZE) for name, x in grey.items()}
-    return sample, {name: targets.to_range(pictures[name], span) for name, span in CONTROL_RANGES.items()}
+    pictures = {"pose": pose} | {name: pictures.fit(x[:, None].expand(-1, 3, -1, -1), SIZE) for name, x in grey.items()}
+    return sample, {name: pictures.to_range(pictures[name], span) for name, span in CONTROL_RANGES.items()}
 
 
 def other(index: torch.Tensor, count: int, change: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.browser.page import Editor, opened
+from page import Editor, opened
 from tools.server import Server
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

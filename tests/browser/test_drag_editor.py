@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.browser.page import READY, close
+from page import READY, close
 
 RENDERINGS = pytest.mark.parametrize("rendering", ["classic", "vue"], indirect=True, scope="module")
 ONE = [[0.25, 0.3], [0.6, 0.5]]

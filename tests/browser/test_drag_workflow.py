@@ -1,8 +1,8 @@
 """The shipped drag workflow as a person meets it: from the template browser to the picture, and back after a reload."""
 import pytest
 
-from tests.browser.page import READY, Editor, close, opened
-from tools.host import ROOT
+from page import READY, Editor, close, opened
+from tools import ROOT
 from tools.server import PACK_FOLDER
 
 WORKFLOW = ROOT / "workflows" / "drag.json"

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from heads.demo import judge, text, world
+from readout_guidance_pack.heads.demo import judge, text, world
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80), (80, 48)])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import heads
-from rg_core.head import ReadoutHead
+from readout_guidance_pack import heads
+from readout_guidance_pack.rg_core.head import ReadoutHead
 
 CHANNELS = [32, 64, 32]
 
@@ -106,7 +106,7 @@ def test_other_networks_and_incomplete_heads_are_named(tmp_path):
 
 
 def test_bundled_heads_load_and_say_what_they_are():
-    from heads.demo import HEADS_FOLDER
+    from readout_guidance_pack.heads.demo import HEADS_FOLDER
     found = {path.stem: heads.load_head(path) for path in HEADS_FOLDER.glob("*.safetensors")}
     assert {name: head.kind for name, head in found.items()} == {
         f"demo_{k}": k for k in ("pose", "depth", "edge", "correspondence", "appearance", "identity")}

@@ -1,11 +1,10 @@
 """A custom node for the tests alone: hands out what no sane node would, so that real workflows can carry it."""
-import torch
-
 import comfy.ldm.flux.model
 import comfy.model_base
 import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models
+import torch
 
 
 def transformer_model():

@@ -16,9 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from rg_core.pictures import draw_pose
-from tools import checkpoints
-from tools.host import ROOT
+from readout_guidance_pack.rg_core.pictures import draw_pose
+from tools import ROOT, checkpoints
 from tools.server import Server
 
 pytestmark = pytest.mark.slow

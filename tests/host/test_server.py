@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from heads import save_head
-from rg_core.head import ReadoutHead
-from tools.host import ROOT
+from readout_guidance_pack.heads import save_head
+from readout_guidance_pack.rg_core.head import ReadoutHead
+from tools import ROOT
 from tools.server import Server, WorkflowFailed
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))

@@ -1,29 +1,35 @@
 """What a MODEL or its conditioning can carry, put on a graph: the host's own features, by name in FEATURES."""
-import importlib
 import tempfile
 from types import SimpleNamespace
 
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.gligen
+import comfy.hooks
+import comfy.model_patcher
+import comfy.ops
+import comfy.samplers
+import comfy.sd
+import nodes as host_nodes
 import torch
+from comfy.t2i_adapter.adapter import Adapter
+from comfy_extras import (
+    nodes_custom_sampler,
+    nodes_easycache,
+    nodes_freelunch,
+    nodes_hypernetwork,
+    nodes_model_advanced,
+    nodes_pag,
+    nodes_perpneg,
+    nodes_sag,
+    nodes_tomesd,
+)
+
 from random_models import MODELS, SMALL, conditioning, random_model
-
-from tools.host import load_pack
-
-PACK = load_pack().__name__
-guide, engine, references, guidance, head_module = (
-    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "nodes.references", "rg_core.targets", "rg_core.head"))
-
-import comfy.cldm.cldm  # noqa: E402
-import comfy.controlnet  # noqa: E402
-import comfy.gligen  # noqa: E402
-import comfy.hooks  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.ops  # noqa: E402
-import comfy.samplers  # noqa: E402
-import comfy.sd  # noqa: E402
-import nodes as host_nodes  # noqa: E402
-from comfy.t2i_adapter.adapter import Adapter  # noqa: E402
-from comfy_extras import (nodes_custom_sampler, nodes_easycache, nodes_freelunch, nodes_hypernetwork, nodes_model_advanced,  # noqa: E402
-                          nodes_pag, nodes_perpneg, nodes_sag, nodes_tomesd)
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.targets import Spatial
+from readout_guidance_pack.rg_core.updates import Move
 
 SIZE, SEED = (16, 24), 3
 CPU = torch.device("cpu")
@@ -33,8 +39,8 @@ def make_head(name, kind="pose"):
     _, config, channels = MODELS[name]
     torch.manual_seed(0)
     with torch.inference_mode(False):
-        head = head_module.ReadoutHead(kind, channels, emb_channels=4 * config["model_channels"], projection_dim=128,
-                                       out_channels=3 if kind == "pose" else None)
+        head = ReadoutHead(kind, channels, emb_channels=4 * config["model_channels"], projection_dim=128,
+                           out_channels=3 if kind == "pose" else None)
         return head.eval().requires_grad_(False)
 
 
@@ -45,13 +51,13 @@ class Graph:
         self.model = model or random_model(name)
         self.positive, self.negative = (conditioning(MODELS[name][1]["context_dim"], seed) for seed in (1, 2))
         self.latent = {"samples": torch.zeros(1, 4, *SIZE)}
-        self.cfg, self.options = 3.0, {}
+        self.cfg, self.options, self.recompute = 3.0, {}, "off"
         self.guider = self.sigmas = None
-        self.target = guidance.Spatial(name="pose", head=make_head(name), end=0.9,
+        self.target = Spatial(name="pose", head=make_head(name), end=0.9,
                                        image=torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(4)))
 
-    def run(self, guided: bool = True) -> torch.Tensor:
-        model = guide.guided("test", self.model, (self.target,), engine.Move(), engine.Trace()) if guided else self.model
+    def run(self, guides: bool = True) -> torch.Tensor:
+        model = guided("test", self.model, (self.target,), Move(), recompute=self.recompute) if guides else self.model
         if self.guider is None and self.sigmas is None:
             return host_nodes.common_ksampler(model, SEED, 4, self.cfg, "euler", "normal", self.positive, self.negative,
                                               self.latent, **self.options)[0]["samples"]
@@ -105,7 +111,8 @@ def make_controlnet():
 
 def make_adapter():
     torch.manual_seed(0)
-    return comfy.controlnet.T2IAdapter(Adapter(cin=3 * 64, channels=[32, 64, 128, 128], nums_rb=2, ksize=1, sk=True, use_conv=False, xl=False), 3, 8, "nearest-exact", CPU)
+    adapter = Adapter(cin=3 * 64, channels=[32, 64, 128, 128], nums_rb=2, ksize=1, sk=True, use_conv=False, xl=False)
+    return comfy.controlnet.T2IAdapter(adapter, 3, 8, "nearest-exact", CPU)
 
 
 def apply_control(graph, control):
@@ -284,14 +291,16 @@ def two_pictures(graph):
 
 
 FEATURES = {
-    "LoRA": lora, "LoRA in bypass mode": bypassing_lora, "ControlNet": controlnet, "T2I-Adapter": t2i_adapter, "ControlNet and T2I-Adapter": controlnet_and_t2i_adapter,
+    "LoRA": lora, "LoRA in bypass mode": bypassing_lora, "ControlNet": controlnet, "T2I-Adapter": t2i_adapter,
+    "ControlNet and T2I-Adapter": controlnet_and_t2i_adapter,
     "GLIGEN boxes": gligen_boxes, "hypernetwork": hypernetwork, "a patch of another pack": patch_of_another_pack,
     "areas side by side": half_areas, "an area over the whole": area_over_the_whole, "a small area": a_small_area, "masked conditionings": masks,
     "default conditioning": default_conditioning, "timestep ranges": timestep_ranges, "a gap in them": gap_in_the_timestep_ranges,
     "LoRA hook": hooked_lora, "LoRA hook with keyframes": scheduled_lora, "two LoRA hooks, masked": two_hooked_loras_with_masks,
     "LoRA hooks in turn": lora_hooks_in_turn,
     "inpainting mask": inpainting_mask, "img2img": img2img, "start and end steps": start_and_end_steps, "custom sigmas": custom_sigmas,
-    "dual CFG": dual_cfg, "perpendicular negative": perpendicular_negative, "basic guider": basic_guider, "cfg 1": cfg_1, "two pictures": two_pictures,
+    "dual CFG": dual_cfg, "perpendicular negative": perpendicular_negative, "basic guider": basic_guider, "cfg 1": cfg_1,
+    "two pictures": two_pictures,
     "perturbed attention": patched(nodes_pag.PerturbedAttentionGuidance.execute, 2.0),
     "self-attention guidance": patched(nodes_sag.SelfAttentionGuidance.execute, 0.5, 2.0),
     "token merging": patched(nodes_tomesd.TomePatchModel.execute, 0.4),

@@ -1,18 +1,18 @@
 """Models of the host's own classes with random weights: Stable Diffusion's layout, small or at full size."""
-import torch
-
-from tools.checkpoints import SD15_UNET, SDXL_UNET
-
 import comfy.model_patcher
 import comfy.supported_models
+import torch
+
+from readout_guidance_pack.heads.base_models import BASE_MODELS
+from tools.checkpoints import SD15_UNET, SDXL_UNET
 
 SMALL = SD15_UNET | {"model_channels": 32}
 SHALLOW_SDXL = SDXL_UNET | {"transformer_depth": [0, 0, 2, 2, 1, 1], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 1, 1, 1],
                             "transformer_depth_middle": 1}  # 10 in the real one: its size, not its taps
 MODELS = {"small": (comfy.supported_models.SD15, SMALL, [128] * 6 + [64] * 3 + [32] * 3),
-          "sd15": (comfy.supported_models.SD15, SD15_UNET, [1280] * 6 + [640] * 3 + [320] * 3),
+          "sd15": (comfy.supported_models.SD15, SD15_UNET, BASE_MODELS["sdv15"].channels),
           "small sd2": (comfy.supported_models.SD20, SMALL | {"context_dim": 1024, "model_channels": 64}, [256] * 6 + [128] * 3 + [64] * 3),
-          "sdxl": (comfy.supported_models.SDXL, SHALLOW_SDXL, [1280] * 3 + [640] * 3 + [320] * 3)}
+          "sdxl": (comfy.supported_models.SDXL, SHALLOW_SDXL, BASE_MODELS["sdxl"].channels)}
 
 
 def random_weights(shapes: dict, dtype=torch.float32) -> dict:

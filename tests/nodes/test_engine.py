@@ -1,25 +1,21 @@
 """Guided sampling inside the real host, on the demo model, to the bit."""
-import importlib
 import json
 import math
 
+import comfy.model_management
+import comfy.samplers
+import nodes as host_nodes
 import pytest
 import torch
+from comfy_extras import nodes_custom_sampler as custom
 
-from tools.host import load_pack
-
-PACK = load_pack().__name__
-demo, demo_model, guide, targets, engine, reading = (
-    importlib.import_module(f"{PACK}.nodes.{m}") for m in ("demo", "demo_model", "guide", "targets", "engine", "reading"))
-load_head = importlib.import_module(f"{PACK}.heads").load_head
-HEADS = importlib.import_module(f"{PACK}.heads.demo").HEADS_FOLDER
-taps = importlib.import_module(f"{PACK}.rg_core.taps")
-judge, world = (importlib.import_module(f"{PACK}.heads.demo.{m}") for m in ("judge", "world"))
-
-import comfy.model_management  # noqa: E402
-import comfy.samplers  # noqa: E402
-import nodes as host_nodes  # noqa: E402
-from comfy_extras import nodes_custom_sampler as custom  # noqa: E402
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
+from readout_guidance_pack.nodes import demo, demo_model, guide, targets
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.nodes.sampling.gradients import differentiable
+from readout_guidance_pack.rg_core import taps
+from readout_guidance_pack.rg_core.updates import Move
 
 PROMPT = "a figure in a red shirt and blue trousers, meadow"
 
@@ -34,7 +30,7 @@ def inference_mode():
 class World:
     def __init__(self):
         self.model, self.clip, self.vae = demo_model.load_demo()
-        self.heads = {kind: load_head(HEADS / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
+        self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
         self.positive, self.negative = self.say(PROMPT), self.say("")
 
     def say(self, prompt):
@@ -164,8 +160,8 @@ def test_a_picture_does_not_depend_on_its_batch(demo_world):
 
 def test_shifting_the_prediction_is_moving_the_latent_before_an_euler_step(demo_world):
     """The published move, written out: x <- x - s * sqrt(1 + sigma^2) * sign(g), then an Euler step from there."""
-    move = engine.Move(0.05, "sign", per_step=True, fresh=True)
-    model = guide.guided("test", demo_world.model, demo_world.pose(1, end_percent=1.0), move, engine.Trace())
+    move = Move(0.05, "sign", per_step=True, fresh=True)
+    model = guided("test", demo_world.model, demo_world.pose(1, end_percent=1.0), move)
     got, _ = demo_world.sample(model=model, batch=1, steps=3, cfg=1.0)
 
     sampling = demo_world.model.get_model_object("model_sampling")
@@ -173,7 +169,7 @@ def test_shifting_the_prediction_is_moving_the_latent_before_an_euler_step(demo_
     net, head = demo_world.model.model, demo_world.heads["pose"]
     context = demo_world.positive[0][0]
     wanted = demo_world.pose(1)[0].at((64, 64), torch.device("cpu"))
-    with torch.inference_mode(False), torch.enable_grad(), reading.differentiable(net):
+    with torch.inference_mode(False), torch.enable_grad(), differentiable(net):
         x = torch.randn(1, 3, 64, 64, generator=torch.manual_seed(1)) * torch.sqrt(1 + sigmas[0] ** 2)
         for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist()):
             level = torch.tensor([sigma])

@@ -1,23 +1,17 @@
 """Readout Estimate inside the real host, on the demo model."""
 import copy
-import importlib
 
+import node_helpers
 import pytest
 import torch
+from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
+from comfy_execution.graph_utils import ExecutionBlocker
 
-from tools.host import load_pack
-
-PACK = load_pack().__name__
-estimate, demo_model, guide, targets, references, relations = (
-    importlib.import_module(f"{PACK}.nodes.{m}") for m in ("estimate", "demo_model", "guide", "targets", "references", "relations"))
-load_head = importlib.import_module(f"{PACK}.heads").load_head
-HEADS = importlib.import_module(f"{PACK}.heads.demo").HEADS_FOLDER
-taps, world = importlib.import_module(f"{PACK}.rg_core.taps"), importlib.import_module(f"{PACK}.heads.demo.world")
-ReadoutHead = importlib.import_module(f"{PACK}.rg_core.head").ReadoutHead
-
-import node_helpers  # noqa: E402
-from comfy.ldm.modules.diffusionmodules.util import timestep_embedding  # noqa: E402
-from comfy_execution.graph_utils import ExecutionBlocker  # noqa: E402
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, world
+from readout_guidance_pack.nodes import demo_model, estimate, guide, references, relations, targets
+from readout_guidance_pack.rg_core import taps
+from readout_guidance_pack.rg_core.head import ReadoutHead
 
 CHANNELS = [128] * 4 + [64] * 3  # the demo model's taps
 
@@ -38,7 +32,7 @@ class World:
     def __init__(self):
         self.model, self.clip, self.vae = demo_model.load_demo()
         with torch.inference_mode(False):
-            self.heads = {path.stem.removeprefix("demo_"): load_head(path) for path in HEADS.glob("*.safetensors")}
+            self.heads = {path.stem.removeprefix("demo_"): load_head(path) for path in HEADS_FOLDER.glob("*.safetensors")}
             self.heads["keypoints"] = keypoint_head().requires_grad_(False)
         self.positive = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
         self.scene = world.draw(4, seed=5)

@@ -1,11 +1,10 @@
 """The taps of every UNet family that the host knows and that looks like Stable Diffusion's, on the meta device."""
-import pytest
-
-from rg_core import taps
-from tools.checkpoints import SD15_UNET, SDXL_UNET, unet
-
 import comfy.model_detection
 import comfy.supported_models as families
+import pytest
+
+from readout_guidance_pack.rg_core import taps
+from tools.checkpoints import SD15_UNET, SDXL_UNET, unet
 
 SD20_UNET = SD15_UNET | {"context_dim": 1024, "use_linear_in_transformer": True}
 REFINER_UNET = SDXL_UNET | {"model_channels": 384, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4],

@@ -3,23 +3,24 @@
 The diffusion model is the host's own, with random weights; all else (noise levels, taps, head, energies, the move, the
 sampler's step) is computed here a second time, independently.
 """
-import importlib
 from dataclasses import replace
 
+import comfy.samplers
 import pytest
 import torch
+import torch.nn.functional as F
+from comfy.k_diffusion.sampling import default_noise_sampler
+from comfy_extras.nodes_custom_sampler import SamplerCustom
+
 from random_models import MODELS, conditioning, random_model
+from readout_guidance_pack.nodes.published import KSamplerReadoutGuidancePublished
+from readout_guidance_pack.nodes.references import wrap
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.references import renoised
+from readout_guidance_pack.rg_core.targets import Appearance, Drag, Spatial
+from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
 from test_head import by_the_formulas, randomised  # tests/rg_core is on the path
-
-from tools.host import load_pack
-
-PACK = load_pack().__name__
-guide, engine, guidance, head_module = (
-    importlib.import_module(f"{PACK}.{m}") for m in ("nodes.guide", "nodes.engine", "rg_core.targets", "rg_core.head"))
-
-import comfy.samplers  # noqa: E402
-from comfy.k_diffusion.sampling import default_noise_sampler  # noqa: E402
-from comfy_extras.nodes_custom_sampler import SamplerCustom  # noqa: E402
 
 SIZE, CFG, SEED = (16, 24), 7.5, 3
 HIGH, LOW = 691, 681  # timesteps
@@ -34,32 +35,42 @@ def alphas_cumprod() -> torch.Tensor:
 class InFloat64:
     """The model and the formulas."""
 
-    def __init__(self, patcher, weights: dict, conds: list):
-        self.unet, self.weights = patcher.model.diffusion_model.double(), {k: v.double() for k, v in weights.items()}
-        self.kwargs = []
+    def __init__(self, patcher, conds: list):
+        self.unet, self.kwargs = patcher.model.diffusion_model.double(), []
         for context, more in conds:
             kwargs = {"context": context.double()}
             if patcher.model.adm_channels:
                 kwargs["y"] = patcher.model.encode_adm(**more).double()
             self.kwargs.append(kwargs)
 
-    def noise(self, x_vp, branch: int):
-        """The noise that the model predicts in x_vp at the higher timestep."""
-        return self.unet(x_vp, torch.tensor([HIGH]), **self.kwargs[branch])
+    def noise(self, x_vp, branch: int, t: int = HIGH):
+        """The noise that the model predicts in x_vp at the timestep."""
+        return self.unet(x_vp, torch.tensor([t]), **self.kwargs[branch])
 
-    def energy(self, x_vp, span, branch: int, target, control_range):
-        """mean((readout - target)^2) * (L / C)^2."""
+    def readout(self, head, x_vp, branch: int, t: int = HIGH):
         seen, hooks = [], []
         for block in self.unet.output_blocks:
             hooks.append(block[0].out_layers[-1].register_forward_hook(lambda m, a, out: seen.append(out)))
         embedded = []
         hooks.append(self.unet.time_embed.register_forward_hook(lambda m, a, out: embedded.append(out)))
-        self.noise(x_vp, branch)
+        self.noise(x_vp, branch, t)
         for hook in hooks:
             hook.remove()
-        readout = by_the_formulas(self.weights, seen, embedded[0], SIZE, spatial=True, tanh=True)
-        width = control_range[1] - control_range[0]
-        return (readout - target).square().mean() * (span / width) ** 2
+        weights = {name: weight.double() for name, weight in head.state_dict().items()}
+        spatial = head.output_head is not None
+        return by_the_formulas(weights, seen, embedded[0], SIZE, spatial=spatial, tanh=spatial)
+
+    def energy(self, head, x_vp, span, branch: int, target):
+        """mean((readout - target)^2) * (L / C)^2."""
+        width = head.control_range[1] - head.control_range[0]
+        return (self.readout(head, x_vp, branch) - target).square().mean() * (span / width) ** 2
+
+
+def adam(x, g):
+    """Adam's first step from a fresh state, with the published learning rate."""
+    beta1, beta2 = 0.9, 0.999
+    m, v = (1 - beta1) * g / (1 - beta1), (1 - beta2) * g**2 / (1 - beta2)
+    return x.detach() - 0.02 * m / (v.sqrt() + 1e-8)
 
 
 def step(patcher, model, positive, negative, eta, sigmas):
@@ -80,35 +91,33 @@ def test_a_guided_step_equals_the_formulas(model, embedded, preset, eta):
     name, patcher = model
     _, config, channels = MODELS[name]
     torch.manual_seed(0)
-    head = randomised(head_module.ReadoutHead("pose", channels, emb_channels=4 * config["model_channels"] if embedded else None))
+    head = randomised(ReadoutHead("pose", channels, emb_channels=4 * config["model_channels"] if embedded else None))
     head.eval().requires_grad_(False)
     positive, negative = conditioning(config["context_dim"], 1), conditioning(config["context_dim"], 2)
     picture = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(4))
-    target = guidance.Spatial(name="pose", head=head, image=picture, end=1.0)
-    move = engine.Move() if preset == "default" else replace(engine.PUBLISHED, eta=eta)
+    target = Spatial(name="pose", head=head, image=picture, end=1.0)
+    move = Move() if preset == "default" else replace(PUBLISHED, eta=eta)
     sigmas = patcher.get_model_object("model_sampling").sigmas[[HIGH, LOW]]
     unet = patcher.model.diffusion_model
     unet.float()
     with torch.inference_mode():
-        guided = guide.guided("test", patcher, (target,), move, engine.Trace())
-        got, unguided = (step(patcher, m, positive, negative, eta, sigmas) for m in (guided, patcher))
+        steered = guided("test", patcher, (target,), move)
+        got, unguided = (step(patcher, m, positive, negative, eta, sigmas) for m in (steered, patcher))
 
     alphas = alphas_cumprod()
     high, low = alphas[HIGH], alphas[LOW]
     x = torch.randn(1, 4, *SIZE, generator=torch.manual_seed(SEED)) * sigmas[0]
     z = default_noise_sampler(x, seed=SEED)(sigmas[0], sigmas[1]).double()
-    sure = InFloat64(patcher, head.state_dict(), [negative[0], positive[0]])
+    sure = InFloat64(patcher, [negative[0], positive[0]])
     x_vp = (x.double() * high.sqrt()).requires_grad_()
     span = (x_vp.max() - x_vp.min()).detach()
     wanted = picture.double() * (head.control_range[1] - head.control_range[0]) + head.control_range[0]
     if preset == "published":
-        energy = sum(0.5 * sure.energy(x_vp, span, branch, wanted, head.control_range) for branch in (0, 1))
+        energy = sum(0.5 * sure.energy(head, x_vp, span, branch, wanted) for branch in (0, 1))
         g, = torch.autograd.grad(energy, x_vp)
-        beta1, beta2 = 0.9, 0.999  # Adam's first step
-        m, v = (1 - beta1) * g / (1 - beta1), (1 - beta2) * g**2 / (1 - beta2)
-        moved, shift = x_vp.detach() - 0.02 * m / (v.sqrt() + 1e-8), 0.0
+        moved, shift = adam(x_vp, g), 0.0
     else:
-        g, = torch.autograd.grad(sure.energy(x_vp, span, 1, wanted, head.control_range), x_vp)
+        g, = torch.autograd.grad(sure.energy(head, x_vp, span, 1, wanted), x_vp)
         moved = x_vp.detach()
         shift = -0.1 * g / g.square().mean().sqrt() / high.sqrt()  # of the prediction of the clean latent
     with torch.no_grad():
@@ -121,3 +130,55 @@ def test_a_guided_step_equals_the_formulas(model, embedded, preset, eta):
     expected = following / low.sqrt()
     assert ((got - expected).norm() / expected.norm()).item() < 1e-5
     assert ((got - unguided).norm() / expected.norm()).item() > 1e-3  # so the move is not lost in the tolerance
+
+
+def at(readout, x: float, y: float):
+    """A readout [1, C, H, W] at a place in shares of the picture, bilinearly: [1, C]."""
+    grid = torch.tensor([x, y], dtype=torch.float64).view(1, 1, 1, 2) * 2 - 1
+    return F.grid_sample(readout, grid, align_corners=False)[:, :, 0, 0]
+
+
+def test_the_published_drag_procedure_equals_the_formulas(model):
+    """Both steps of two, through the node: noise of variance 1 at first, L over the picture and its reference, which is read
+    unrounded beside both branches; a guided step by a drag and an appearance, and an unguided one."""
+    name, patcher = model
+    _, config, channels = MODELS[name]
+    patcher.model.diffusion_model.float()
+    emb = 4 * config["model_channels"]
+    torch.manual_seed(0)
+    heads = {kind: randomised(ReadoutHead(kind, channels, emb_channels=width, out_channels=None)).eval().requires_grad_(False)
+             for kind, width in (("correspondence", None), ("appearance", emb))}
+    positive, negative = conditioning(config["context_dim"], 1), conditioning(config["context_dim"], 2)
+    clean, ref_noise = torch.randn(2, 1, 4, *SIZE, generator=torch.Generator().manual_seed(8))
+    ref_noise = 1.5 * ref_noise  # so that L is that of the reference
+    (x0, y0), (x1, y1) = (0.3, 0.4), (0.7, 0.6)
+    with torch.inference_mode():
+        reference = wrap(patcher, renoised(clean, clean + 14.6 * ref_noise, 14.6), positive, 64)
+        drag = Drag(name="drag", head=heads["correspondence"], reference=reference, end=0.5, paths=torch.tensor([[[x0, y0], [x1, y1]]]))
+        look = Appearance(name="appearance", head=heads["appearance"], reference=reference, end=0.5, weight=0.7)
+        run = [patcher, SEED, 2, CFG, 0.0, True, positive, negative, {"samples": torch.zeros(1, 4, *SIZE)}, 0.02]
+        got, unguided = (KSamplerReadoutGuidancePublished.execute(*run, guidance).args[0]["samples"] for guidance in ((drag, look), ()))
+
+    alphas, sure, times = alphas_cumprod(), InFloat64(patcher, [negative[0], positive[0]]), (501, 1, 0)
+    x = torch.randn(1, 4, *SIZE, generator=torch.manual_seed(SEED)).double()
+    for t, following in zip(times[:-1], times[1:]):
+        high, low = alphas[t], alphas[following]
+        if t == 501:
+            ref = (clean.double() + ((1 - high) / high).sqrt() * ref_noise.double()) * high.sqrt()
+            x = x.requires_grad_()
+            span = torch.cat([x, ref]).max() - torch.cat([x, ref]).min()
+            energy = 0.0
+            for branch in (0, 1):
+                ours, theirs = (sure.readout(heads["correspondence"], each, branch, t) for each in (x, ref))
+                there, stays = (F.cosine_similarity(at(theirs, x0, y0), at(ours, *p)) for p in ((x1, y1), (x0, y0)))
+                energy = energy - (there + 1) / 4 + (stays + 1) / 4
+                ours, theirs = (sure.readout(heads["appearance"], each, branch, t) for each in (x, ref))
+                energy = energy + 0.7 * (1 - F.cosine_similarity(ours, theirs)).mean() * span.detach() ** 2
+            x = adam(x, torch.autograd.grad(energy, x)[0])
+        with torch.no_grad():
+            bad, good = (sure.noise(x, branch, t) for branch in (0, 1))
+            noise = bad + CFG * (good - bad)
+            x = low.sqrt() * (x - (1 - high).sqrt() * noise) / high.sqrt() + (1 - low).sqrt() * noise
+    expected = patcher.model.process_latent_out(x)
+    assert ((got - expected).norm() / expected.norm()).item() < 1e-5
+    assert ((got - unguided).norm() / expected.norm()).item() > 1e-3

@@ -8,17 +8,21 @@ from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pytest
-import torch
-from host_features import FEATURES, SIZE, Graph, engine, guidance, guide, left_mask, lora, lora_hook, make_head, picture, references
-from random_models import quantized_model, random_model
-
 import comfy.hooks
 import comfy.model_patcher
 import comfy.ops
 import nodes as host_nodes
+import pytest
+import torch
 from comfy.ldm.modules.diffusionmodules import openaimodel
 from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+from host_features import FEATURES, SIZE, Graph, left_mask, lora, lora_hook, make_head, picture
+from random_models import quantized_model, random_model
+from readout_guidance_pack.nodes import references
+from readout_guidance_pack.nodes.sampling import Trace, guided, step
+from readout_guidance_pack.rg_core.targets import Appearance
+from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +81,7 @@ def test_hints_that_the_host_adds_in_place_are_differentiated_right(feature, mon
         return h if hint is None else h + hint
 
     monkeypatch.setattr(openaimodel, "apply_control", added)
-    monkeypatch.setattr(engine, "lenient", lambda *_: nullcontext())
+    monkeypatch.setattr(step, "lenient", lambda *_: nullcontext())
     assert close(got, graph.run())
 
 
@@ -218,7 +222,7 @@ def test_self_attention_guidance_from_the_first_step_on(plain):
 
 def test_a_guided_model_can_be_guided_again(plain):
     """Targets of both act together, as if they had been chained, each with its own strength."""
-    graph, trace = Graph(), engine.Trace()
+    graph, trace = Graph(), Trace()
     target = graph.target
     other = replace(target, name="other", image=1 - target.image)
 
@@ -227,14 +231,14 @@ def test_a_guided_model_can_be_guided_again(plain):
         return graph.run(False)
 
     model = graph.model
-    once = guide.guided("first", model, (target,), engine.Move(0.2))
-    twice = sampled(guide.guided("second", once, (other,), engine.Move(0.1), trace))
+    once = guided("first", model, (target,), Move(0.2))
+    twice = sampled(guided("second", once, (other,), Move(0.1), trace))
     assert {row["target"] for row in trace.rows} == {"pose", "other"}
-    chained = sampled(guide.guided("both", model, (replace(target, weight=2.0), other), engine.Move(0.1)))
+    chained = sampled(guided("both", model, (replace(target, weight=2.0), other), Move(0.1)))
     assert torch.equal(twice, chained)
-    assert torch.equal(sampled(guide.guided("off", once, (other,), engine.Move(0.0))), sampled(once))
+    assert torch.equal(sampled(guided("off", once, (other,), Move(0.0))), sampled(once))
     with pytest.raises(ValueError, match="third: the model is guided already, in another way.*from before first"):
-        guide.guided("third", once, (other,), engine.PUBLISHED)
+        guided("third", once, (other,), PUBLISHED)
 
 
 def test_torch_compile():
@@ -268,7 +272,7 @@ def test_an_inpainting_model_with_a_reference_of_plain_words():
     graph.model.model.set_inpaint()
     reference = references.ReadoutReference.execute(graph.model, graph.positive, {"samples": picture()}, 5, 64)[0]
     graph.latent = {"samples": picture(), "noise_mask": left_mask()[None]}
-    graph.target = guidance.Appearance(name="appearance", head=make_head("small", "appearance"), reference=reference, end=0.9)
+    graph.target = Appearance(name="appearance", head=make_head("small", "appearance"), reference=reference, end=0.9)
     checked(graph)
 
 

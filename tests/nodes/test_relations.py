@@ -1,21 +1,15 @@
 """References and relational targets inside the real host, on the demo model."""
-import importlib
 import json
 import logging
 
+import comfy.model_management
+import nodes as host_nodes
 import pytest
 import torch
 
-from tools.host import load_pack
-
-PACK = load_pack().__name__
-demo_model, guide, references, relations, targets, demo, engine = (
-    importlib.import_module(f"{PACK}.nodes.{m}") for m in ("demo_model", "guide", "references", "relations", "targets", "demo", "engine"))
-load_head = importlib.import_module(f"{PACK}.heads").load_head
-HEADS = importlib.import_module(f"{PACK}.heads.demo").HEADS_FOLDER
-
-import comfy.model_management  # noqa: E402
-import nodes as host_nodes  # noqa: E402
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER
+from readout_guidance_pack.nodes import demo, demo_model, guide, references, relations, targets
 
 BOX = {"x": 10, "y": 4, "width": 40, "height": 50}
 DRAG = "[[[0.3, 0.4], [0.6, 0.5]]]"
@@ -24,7 +18,7 @@ DRAG = "[[[0.3, 0.4], [0.6, 0.5]]]"
 class World:
     def __init__(self):
         self.model, self.clip, self.vae = demo_model.load_demo()
-        self.heads = {kind: load_head(HEADS / f"demo_{kind}.safetensors")
+        self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors")
                       for kind in ("pose", "correspondence", "appearance", "identity")}
         self.positive = self.clip.encode_from_tokens_scheduled(self.clip.tokenize("a figure in a red shirt, sea"))
         self.negative = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))

@@ -1,7 +1,7 @@
 """Ways from clean to noise: exact on straight lines, and inversion against the sampler it inverts."""
 import torch
 
-from rg_core import references
+from readout_guidance_pack.rg_core import references
 
 
 def test_a_renoised_picture_has_its_noise_at_every_level_and_its_clean_self_as_prediction():

@@ -2,8 +2,8 @@
 import torch
 from torch import nn
 
-from rg_core import energies, gradients, regions, targets as guidance, taps
-from rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core import energies, gradients, regions, taps, targets
+from readout_guidance_pack.rg_core.head import ReadoutHead
 
 CHANNELS = [32, 32]
 CPU = torch.device("cpu")
@@ -15,10 +15,10 @@ def reading(batch=2, seed=0) -> taps.Reading:
                         [torch.randn(batch, 32, *s, generator=rng) for s in ((4, 4), (8, 8))])
 
 
-def target(seed: int, **kwargs) -> guidance.Spatial:
+def target(seed: int, **kwargs) -> targets.Spatial:
     torch.manual_seed(seed)
     head = ReadoutHead("pose", CHANNELS, projection_dim=128, emb_channels=16).eval().requires_grad_(False)
-    return guidance.Spatial(name="pose", head=head, image=torch.rand(1, 3, 8, 8), **kwargs).at((8, 8), CPU)
+    return targets.Spatial(name="pose", head=head, image=torch.rand(1, 3, 8, 8), **kwargs).at((8, 8), CPU)
 
 
 def test_gradient_points_along_each_energys_gradient_with_its_weight_as_size():
@@ -94,7 +94,7 @@ def test_what_is_in_one_box_is_moved_into_another():
 
 def test_a_drag_along_its_path_stops_where_each_picture_says():
     paths = torch.tensor([[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]]])
-    drag = guidance.Drag(name="drag", head=target(1).head, paths=paths, stops=(0.0, 0.25, 0.75, 1.0)).at((8, 8), CPU)
+    drag = targets.Drag(name="drag", head=target(1).head, paths=paths, stops=(0.0, 0.25, 0.75, 1.0)).at((8, 8), CPU)
     start, end, counts = drag.points
     assert torch.allclose(end[:, 0], torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.5, 0.5], [0.5, 1.0]]))
     assert (start == 0).all() and counts[:, 0].tolist() == [0, 1, 1, 1]  # nothing is dragged in the first picture

@@ -1,8 +1,8 @@
 """The trainer learns what can be learnt, on features made for it."""
 import torch
 
-from rg_core import energies, taps, training
-from rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core import energies, taps, training
+from readout_guidance_pack.rg_core.head import ReadoutHead
 
 SIZE = (8, 8)
 

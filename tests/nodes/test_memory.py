@@ -1,0 +1,187 @@
+"""A guided run in the host's memory management: blocks computed again, heads that the host loads, what it is told, and what
+happens where memory is out."""
+import comfy.model_management
+import comfy.model_patcher
+import pytest
+import torch
+
+from host_features import FEATURES, Graph, make_head
+from random_models import random_model
+from readout_guidance_pack.nodes.sampling import memory, step
+
+GIGABYTES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sdxl")]
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    with torch.inference_mode():
+        yield
+
+
+def same_move(graph) -> bool:
+    """Whether one guided step moves the picture where it does without computing blocks again."""
+    graph.sigmas, moved = torch.tensor([14.0, 5.0]), []
+    for graph.recompute in ("off", "on"):
+        moved.append(graph.run())
+    unguided = graph.run(False)
+    return ((moved[0] - moved[1]).norm() / (moved[0] - unguided).norm()).item() < 1e-6
+
+
+@pytest.mark.parametrize("feature", ["none", "LoRA", "LoRA in bypass mode", "ControlNet", "ControlNet and T2I-Adapter", "GLIGEN boxes",
+                                     "a patch of another pack", "areas side by side", "a small area", "masked conditionings",
+                                     "two LoRA hooks, masked", "token merging", "perturbed attention", "FreeU", "two pictures"])
+def test_blocks_computed_again_give_the_same_move(feature):
+    graph = Graph()
+    FEATURES.get(feature, lambda graph: None)(graph)
+    unet = graph.model.model.diffusion_model
+    calls = []
+    hook = unet.input_blocks[1][1].transformer_blocks[0].norm1.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    try:
+        assert same_move(graph)
+    finally:
+        hook.remove()
+    assert set(calls) == {False, True}  # it was computed without a graph, and again with one
+    assert all("forward" not in module.__dict__ for module in step.taps.blocks(unet))
+
+
+@pytest.mark.parametrize("name", GIGABYTES)
+def test_the_same_at_full_size(name):
+    assert same_move(Graph(name=name))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16], ids=["fp8 weights", "bf16 weights"])
+def test_the_same_with_weights_that_are_cast(dtype):
+    assert same_move(Graph(random_model("small", dtype, torch.float32)))
+
+
+def test_the_same_with_a_partly_loaded_model(monkeypatch):
+    load = comfy.model_patcher.ModelPatcher.load
+
+    def load_a_part(self, device_to=None, lowvram_model_memory=0, *args, **kwargs):
+        return load(self, device_to, 2**20, *args, **kwargs | {"full_load": False})
+
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", load_a_part)
+    graph = Graph()
+    FEATURES["LoRA"](graph)
+    assert same_move(graph) and graph.model.model.model_lowvram
+
+
+class Kept:
+    """A tensor that is kept for the backward pass, as long as it is; counts the bytes of all that are kept at the same time."""
+    now = most = 0
+
+    def __init__(self, x: torch.Tensor):
+        self.x, self.size = x, x.nbytes
+        Kept.now += self.size
+        Kept.most = max(Kept.most, Kept.now)
+
+    def __del__(self):
+        Kept.now -= self.size
+
+
+def most_kept(graph, recompute: str) -> int:
+    """Bytes that one guided step keeps for its backward pass at most."""
+    graph.sigmas, graph.recompute, Kept.most = torch.tensor([14.0, 5.0]), recompute, 0
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.x):
+        graph.run()
+    assert Kept.now == 0
+    return Kept.most
+
+
+def test_blocks_computed_again_keep_less():
+    graph = Graph()
+    assert most_kept(graph, "on") < 0.6 * most_kept(graph, "off")
+
+
+def test_heads_are_models_that_the_host_has_loaded():
+    graph = Graph()
+    graph.run()
+    loaded = [model.model.model for model in comfy.model_management.current_loaded_models if model.model is not None]
+    assert graph.target.head in loaded and graph.model.model in loaded
+
+
+def test_heads_may_be_loaded_in_inference_mode():
+    """As the host does it where they go to another device."""
+    graph, other = Graph(), Graph()
+    other.target.head.load_state_dict({name: weight.clone() for name, weight in graph.target.head.state_dict().items()}, assign=True)
+    before = list(other.target.head.parameters())
+    assert all(weight.is_inference() for weight in before)
+    assert torch.equal(other.run(), graph.run())
+    assert all(a is b for a, b in zip(before, other.target.head.parameters()))
+
+
+def test_the_host_is_told_what_a_guided_step_needs(monkeypatch):
+    told, load = [], comfy.model_management.load_models_gpu
+
+    def listen(models, memory_required=0, minimum_memory_required=None, **kwargs):
+        told.append((memory_required, minimum_memory_required))
+        return load(models, memory_required=memory_required, minimum_memory_required=minimum_memory_required, **kwargs)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", listen)
+    graph = Graph()
+    graph.run(False)
+    for graph.recompute in ("off", "on"):
+        graph.run()
+    need = [memory.needed(graph.model.model, (1, 4, 16, 24), again) for again in (False, True)]
+    plain, off, on = told
+    assert [b - a for a, b in zip(plain, off)] == pytest.approx([need[0]] * 2)
+    assert [b - a for a, b in zip(plain, on)] == pytest.approx([need[1]] * 2)
+    assert need[0] > need[1] > 0
+
+
+def test_where_memory_is_short_blocks_are_computed_again(monkeypatch):
+    chosen, gradient = [], step.Step.gradient
+
+    def listen(self, conds, seeds, again):
+        chosen.append(again)
+        return gradient(self, conds, seeds, again)
+
+    monkeypatch.setattr(step.Step, "gradient", listen)
+    graph = Graph()
+    graph.recompute = "auto"
+    for free, wanted in ((2**40, False), (2**20, True)):
+        monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device=None, torch_free_too=False: (free, free) if torch_free_too else free)
+        graph.run()
+        assert set(chosen) == {wanted}
+        chosen.clear()
+
+
+def failing(times: int):
+    """A Step.gradient that is out of memory so often."""
+    gradient, calls = step.Step.gradient, []
+
+    def fail(self, conds, seeds, again):
+        calls.append(again)
+        result = gradient(self, conds, seeds, again)
+        if len(calls) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return result
+
+    return fail, calls
+
+
+def test_out_of_memory_is_tried_once_more(monkeypatch):
+    graph = Graph()
+    graph.recompute = "on"
+    spared, graph.recompute = graph.run(), "off"
+    fail, calls = failing(1)
+    monkeypatch.setattr(step.Step, "gradient", fail)
+    assert torch.equal(graph.run(), spared)
+    assert calls[:2] == [False, True] and all(calls[1:])  # and no more without
+
+
+def test_out_of_memory_twice_is_explained(monkeypatch):
+    graph = Graph()
+    guided, plain = graph.run(), graph.run(False)
+    fail, calls = failing(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(step.Step, "gradient", fail)
+        with pytest.raises(torch.OutOfMemoryError, match="test: out of memory in a guided step for 1 latents of 24x16.*Make fewer"):
+            graph.run()
+    assert calls == [False, True]
+    assert torch.equal(graph.run(), guided) and torch.equal(graph.run(False), plain)
+
+
+def test_estimates_heads_are_loaded_by_the_host_too():
+    head = make_head("small")
+    assert memory.managed(head) is memory.managed(head) and memory.managed(head).model is head

@@ -1,0 +1,49 @@
+"""Defaults stand in one place each, the classes of targets and moves; nodes, shipped workflows, help pages and measurements hold to them."""
+import json
+import re
+
+import pytest
+
+from readout_guidance_pack.nodes import NODES, heads
+from readout_guidance_pack.rg_core.targets import Appearance, Drag, Identity, Spatial
+from readout_guidance_pack.rg_core.updates import Move
+from tools import ROOT, relations
+from tools.workflow import to_api
+
+heads.register_folder()
+INFO = {node.define_schema().node_id: node.GET_NODE_INFO_V1() for node in NODES}
+TARGETS = {"ReadoutPoseTarget": Spatial, "ReadoutDepthTarget": Spatial, "ReadoutEdgeTarget": Spatial, "ReadoutDragTarget": Drag,
+           "ReadoutAppearanceTarget": Appearance, "ReadoutIdentityTarget": Identity}
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
+
+def wanted(node: str) -> dict:
+    """The defaults of a node, by input."""
+    if node in TARGETS:
+        return {"start_percent": TARGETS[node].start, "end_percent": TARGETS[node].end}
+    return {"strength": Move.strength} if node in ("ApplyReadoutGuidance", "KSamplerReadoutGuidance") else {}
+
+
+@pytest.mark.parametrize("node", INFO)
+def test_nodes(node):
+    inputs = INFO[node]["input"]
+    inputs = inputs.get("required", {}) | inputs.get("optional", {})
+    assert {name: inputs[name][1]["default"] for name in wanted(node)} == wanted(node)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows(path):
+    workflow = json.loads(path.read_text())
+    ours = workflow | {"nodes": [node for node in workflow["nodes"] if node["type"] in INFO]}
+    weights = {"ReadoutAppearanceTarget": relations.APPEARANCE, "ReadoutIdentityTarget": relations.IDENTITY}
+    combined = sum(node["type"] in TARGETS for node in ours["nodes"]) > 1
+    for node in to_api(ours, INFO).values():
+        kind, inputs = node["class_type"], node["inputs"]
+        expected = wanted(kind) | ({"weight": weights.get(kind, 1.0) if combined else 1.0} if kind in TARGETS else {})
+        assert {name: inputs[name] for name in expected} == expected, kind
+
+
+@pytest.mark.parametrize("node", TARGETS)
+def test_help_pages(node):
+    ranges = re.findall(r"start_percent.*?([\d.]*\d) to ([\d.]*\d)", (ROOT / "web" / "docs" / f"{node}.md").read_text())
+    assert [tuple(map(float, found)) for found in ranges] == [(TARGETS[node].start, TARGETS[node].end)]

@@ -1,0 +1,84 @@
+"""The demo model sampled over many scenes, guided or not, and judged: what every table of evaluate.py is made with.
+
+Targets are scenes of the demo world, prompts those of other scenes, so that shape comes from the target and colour from
+the text. Everything runs through the pack's nodes and the host's sampling code; the judge uses no network.
+"""
+import time
+from dataclasses import dataclass
+
+import nodes as host_nodes
+import torch
+
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
+from readout_guidance_pack.nodes import demo_model, targets
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.rg_core.pictures import draw_pose
+from readout_guidance_pack.rg_core.targets import Spatial
+
+CONTROLS = {"pose": ("pose",), "depth": ("depth",), "edge": ("edge",), "pose+depth": ("pose", "depth")}
+STEPS, CFG, SAMPLER, SCHEDULER = 20, 3.0, "dpmpp_2m", "karras"
+BATCH = 16
+SCENE_SEED, PROMPT_SEED, NOISE_SEED = 1000, 2000, 3000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to sample; None as `move` means unguided."""
+    move: object = None
+    end: float = Spatial.end
+    steps: int = STEPS
+    sampler: str = SAMPLER
+    scheduler: str = SCHEDULER
+
+
+class Bench:
+    """The demo model, its heads and a number of scenes of one size."""
+
+    def __init__(self, seeds: int, height: int = 64, width: int = 64):
+        self.scene = world.draw(seeds, height, width, seed=SCENE_SEED)
+        self.said = world.draw(seeds, height, width, seed=PROMPT_SEED)
+        self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
+        skeleton = draw_pose(self.scene.keypoints[:, None], (height * 8, width * 8), (height, width))
+        self.images = {"pose": skeleton.movedim(1, -1)} | {
+            kind: x[..., None].expand(-1, -1, -1, 3) for kind, x in
+            (("depth", self.scene.nearness), ("edge", world.edges(self.scene.image)))}
+        with torch.inference_mode():
+            self.model, self.clip, self.vae = demo_model.load_demo()
+            clip = self.clip
+            said = [clip.encode_from_tokens_scheduled(clip.tokenize(p))[0][0] for p in self.said.prompts()]
+            self.said_context = torch.cat(said)
+            self.negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+        self.seeds, self.size = seeds, (height, width)
+
+    def guidance(self, kinds: tuple[str, ...], end: float, part: slice) -> tuple:
+        make = {"pose": targets.PoseTarget, "depth": targets.DepthTarget, "edge": targets.EdgeTarget}
+        chain = None
+        for kind in kinds:
+            chain = make[kind].execute(head=self.heads[kind], image=self.images[kind][part], weight=1.0, start_percent=0.0,
+                                       end_percent=end, guidance=chain)[0]
+        return chain
+
+    @torch.inference_mode()
+    def sample(self, kinds: tuple[str, ...], setting: Setting) -> torch.Tensor:
+        """Decoded pictures [seeds, 3, H, W]; sampled in batches, with the noise of one large batch."""
+        pictures = []
+        for first in range(0, self.seeds, BATCH):
+            part = slice(first, min(first + BATCH, self.seeds))
+            model = self.model
+            if setting.move is not None:
+                model = guided("evaluate", model, self.guidance(kinds, setting.end, part), setting.move)
+            latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
+            latent, = host_nodes.common_ksampler(model, NOISE_SEED, setting.steps, CFG, setting.sampler, setting.scheduler,
+                                                 [[self.said_context[part], {}]], self.negative, latent)
+            pictures.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
+        return torch.cat(pictures)
+
+    def measure(self, kinds: tuple[str, ...], setting: Setting) -> dict[str, float]:
+        start = time.monotonic()
+        result = judge.figures(self.sample(kinds, setting), self.scene, self.said)
+        return result | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def show(control: str, setting: str, result: dict) -> None:
+    print(f"{control:16} {setting:28} " + "  ".join(f"{k} {v:.3f}" for k, v in result.items()), flush=True)
