@@ -4,6 +4,7 @@ The architecture is that of Luo et al., "Readout Guidance", CVPR 2024, section 3
 each tap, a softmax-weighted sum of their outputs and, for spatial properties, three convolutions.
 """
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,13 @@ class NormedConv(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.GroupNorm(GROUPS, outputs)
 
+    def normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`self.norm(x) * weight`, a number, without a product for each pixel."""
+        return F.group_norm(x, GROUPS, self.norm.weight * weight, self.norm.bias * weight, self.norm.eps)
+
 
 class Bottleneck(nn.Module):
-    """One tap's block: features [B, C, h, w] to [B, projection_dim, H, W]."""
+    """One tap's block: features [B, C, h, w] to [B, projection_dim, H, W], times `weight`, which is not negative."""
 
     def __init__(self, inputs: int, projection_dim: int, emb_channels: int | None):
         super().__init__()
@@ -35,19 +40,36 @@ class Bottleneck(nn.Module):
         self.shortcut = NormedConv(inputs, projection_dim, 1)
         self.emb_layers = nn.Linear(emb_channels, width) if emb_channels else None
 
-    def forward(self, x: Tensor, emb: Tensor, size: tuple[int, int]) -> Tensor:
-        # Both 1x1 convolutions run at the tap's own resolution: the same numbers as after the resize, for less work.
+    def forward(self, x: Tensor, emb: Tensor, size: tuple[int, int], weight: Tensor) -> Tensor:
+        # The 1x1 convolutions commute with the resize: they run on the smaller side of it.
+        if x.shape[-2:].numel() > size[0] * size[1]:
+            x = resize(x, size)
         hidden = F.relu(self.conv1.norm(resize(self.conv1(x), size)))
         if self.emb_layers is not None:
             hidden = hidden + F.relu(self.emb_layers(emb))[:, :, None, None]
         hidden = F.relu(self.conv2.norm(self.conv2(hidden)))
-        hidden = self.conv3.norm(self.conv3(hidden))
-        return F.relu(hidden + self.shortcut.norm(resize(self.shortcut(x), size)))
+        hidden = self.conv3.normed(self.conv3(hidden), weight)
+        return F.relu(hidden + self.shortcut.normed(resize(self.shortcut(x), size), weight))
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`x` [B, C, h, w] bilinearly resized to `size` (H, W), pixel corners not aligned."""
-    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, size=tuple(size), mode="bilinear")
+    """`x` [B, C, h, w] bilinearly resized to `size` (H, W), pixel corners not aligned.
+
+    As two products of matrices: the backward pass of torch's own resize takes most of a head's time on a CPU.
+    """
+    rows, columns = (interpolation(n, m, x.device, x.dtype) for n, m in zip(x.shape[-2:], size))
+    x = x if columns is None else x @ columns.mT
+    return x if rows is None else rows @ x
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def interpolation(n: int, m: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    """The matrix [m, n] that resizes n numbers to m; None if that is the identity."""
+    if n == m:
+        return None
+    one = torch.eye(n, dtype=dtype)[None]
+    return F.interpolate(one, size=m, mode="linear")[0].T.contiguous().to(device)
 
 
 class ReadoutHead(nn.Module):
@@ -78,5 +100,5 @@ class ReadoutHead(nn.Module):
     def forward(self, features: Sequence[Tensor], emb: Tensor, size: tuple[int, int]) -> Tensor:
         """Features, each [B, C_l, h_l, w_l], and the embedding [B, E] to a readout [B, channels, *size]."""
         mix = self.mixing_weights.softmax(0)
-        mixed = sum(w * layer(x, emb, size) for w, layer, x in zip(mix, self.bottleneck_layers, features, strict=True))
+        mixed = sum(layer(x, emb, size, w) for w, layer, x in zip(mix, self.bottleneck_layers, features, strict=True))
         return mixed if self.output_head is None else self.output_head(mixed)

@@ -140,7 +140,7 @@ def test_where_memory_is_short_blocks_are_computed_again(monkeypatch):
     graph = Graph()
     graph.recompute = "auto"
     for free, wanted in ((2**40, False), (2**20, True)):
-        monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device=None, torch_free_too=False: (free, free) if torch_free_too else free)
+        monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda _, torch_free_too=False: (free, free) if torch_free_too else free)
         graph.run()
         assert set(chosen) == {wanted}
         chosen.clear()
