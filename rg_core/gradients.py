@@ -26,21 +26,23 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
     batch = reading.features[0].shape[0]
     features = [f.detach().float().requires_grad_() for f in reading.features]
     emb = reading.emb.detach().float()
-    total = [torch.zeros_like(f) for f in features]
-    values = []
+    total, values = None, []
     for target, reference in zip(targets, references, strict=True):
         readout = target.head(features, emb, target.size)
         energy = target.energy(readout, span, repeat(reference, batch))
         gradient = torch.autograd.grad(energy.sum(), features)
         scale = target.weight / magnitude(gradient) if balanced else torch.full_like(span, target.weight * target.published_weight)
-        for t, g in zip(total, gradient):
-            t += g * scale.view(-1, 1, 1, 1)
+        gradient = [g * scale.view(-1, 1, 1, 1) for g in gradient]
+        total = gradient if total is None else [t.add_(g) for t, g in zip(total, gradient)]
         values.append(energy.detach())
-    whole = torch.ones_like(span) if balanced else magnitude(total)
-    return [(t / whole.view(-1, 1, 1, 1)).to(f.dtype) for t, f in zip(total, reading.features)], values, whole
+    whole = torch.ones_like(span)
+    if not balanced:
+        whole = magnitude(total)
+        total = [t.div_(whole.view(-1, 1, 1, 1)) for t in total]
+    return [t.to(f.dtype) for t, f in zip(total, reading.features)], values, whole
 
 
 def magnitude(gradient: Sequence[Tensor]) -> Tensor:
     """The root mean square [B] of each picture over all of `gradient`, [B, ...] each."""
-    squares = sum(g.flatten(1).square().sum(1) for g in gradient)
+    squares = sum(torch.linalg.vector_norm(g.flatten(1), dim=1).square() for g in gradient)
     return (squares / sum(g[0].numel() for g in gradient)).sqrt().clamp(min=1e-30)

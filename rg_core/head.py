@@ -49,7 +49,7 @@ class Bottleneck(nn.Module):
             hidden = hidden + F.relu(self.emb_layers(emb))[:, :, None, None]
         hidden = F.relu(self.conv2.norm(self.conv2(hidden)))
         hidden = self.conv3.normed(self.conv3(hidden), weight)
-        return F.relu(hidden + self.shortcut.normed(resize(self.shortcut(x), size), weight))
+        return hidden.add(self.shortcut.normed(resize(self.shortcut(x), size), weight)).relu_()
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,8 +8,8 @@ from statistics import median
 import psutil
 import pytest
 from PIL import Image
-from test_server import graph
 
+from test_server import graph
 from tools.server import Server, WorkflowFailed
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the memory limit is one for glibc")]
