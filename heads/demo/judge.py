@@ -53,10 +53,10 @@ def edges(image: Tensor) -> Tensor:
     return step(image) >= EDGE_STEP
 
 
-def pck(image: Tensor, target: Tensor, height: Tensor) -> Tensor:
-    """Share of the 7 joints found within a tenth of the figure's `height` [B] of `target` [B, 7, 2]; [B]."""
+def pck(image: Tensor, target: Tensor, height: Tensor, within: float = 0.1) -> Tensor:
+    """Share of the 7 joints found `within` this share of the figure's `height` [B] of `target` [B, 7, 2]; [B]."""
     position, found = joints(image)
-    return (found & ((position - target).norm(dim=-1) <= 0.1 * height[:, None])).float().mean(1)
+    return (found & ((position - target).norm(dim=-1) <= within * height[:, None])).float().mean(1)
 
 
 def valid(image: Tensor) -> Tensor:
@@ -155,7 +155,8 @@ def psnr(image: Tensor, reference: Tensor, where: Tensor) -> Tensor:
 
 def figures(image: Tensor, scene: Sample, said: Sample) -> dict[str, float]:
     """The means of all measures over pictures that had `scene` as their target and the prompts of `said`."""
-    measures = {"pck": pck(image, scene.joints, scene.height), "mae": mae(image, scene.nearness),
+    measures = {"pck": pck(image, scene.joints, scene.height), "pck05": pck(image, scene.joints, scene.height, 0.05),
+                "mae": mae(image, scene.nearness),
                 "fscore": fscore(image, scene.image), "valid": valid(image), "texture": texture(image),
                 "color_error": color_error(image, said.shirt, said.trousers, said.scene)}
     return {name: round(values.mean().item(), 4) for name, values in measures.items()}

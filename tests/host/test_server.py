@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from readout_guidance_pack.heads import save_head
+from readout_guidance_pack.heads.base_models import BASE_MODELS
 from readout_guidance_pack.rg_core.head import ReadoutHead
 from tools import ROOT
 from tools.server import Server, WorkflowFailed
@@ -17,7 +18,7 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 # How many pictures each node of a workflow saves.
 SAVED = {"pose": [4, 4, 4], "depth": [4, 4, 4], "edge": [4, 4, 4], "pose_and_depth": [4, 4, 4], "drag": [1, 1],
          "drag_given": [1, 1, 1], "appearance": [1, 4, 4], "identity": [1, 4, 4]}
-PUBLISHED = ReadoutHead("pose", [1280] * 6 + [640] * 3 + [320] * 3, projection_dim=128, base_model="Stable Diffusion 1.5")
+PUBLISHED = ReadoutHead("pose", BASE_MODELS["sdv15"].channels, projection_dim=128, base_model=BASE_MODELS["sdv15"].name)
 
 
 @pytest.fixture(scope="module")

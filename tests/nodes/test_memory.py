@@ -2,12 +2,14 @@
 happens where memory is out."""
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from host_features import FEATURES, Graph, make_head
 from random_models import random_model
-from readout_guidance_pack.nodes.sampling import memory, step
+from readout_guidance_pack.nodes.sampling import gradients, memory, step
 
 GIGABYTES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sdxl")]
 
@@ -66,6 +68,50 @@ def test_the_same_with_a_partly_loaded_model(monkeypatch):
     assert same_move(graph) and graph.model.model.model_lowvram
 
 
+class Streaming(comfy.model_patcher.ModelPatcher):
+    """Stands in for the host's dynamic VRAM, which needs a GPU."""
+
+    def is_dynamic(self):
+        return True
+
+
+@pytest.fixture
+def streaming(monkeypatch):
+    """Weights are brought for each operation, in tensors of inference mode whose memory is taken back after it."""
+    def bring(layer, _input=None, *args, offloadable=False, **kwargs):
+        with torch.inference_mode():
+            weights = [None if w is None else w.clone() for w in (layer.weight, layer.bias)]
+        return (*weights, None) if offloadable else tuple(weights)
+
+    def take_back(_layer, *weights):
+        with torch.inference_mode():
+            for weight in weights:
+                if weight is not None:
+                    weight.fill_(float("nan"))
+
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", bring)
+    monkeypatch.setattr(comfy.ops, "uncast_bias_weight", take_back)
+
+
+def streamed(graph):
+    model = graph.model
+    graph.model = Streaming(model.model, model.load_device, model.offload_device)
+    for layer in model.model.modules():
+        if hasattr(layer, "comfy_cast_weights"):
+            layer.comfy_cast_weights = True
+
+
+@pytest.mark.parametrize("recompute", ["off", "on"])
+def test_streamed_weights(streaming, recompute):
+    """As if they were there all the time, and without a second copy of the model."""
+    there, gone = Graph(), Graph()
+    streamed(gone)
+    there.recompute = gone.recompute = recompute
+    assert ((gone.run() - there.run()).norm() / (there.run() - there.run(False)).norm()).item() < 1e-3
+    weights = sum(w.nbytes for w in gone.model.model.diffusion_model.parameters())
+    assert (most_kept(gone, recompute) < weights / 2) == (recompute == "on")
+
+
 class Kept:
     """A tensor that is kept for the backward pass, as long as it is; counts the bytes of all that are kept at the same time."""
     now = most = 0
@@ -82,7 +128,12 @@ class Kept:
 def most_kept(graph, recompute: str) -> int:
     """Bytes that one guided step keeps for its backward pass at most."""
     graph.sigmas, graph.recompute, Kept.most = torch.tensor([14.0, 5.0]), recompute, 0
-    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.x):
+
+    def counting(pack, unpack):
+        return saved_tensors_hooks(lambda x: Kept(pack(x)), lambda kept: unpack(kept.x))
+
+    with pytest.MonkeyPatch.context() as patch, counting(lambda x: x, lambda x: x):
+        patch.setattr(gradients, "saved_tensors_hooks", counting)  # which take the place of those around them
         graph.run()
     assert Kept.now == 0
     return Kept.most
