@@ -6,7 +6,7 @@ VISIBLE = 0.1  # what a heatmap must exceed; from the description of the publish
 
 
 def from_range(readout: Tensor, control_range: tuple[float, float]) -> Tensor:
-    """A readout in a head's control range as a picture in 0 to 1; the way back from `targets.to_range`."""
+    """A readout in a head's control range as a picture in 0 to 1; the way back from `pictures.to_range`."""
     low, high = control_range
     return ((readout - low) / (high - low)).clamp(0, 1)
 

@@ -42,7 +42,8 @@ class Target:
 
     @property
     def free(self) -> Tensor | None:
-        """Where the picture may leave the reference, [M, 1, h, w], 0 to 1; elsewhere the caller keeps the reference. None: everywhere."""
+        """Where the picture may leave the target's reference, [M, 1, h, w], 0 to 1, of any size; elsewhere the caller keeps the
+        reference, at all noise levels. None: everywhere."""
         return None
 
 

@@ -1,4 +1,4 @@
 """One guided run on the host's model."""
-from .guidance import Guidance, Trace, guided
+from .guidance import Trace, guided
 
-__all__ = ["Guidance", "Trace", "guided"]
+__all__ = ["Trace", "guided"]

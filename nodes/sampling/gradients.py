@@ -1,6 +1,7 @@
 """What autograd needs to see through the host's model: plain tensors, options with a backward pass, and copies where the
 host overwrites."""
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 
 import torch
@@ -93,9 +94,9 @@ def streamed(model) -> bool:
     return model.model_lowvram or model.current_patcher.is_dynamic()
 
 
-@contextmanager
-def lenient(model, conds: list[dict], options: dict):
-    """Lets ControlNets, GLIGEN, patches and offloaded weights do what autograd forbids, at a cost for every operation.
+def lenient(model, conds: list[dict], options: dict) -> Callable[[], AbstractContextManager]:
+    """Makes contexts that let ControlNets, GLIGEN, patches and offloaded weights do what autograd forbids, at a cost for every
+    operation.
 
     ControlNets' hints are added in place, patches overwrite too, and weights that are not on the device may be brought there
     through a buffer that the next ones use again, or lie in memory that the host takes back: so all that is saved for the
@@ -106,18 +107,21 @@ def lenient(model, conds: list[dict], options: dict):
     """
     borrows = patched(model, conds, options) or model.current_patcher.is_dynamic()
     if not borrows and not streamed(model) and not any("control" in c for c in conds):
-        yield
-        return
-    weights = {memory(w) for w in chain(model.parameters(), model.buffers())}
+        return nullcontext
+    weights = {memory_of(w) for w in chain(model.parameters(), model.buffers())}
 
     def saved(x: Tensor) -> Tensor:
-        return x if memory(x) in weights else x.clone()
+        return x if memory_of(x) in weights else x.clone()
 
-    with saved_tensors_hooks(saved, lambda x: x), Borrowing() if borrows else nullcontext():
-        yield
+    @contextmanager
+    def seeing() -> Iterator[None]:
+        with saved_tensors_hooks(saved, lambda x: x), Borrowing() if borrows else nullcontext():
+            yield
+
+    return seeing
 
 
-def memory(x: Tensor) -> int:
+def memory_of(x: Tensor) -> int:
     """Which memory a tensor lies in; a quantized one is told by the first of those that it wraps."""
     while hasattr(x, "__tensor_flatten__"):
         x = getattr(x, x.__tensor_flatten__()[0][0])

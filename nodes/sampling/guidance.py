@@ -32,7 +32,7 @@ class Guidance:
     recompute: str = "auto"  # one of memory.CHOICES
 
     def __call__(self, executor, *args, **kwargs):
-        Run(self, executor.class_obj)
+        Run(self, executor.class_obj).attach(executor.class_obj)
         return executor(*args, **kwargs)
 
 
@@ -50,6 +50,7 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
                              f"{earlier.node}, and all targets to this node.")
         share = earlier.move.strength / move.strength
         targets = (*(replace(t, weight=t.weight * share) for t in earlier.targets), *targets)
+    checks.one_background(node, targets)
     guided_model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     guided_model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY,
                                       Guidance(node, model, targets, move, trace, recompute))

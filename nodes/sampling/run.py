@@ -21,7 +21,7 @@ from . import memory
 from .conditioning import parts
 from .gradients import differentiable
 from .reader import Reader
-from .step import Step
+from .step import Pull, Step
 
 KEY = "readout_guidance"
 
@@ -43,10 +43,13 @@ class Run:
         # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
         sampled = guider.model_patcher
         self.source = guidance.source if sampled.parent is guidance.source else sampled
-        self.fitted: dict[tuple, Target | Tensor] = {}  # to the sizes of latents that this run has seen
-        self.readers: dict[object, Reader] = {}         # by reference
-        self.prediction: Prediction | None = None       # while a guided one is under way
+        self.fitted: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
+        self.free: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
+        self.readers: dict[object, Reader] = {}    # by reference
+        self.prediction: Prediction | None = None  # while a guided one is under way
         self.again = {"on": True, "off": False}.get(guidance.recompute)  # whether blocks are computed again; None until known
+
+    def attach(self, guider) -> None:
         for kind, wrapper in ((WrappersMP.PREPARE_SAMPLING, self.prepare_sampling), (WrappersMP.PREDICT_NOISE, self.predict_noise),
                               (WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)):
             add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
@@ -102,13 +105,13 @@ class Run:
             here = step.beside(conds, branches)
             read = self.references(here, targets, None if conds is now.positive else conds)
 
-            def seeds(reading):
+            def pull(reading):
                 with differentiable(*heads):
                     at_taps, energy, size = gradients.at_taps(reading, targets, span, read, balanced=not self.move.published_energy)
-                values[conds is now.positive] = torch.stack(energy)
+                values["positive" if conds is now.positive else "negative"] = torch.stack(energy)  # out of memory, it pulls twice
                 return at_taps, size
 
-            predicted, pulled = self.differentiated(here, conds, seeds)
+            predicted, pulled = self.differentiated(here, conds, pull)
             gradient = gradient + pulled
         if self.trace is not None:
             self.trace.add(step.sigma, now.targets, torch.stack(list(values.values())).mean(0).unbind(0))
@@ -118,15 +121,13 @@ class Run:
                              "choose it where the model is loaded.")
         return predicted, self.move.displacement(gradient, step.scale, [t.weight for t in targets])
 
-    def differentiated(self, step: Step, conds: list[dict], seeds) -> tuple[Tensor, Tensor]:
+    def differentiated(self, step: Step, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
         if self.again is None:
             self.again = memory.is_short(step.model, step.x.shape, step.x.device)
-        for again in dict.fromkeys((self.again, True)):
+        for self.again in [True] if self.again else [False, True]:
             try:
-                result = step.gradient(conds, seeds, again)
-                self.again = again
-                return result
+                return step.gradient(conds, pull, self.again)
             except Exception as error:
                 if not is_oom(error):
                     raise
@@ -142,10 +143,10 @@ class Run:
         holding = [t for t in self.targets if t.free is not None]
         if not holding:
             return outs
-        key = ("free", step.size, step.x.device)
-        if key not in self.fitted:
-            self.fitted[key] = [mask_at(t.free, step.size, step.x.device) for t in holding]
-        free = torch.stack([repeat(mask, len(step.x)) for mask in self.fitted[key]]).amax(0)
+        key = (step.size, step.x.device)
+        if key not in self.free:
+            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in holding]
+        free = torch.stack([repeat(mask, len(step.x)) for mask in self.free[key]]).amax(0)
         _, reference = self.reader(holding[0]).way(holding[0].name, step)
         return [out if c is None else out * free + repeat(reference, len(step.x)) * (1 - free) for c, out in zip(branches, outs)]
 

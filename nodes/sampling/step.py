@@ -14,6 +14,8 @@ from ...rg_core.recompute import computed_again
 from .conditioning import by_hooks, parts, still
 from .gradients import differentiable, lenient, readable, with_gradients
 
+Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -73,28 +75,29 @@ class Step:
             pieces += zip(zip(*(f.chunk(len(labels)) for f in reading.features)), (areas[label] for label in labels))
         return predicted, taps.Reading(readings[0].emb[:len(self.x)], taps.blended(pieces, self.size))
 
-    def gradient(self, conds: list[dict], seeds: Callable[[taps.Reading], tuple[list[Tensor], Tensor]], again: bool = False
-                 ) -> tuple[Tensor, Tensor]:
-        """The prediction for `conds`, and the gradient with respect to `x` of what has `seeds(reading)` as its gradients at
-        the taps, over their size, and as that size [B]; both [B, C, H, W]. `again` computes the model's blocks again in the
-        backward pass, instead of keeping all that they computed."""
+    def gradient(self, conds: list[dict], pull: Pull, again: bool = False) -> tuple[Tensor, Tensor]:
+        """The prediction for `conds`, and the gradient with respect to `x` of what pulls at the taps; both [B, C, H, W].
+        `pull(reading)` returns its gradients at the taps over their size, and that size [B]. `again` computes the model's
+        blocks again in the backward pass, instead of keeping all that they computed."""
         conds, options = still(conds), with_gradients(self.options)
-
-        def seeing():
-            return lenient(self.model, conds, options)
-
         blocks = taps.blocks(self.model.diffusion_model) if again else []
-        with differentiable(self.model), seeing(), computed_again(blocks, seeing):
-            acting, x = self.parts(conds), self.x.clone().requires_grad_()
-            step, groups = replace(self, x=x, options=options), by_hooks([c for c in conds if c["uuid"] in acting])
-            with torch.set_grad_enabled(len(groups) == 1):
-                predicted, reading = step.look(conds)
-            at_taps, size = seeds(reading)
-            gradient = torch.zeros_like(x)
-            for group in groups:  # forward and backward with the same weights
-                if len(groups) > 1:
-                    _, reading = step.look(group, among=conds)
-                gradient += torch.autograd.grad(reading.features, x, at_taps)[0].float() * size.view(-1, 1, 1, 1)
+        with differentiable(self.model):
+            seeing = lenient(self.model, conds, options)
+            with seeing(), computed_again(blocks, seeing):
+                return replace(self, x=self.x.clone().requires_grad_(), options=options).pulled(conds, pull)
+
+    def pulled(self, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
+        """`gradient`, where autograd can see through everything."""
+        acting = self.parts(conds)
+        groups = by_hooks([c for c in conds if c["uuid"] in acting])
+        with torch.set_grad_enabled(len(groups) == 1):
+            predicted, reading = self.look(conds)
+        at_taps, size = pull(reading)
+        gradient = torch.zeros_like(self.x)
+        for group in groups:  # forward and backward with the same weights
+            if len(groups) > 1:
+                _, reading = self.look(group, among=conds)
+            gradient += torch.autograd.grad(reading.features, self.x, at_taps)[0].float() * size.view(-1, 1, 1, 1)
         return predicted.detach(), gradient
 
 
