@@ -56,6 +56,8 @@ class Run:
 
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
         """Tells the host what guided steps need, so that it makes room before it loads the model."""
+        if model.get_additional_models_with_key("multigpu"):
+            return executor(model, noise_shape, conds, *args, **kwargs)  # it clones ControlNets there, and asks nobody else
         again = self.again
         if again is None:  # it may yet fit without, if the host frees all else
             room = get_total_memory(model.load_device) - model.model_size()
