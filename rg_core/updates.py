@@ -37,7 +37,8 @@ class Move:
     fresh: bool = False             # with `per_step`: predicts again from the moved latent
     eta: float = 0.0                # with `per_step`: of the sampler's ancestral noise
     both: bool = False              # reads the unconditional branch too
-    published_energy: bool = False  # energies add with the published weights, and references are read and counted as published
+    published_energy: bool = False  # energies add with the published weights, scaled by L of the picture and its references
+    # together, which are read in full precision; otherwise each target pulls as hard as its weight says
 
     def displacement(self, gradient: Tensor, scale: float, weights: Sequence[float]) -> Tensor:
         """The shift [B, C, H, W], in the sampler's scale, that lowers the energies whose `gradient` in that scale this is.

@@ -26,6 +26,8 @@ def wanted(node: str) -> dict:
 
 @pytest.mark.parametrize("node", INFO)
 def test_nodes(node):
+    assert node in TARGETS or not node.endswith("Target")
+    assert (ROOT / "web" / "docs" / f"{node}.md").exists()
     inputs = INFO[node]["input"]
     inputs = inputs.get("required", {}) | inputs.get("optional", {})
     assert {name: inputs[name][1]["default"] for name in wanted(node)} == wanted(node)

@@ -69,7 +69,7 @@ def save_checkpoint(weights: Mapping[str, Tensor], path: str | PathLike) -> None
 
 
 def save_published_head(path: str | PathLike, base: str, spatial: bool, seed: int = 0) -> None:
-    """A random head laid out like the authors' files; `base` is sdv15 or sdxl. Name it like theirs: it tells the kind."""
+    """A random head laid out like the authors' files; `base` is one of BASE_MODELS. Name it like theirs: it tells the kind."""
     base = BASE_MODELS[base]
     torch.manual_seed(seed)
     head = ReadoutHead("", base.channels, out_channels=3 if spatial else None)  # weights for the embedding in every block
