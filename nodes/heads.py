@@ -39,7 +39,9 @@ def missing(head_name: str) -> str:
                 f"{head.file} from {head.url} and put it into {folder()}.")
     kind = kind_of(stem)
     alike = ", ".join(name for name in there if kind in (None, kind_of(name))) or "none"
-    files = [head.file for head in published.HEADS.values() if head.kind == kind] if kind else [f"readout_{family}_*.pt" for family in published.FAMILIES]
+    files = [head.file for head in published.HEADS.values() if head.kind == kind]
+    if not kind:
+        files = [f"readout_{family}_*.pt" for family in published.FAMILIES]
     known = f"{', '.join(files)} (from {published.PAGE}, licence: {published.LICENSE})" if files else "none"
     return (f"{said} Heads{f' that read {kind}' if kind else ''} that are there: {alike}. Published ones: {known}. "
             f"Choose one, or put the file into {folder()}.")
