@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
@@ -90,9 +91,10 @@ def draw(report: dict, path: str) -> None:
             panel.plot(sizes, line["seconds"], "o", color=colour, label=f"{kind} step, grows as {axis}$^{{{line['exponent']:.2f}}}$")
             panel.plot(sizes, [line["a"] * n**line["exponent"] for n in sizes], "--", color=colour, linewidth=1)
         panel.set(xscale="log", yscale="log")
-        panel.set_xticks(sizes, [f"{math.isqrt(n)}x{math.isqrt(n)}" for n in sizes] if axis == "pixels" else sizes)
-        panel.minorticks_off()
+        panel.set_xticks(sizes, [f"{math.isqrt(n)}x{math.isqrt(n)}" for n in sizes] if axis == "pixels" else sizes, fontsize=8)
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter("{x:g}")
+        panel.minorticks_off()
     more, panel = report["targets"], panels["targets"]
     panel.axhline(more["plain_s"], color=colours["plain"], linestyle="--", label="plain step")
     panel.plot(more["sizes"], more["guided_s"], "o-", color=colours["guided"],
