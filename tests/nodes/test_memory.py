@@ -107,7 +107,10 @@ def test_streamed_weights(streaming, recompute):
     there, gone = Graph(), Graph()
     streamed(gone)
     there.recompute = gone.recompute = recompute
-    assert ((gone.run() - there.run()).norm() / (there.run() - there.run(False)).norm()).item() < 1e-3
+    there.sigmas = gone.sigmas = torch.tensor([14.0, 5.0])
+    expected = there.run()
+    # Copies of weights lie elsewhere in memory, and kernels round accordingly (1.5e-6).
+    assert ((gone.run() - expected).norm() / (expected - there.run(False)).norm()).item() < 1e-5
     weights = sum(w.nbytes for w in gone.model.model.diffusion_model.parameters())
     assert (most_kept(gone, recompute) < 0.6 * weights) == (recompute == "on")
 
