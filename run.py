@@ -3,7 +3,7 @@
 
     python run.py demo [--json FILE]              a real ComfyUI runs the shipped workflows; pictures, sheet and figures
     python run.py evaluate [--seeds N] [--json FILE]   control, guided against unguided, over many seeds; --help: other tables
-    python run.py bench [--json FILE]             cost of a guided step against a plain one
+    python run.py bench [--json FILE]             cost of a guided step against a plain one; --help: other models, how it grows
     python run.py serve                           the same ComfyUI, left running
     python run.py test [pytest arguments]         the tests
     python run.py train-demo [--heads [KIND ...]] trains the demo model and its heads from nothing

@@ -28,7 +28,7 @@ def inputs(picture: list, kind: str) -> list:
     return [
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
         *picture,
-        *when(Spatial, "The layout of a picture is settled early: later guidance costs time and detail."),
+        *when(Spatial, "The layout of a picture is settled by 0.5; later guidance takes longer and matches more exactly."),
         io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the target."),
         CHAIN,
     ]

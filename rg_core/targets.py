@@ -21,7 +21,7 @@ class Target:
     head: ReadoutHead
     weight: float = 1.0
     start: float = 0.0      # share of the noise schedule at which it begins to act
-    end: float = 0.5        # and at which it stops
+    end: float = 0.9        # and at which it stops
     reference: Any = None   # what the caller reads with the same head, for targets that compare with another picture
     size: tuple[int, int] | None = None  # (H, W) of the readout, once known
     published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
@@ -66,7 +66,6 @@ class Spatial(Target):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Likeness(Target):
     """What is in a reference, or in a part of it, should be in the picture, or in a part of it."""
-    end: float = 0.9
     mask: Tensor | None = None            # [M, 1, h, w], 0 to 1: where in the picture being made
     reference_mask: Tensor | None = None  # and where in the reference
     box: Box = WHOLE                      # likewise
@@ -101,7 +100,6 @@ class Identity(Likeness):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Drag(Target):
     """Points of the reference should be elsewhere."""
-    end: float = 0.9
     paths: Tensor                       # [K, F, 2]: (x, y) in shares of the picture, from where a point is to where it goes
     stops: tuple[float, ...] = (1.0,)   # for each picture of the batch, how far along the paths it goes
     mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; everything if None

@@ -81,13 +81,19 @@ class RelationBench(Bench):
         return host_nodes.common_ksampler(model, seed, steps, cfg, sampler, SCHEDULER, said, self.negative, latent,
                                           disable_noise=not noise)[0]
 
-    def guide_by(self, targets: tuple):
-        return guided("evaluate", self.model, targets, Move())
+    def guide_by(self, targets: tuple, move: Move = Move()):
+        return guided("evaluate", self.model, targets, move)
 
-    def drag_targets(self, plan: DragPlan, i: int, reference, mask: bool) -> tuple:
-        chain = DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), 1.0, Drag.start, Drag.end,
+    def drag_targets(self, plan: DragPlan, i: int, reference, end: float, mask: bool) -> tuple:
+        chain = DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), 1.0, Drag.start, end,
                                    mask=plan.moved[i:i + 1].float() if mask else None)[0]
-        return AppearanceTarget.execute(self.heads["appearance"], reference, APPEARANCE, Appearance.start, Appearance.end, guidance=chain)[0]
+        return AppearanceTarget.execute(self.heads["appearance"], reference, APPEARANCE, Appearance.start, end, guidance=chain)[0]
+
+    def dragged(self, plan: DragPlan, starts: list, move: Move = Move(), end: float = Drag.end, mask: bool = False) -> torch.Tensor:
+        """One picture for each start (conditioning, noise, reference), made by its own drag."""
+        return torch.cat([self.picture(self.ksampler(
+            self.guide_by(self.drag_targets(plan, i, reference, end, mask), move), said, noise, sampler="euler", noise=False))
+            for i, (said, noise, reference) in enumerate(starts)])
 
     def drag_figures(self, plan: DragPlan, image: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
         return mean(distance=judge.distance(image, plan.joint, plan.place, plan.start),
@@ -109,11 +115,11 @@ class RelationBench(Bench):
         return found
 
     @torch.inference_mode()
-    def unguided(self, starts: list, noise: bool = True, **options) -> torch.Tensor:
+    def unguided(self, starts: list, noise: bool = True, batch: int = BATCH, **options) -> torch.Tensor:
         """What is sampled for each start (conditioning, latent, reference) without guidance, in batches; from new noise, or none."""
         pictures = []
-        for first in range(0, len(starts), BATCH):
-            part = starts[first:first + BATCH]
+        for first in range(0, len(starts), batch):
+            part = starts[first:first + batch]
             latent = {"samples": torch.cat([latent["samples"] for _, latent, _ in part])}
             if noise:
                 latent = {"samples": torch.zeros_like(latent["samples"]), "batch_index": list(range(first, first + len(part)))}
@@ -148,15 +154,10 @@ def drags(seeds: int) -> dict:
     given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
     starts = bench.inverted(given, prompts)
 
-    def sampled(mask: bool = False) -> torch.Tensor:
-        return torch.cat([bench.picture(bench.ksampler(
-            bench.guide_by(bench.drag_targets(plan, i, reference, mask)), said, noise, sampler="euler", noise=False))
-            for i, (said, noise, reference) in enumerate(starts)])
-
     results = {}
     for setting, make in (("unguided", lambda: bench.unguided(starts, noise=False, sampler="euler")),
-                          ("rendered again", lambda: bench.unguided(starts)), ("guided", sampled),
-                          ("guided, masked", lambda: sampled(mask=True))):
+                          ("rendered again", lambda: bench.unguided(starts)), ("guided", lambda: bench.dragged(plan, starts)),
+                          ("guided, masked", lambda: bench.dragged(plan, starts, mask=True))):
         image = make()
         results[setting] = bench.drag_figures(plan, image, given)
         show("drag", setting, results[setting])
