@@ -5,8 +5,8 @@ steps of DPM++ 2M karras with cfg, its targets acting when they do by default. W
 compared by its medians, so that a busy machine slows both. SD 1.5 and SDXL are the real architectures with random weights, SDXL's
 10 GB on a CPU, and a random head of the published shape.
 
-Last comes what one guided step keeps for its backward pass, weights aside; KEPT in nodes/sampling/memory.py, by which the pack
-tells the host what it needs, was chosen from these figures and is in their unit.
+Last comes what one guided step keeps for its backward pass, weights aside; KEPT and HEAD in nodes/sampling/memory.py, by which the
+pack tells the host what it needs, were chosen from these figures and are in their unit.
 
 `--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py.
 """
@@ -20,7 +20,8 @@ import comfy.samplers
 import torch
 
 from readout_guidance_pack.nodes.sampling import memory
-from tools.bench_models import MODELS, Subject, pictures, steps
+from readout_guidance_pack.rg_core import gradients, taps
+from tools.bench_models import MODELS, Subject, pictures, spatial, steps
 from tools.costs import STEPS, Cost, in_turn, most_kept, sample
 from tools.device import device_name
 from tools.scaling import scaling
@@ -28,6 +29,7 @@ from tools.scaling import scaling
 PICTURE_STEPS, SAMPLER, SCHEDULER = 20, "dpmpp_2m", "karras"
 PICTURE_ROUNDS = 1  # of the large models: on two CPU cores each picture of SDXL takes minutes
 KEEPING = {"blocks kept": "default", "blocks computed again": "default, blocks computed again"}  # the settings by what they keep
+HEAD = "the head's part"
 
 
 def step_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
@@ -43,11 +45,25 @@ def picture_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
     return in_turn(actions, rounds, warm=["drag"])  # which then has its reference read; all else is warm from the steps
 
 
+@torch.inference_mode(False)
 def kept(subject: Subject) -> dict[str, int]:
-    """Bytes that one guided step keeps for its backward pass at most."""
+    """Bytes that one guided step keeps for its backward pass at most, and the head's part of them."""
     models, weights = steps(subject), [*subject.model.model.parameters(), *subject.head.parameters()]
-    return {label: most_kept(partial(sample, models[setting], subject.conditioning, subject.shape, STEPS[:2]), weights)
-            for label, setting in KEEPING.items()}
+    found = {label: most_kept(partial(sample, models[setting], subject.conditioning, subject.shape, STEPS[:2]), weights)
+             for label, setting in KEEPING.items()}
+    with taps.record(subject.model.model.diffusion_model) as readings, torch.no_grad():
+        sample(subject.model, subject.conditioning, subject.shape, STEPS[:2])
+    batch, size = subject.shape[0], subject.shape[2:]
+    reading = taps.Reading(readings[0].emb[:batch].clone(), [f[:batch].clone() for f in readings[0].features])
+    target = spatial(subject.head).at(size, reading.emb.device)
+    return found | {HEAD: most_kept(partial(gradients.at_taps, reading, [target], torch.ones(batch).to(reading.emb), [None]), weights)}
+
+
+def in_units(subject: Subject, kept_bytes: dict[str, int]) -> dict[str, float]:
+    """The figures of `kept` as KEPT and HEAD give them."""
+    of_model, of_head = memory.units(subject.model.model, subject.shape)
+    head = kept_bytes[HEAD]
+    return {label: round(head / of_head if label == HEAD else (size - head) / of_model, 5) for label, size in kept_bytes.items()}
 
 
 def ratios(costs: dict[str, Cost]) -> dict[str, float]:
@@ -59,10 +75,10 @@ def measure(name: str, rounds: int) -> dict:
     subject = MODELS[name]()
     of_steps = step_costs(subject, rounds)
     of_pictures = picture_costs(subject, rounds if name == "demo" else PICTURE_ROUNDS)
-    kept_bytes, unit = kept(subject), memory.needed(subject.model.model, subject.shape, again=False) / memory.KEPT[False]
+    kept_bytes = kept(subject)
     return {"plain_step_s": round(of_steps["plain"].seconds, 4), "shape": list(subject.shape), "guided_step_ratio": ratios(of_steps),
             "picture_ratio": ratios(of_pictures), "peak_bytes": {label: cost.peak for label, cost in of_steps.items()},
-            "kept_bytes": kept_bytes, "kept_unit": {label: round(size / unit, 5) for label, size in kept_bytes.items()}}
+            "kept_bytes": kept_bytes, "kept_unit": in_units(subject, kept_bytes)}
 
 
 def release() -> None:
@@ -78,9 +94,9 @@ def show(result: dict) -> None:
         print(f"  {label}: {ratio:.2f} times a plain step, peak {result['peak_bytes'][label] / 2**20:.0f} MiB")
     for label, ratio in result["picture_ratio"].items():
         print(f"  a whole picture, {label}: {ratio:.2f} times an unguided one")
-    for (label, size), allowed in zip(result["kept_bytes"].items(), (memory.KEPT[False], memory.KEPT[True])):
-        print(f"  {label}, a step keeps {size / 2**20:.0f} MiB: {result['kept_unit'][label]:.4f} in the unit of KEPT, which says {allowed}",
-              flush=True)
+    for label, size in result["kept_bytes"].items():
+        print(f"  kept for the backward pass, {label}: {size / 2**20:.0f} MiB; {result['kept_unit'][label]:.4f} in the unit of "
+              f"KEPT {tuple(memory.KEPT.values())} and HEAD {memory.HEAD}", flush=True)
 
 
 def main() -> None:

@@ -10,10 +10,11 @@ from ...rg_core.head import ReadoutHead
 
 CHOICES = ["auto", "on", "off"]  # of computing blocks again in the backward pass
 # What a guided step keeps for its backward pass, in MiB for each latent pixel and byte of a number, of a model whose
-# memory_usage_factor is 1: the unit of the host's own figure for a plain step, which is 0.01. By whether blocks are computed
-# again. The larger of what `python run.py bench` counts for Stable Diffusion 1.5 and XL (0.104 and 0.227; 0.040 and 0.041),
-# a little rounded up.
-KEPT = {False: 0.23, True: 0.045}
+# memory_usage_factor is 1: the unit of the host's own figure for a plain step, which is 0.01. KEPT is the diffusion model's part,
+# by whether blocks are computed again; HEAD that of one head, which computes in float32 beside any model. The larger of what
+# `python run.py bench` counts for Stable Diffusion 1.5 and XL, a little rounded up: docs/speed.md.
+KEPT = {False: 0.21, True: 0.021}
+HEAD = 0.021
 
 
 class HeadPatcher(comfy.model_patcher.ModelPatcher):
@@ -35,8 +36,14 @@ def managed(head: ReadoutHead) -> comfy.model_patcher.ModelPatcher:
 
 def needed(model, shape: tuple, again: bool) -> float:
     """Bytes that a guided step for latents of `shape` needs beside a plain one; `model` is the host's BaseModel."""
-    size = comfy.model_management.dtype_size(model.get_dtype_inference())
-    return KEPT[again] * 2**20 * shape[0] * math.prod(shape[2:]) * size * model.memory_usage_factor
+    of_model, of_head = units(model, shape)
+    return KEPT[again] * of_model + HEAD * of_head
+
+
+def units(model, shape: tuple) -> tuple[float, float]:
+    """Bytes that one of KEPT, and of HEAD, stands for."""
+    bytes_each = 2**20 * shape[0] * math.prod(shape[2:]) * model.memory_usage_factor
+    return bytes_each * comfy.model_management.dtype_size(model.get_dtype_inference()), bytes_each * torch.float32.itemsize
 
 
 def held(model) -> int:
