@@ -8,8 +8,8 @@ import time
 import torch
 
 from readout_guidance_pack.rg_core.updates import Move
-from tools.control import CONTROLS, Bench, Setting, show
-from tools.relations import RelationBench, drag_plan
+from tools.control import Bench, Setting, show
+from tools.relations import to_be_dragged
 
 ENDS = (0.5, 0.65, 0.8, 0.9)  # at the default strength
 STRONGER = (0.12, 0.15)
@@ -44,7 +44,7 @@ def of_controls(seeds: int) -> dict:
     for name in ("pose", "depth", "edge", "pose+edge"):
         results[name] = {"unguided": unguided}
         for move, end in CANDIDATES:
-            result = bench.measure(CONTROLS.get(name) or tuple(name.split("+")), Setting(move, end))
+            result = bench.measure(tuple(name.split("+")), Setting(move, end))
             results[name][label(move, end)] = with_ratio(result, unguided)
             show(name, label(move, end), results[name][label(move, end)])
     return results
@@ -52,10 +52,7 @@ def of_controls(seeds: int) -> dict:
 
 @torch.inference_mode()
 def of_drags(seeds: int) -> dict:
-    bench = RelationBench(1)
-    picked, scene, _, plan = drag_plan(seeds, bench.size)
-    given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
-    starts = bench.inverted(given, prompts)
+    bench, plan, given, starts = to_be_dragged(seeds)
     results = {}
     for move, end in (None, None), *CANDIDATES:
         start = time.monotonic()

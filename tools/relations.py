@@ -146,14 +146,18 @@ def inversions(seeds: int) -> dict:
     return results
 
 
-@torch.inference_mode()
-def drags(seeds: int) -> dict:
-    """A hand or foot of given pictures, dragged to where the same scene with that limb moved has it."""
+def to_be_dragged(seeds: int) -> tuple:
+    """A bench, the drags, the given pictures, and these inverted."""
     bench = RelationBench(1)
     picked, scene, _, plan = drag_plan(seeds, bench.size)
     given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
-    starts = bench.inverted(given, prompts)
+    return bench, plan, given, bench.inverted(given, prompts)
 
+
+@torch.inference_mode()
+def drags(seeds: int) -> dict:
+    """A hand or foot of given pictures, dragged to where the same scene with that limb moved has it."""
+    bench, plan, given, starts = to_be_dragged(seeds)
     results = {}
     for setting, make in (("unguided", lambda: bench.unguided(starts, noise=False, sampler="euler")),
                           ("rendered again", lambda: bench.unguided(starts)), ("guided", lambda: bench.dragged(plan, starts)),
