@@ -5,11 +5,12 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..heads import kind_of, load_head, published, save_head
+from ..heads import KINDS, kind_of, load_head, published, save_head
 from ..heads.demo import HEADS_FOLDER
 from .types import CATEGORY, Head
 
 FOLDER = "readout_heads"
+FROM_FILE = "auto"  # the kind of a head
 SUFFIXES = {".safetensors", ".pt"}
 
 
@@ -55,7 +56,9 @@ class LoadReadoutHead(io.ComfyNode):
             description="Loads a small network that reads pose, depth or edges out of a diffusion model's own features, or tells "
                         "by them what in two pictures is the same.",
             inputs=[io.Combo.Input("head_name", options=folder_paths.get_filename_list(FOLDER),
-                                   tooltip="A file in models/readout_heads. The demo_* heads belong to the demo model.")],
+                                   tooltip="A file in models/readout_heads. The demo_* heads belong to the demo model."),
+                    io.Combo.Input("kind", options=[FROM_FILE, *dict.fromkeys(KINDS.values())], default=FROM_FILE, optional=True, advanced=True,
+                                   tooltip="What the head reads, if its file and name do not say so rightly.")],
             outputs=[Head.Output(display_name="head")])
 
     @classmethod
@@ -66,14 +69,14 @@ class LoadReadoutHead(io.ComfyNode):
         return missing(head_name)
 
     @classmethod
-    def execute(cls, head_name):
+    def execute(cls, head_name, kind=FROM_FILE):
         path = folder_paths.get_full_path(FOLDER, head_name)
         if path is None:
             raise ValueError(missing(head_name))
-        return io.NodeOutput(load_head(path))
+        return io.NodeOutput(load_head(path, None if kind == FROM_FILE else kind))
 
     @classmethod
-    def fingerprint_inputs(cls, head_name):
+    def fingerprint_inputs(cls, head_name, kind=FROM_FILE):
         return Path(folder_paths.get_full_path_or_raise(FOLDER, head_name)).stat().st_mtime
 
 

@@ -1,5 +1,7 @@
+import json
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -112,3 +114,79 @@ def test_bundled_heads_load_and_say_what_they_are():
         f"demo_{k}": k for k in ("pose", "depth", "edge", "correspondence", "appearance", "identity")}
     assert all(head.base_model == "demo" for head in found.values())
     assert all(head.channels == [128] * 4 + [64] * 3 for head in found.values())
+
+
+@pytest.mark.parametrize("name, kind", [("purpose_depth", "depth"), ("my-pose.v2", "pose"), ("Depth Head", "depth"), ("soft_edges_1", "edge"),
+                                        ("sdxl.drag_appearance", "appearance"), ("pose_keypoint_x", "keypoints"), ("keypoints", "keypoints"),
+                                        ("suppose", None), ("knowledge", None), ("poseidon", None)])
+def test_a_name_says_the_kind_by_its_words(name, kind):
+    assert heads.kind_of(name) == kind
+
+
+def test_the_files_own_word_outranks_its_name_and_the_user_both(tmp_path):
+    path = tmp_path / "pose.pt"
+    torch.save({"config": {"dataset_args": {"control_type": "depth"}}, "aggregation_network": published(False, True)}, path)
+    assert heads.load_head(path).kind == "depth" and heads.load_head(path).control_range == (-1.0, 1.0)
+    assert heads.load_head(path, "edge").kind == "edge" and heads.load_head(path, "edge").control_range == (-0.5, 0.5)
+
+
+def test_a_head_that_does_not_say_its_kind_can_be_told(tmp_path):
+    path = tmp_path / "checkpoint_step_5000.pt"  # as the authors' training scripts name them
+    torch.save({"config": {"wandb_kwargs": {"name": "run 7"}}, "aggregation_network": published(False, False)}, path)
+    with pytest.raises(heads.HeadFileError, match="Choose kind in Load Readout Head"):
+        heads.load_head(path)
+    assert heads.load_head(path, "identity").kind == "identity"
+
+
+WRONG_FIELDS = {
+    "config": ([1], "field config is"), "stride of text": ({"output_stride": "x"}, "output_stride"),
+    "stride of 0": ({"output_stride": 0}, "output_stride"),
+    "stride of 10^9": ({"output_stride": 10**9}, "output_stride"), "range of text": ({"dataset_args": {"control_range": "x"}}, "control_range"),
+    "range of one text": ({"dataset_args": {"control_range": ["x"]}}, "control_range"),
+    "range upside down": ({"dataset_args": {"control_range": [1, -1]}}, "control_range"),
+    "range of NaN": ({"dataset_args": {"control_range": [float("nan"), 1]}}, "control_range"),
+    "empty range": ({"dataset_args": {"control_range": [0, 0]}}, "control_range"),
+    "dataset": ({"dataset_args": "x"}, "dataset_args"), "aggregation": ({"aggregation_kwargs": 5}, "aggregation_kwargs"),
+    "run": ({"wandb_kwargs": []}, "wandb_kwargs"), "kind": ({"kind": 3}, "kind"), "model": ({"model_id": {}}, "model_id")}
+
+
+@pytest.mark.parametrize("case", WRONG_FIELDS)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_field_of_the_wrong_type_is_named(tmp_path, suffix, case):
+    config, said = WRONG_FIELDS[case]
+    path = tmp_path / f"pose{suffix}"
+    if suffix == ".pt":
+        torch.save({"config": config, "aggregation_network": published(False, True)}, path)
+    else:
+        save_file(dict(published(False, True)), path, metadata={"readout_head": json.dumps(config)})
+    with pytest.raises(heads.HeadFileError, match=f"pose{suffix} is not a whole readout head: .*{said}"):
+        heads.load_head(path)
+
+
+def test_weights_that_are_none_are_named(tmp_path):
+    def said(**changes):
+        weights = dict(published(False, True)) | changes
+        torch.save({"aggregation_network": weights}, tmp_path / "pose.pt")
+        with pytest.raises(heads.HeadFileError) as failure:
+            heads.load_head(tmp_path / "pose.pt")
+        return str(failure.value)
+
+    name = "bottleneck_layers.0.conv3.weight"
+    right = published(False, True)[name]
+    assert "conv3.weight holds NaN" in said(**{name: right * float("nan")})
+    assert "conv3.weight is no tensor" in said(**{name: 5}) and "conv3.weight is no tensor" in said(**{name: right.int()})
+    assert "conv3.weight is of shape" in said(**{name: right[0]}) and "lacks" in said(**{name: None})
+    assert "mixing_weights is of shape" in said(mixing_weights=torch.tensor(3.0))
+    # What would take memory by its shape alone: one number, said to be a hundred thousand channels of projections.
+    assert "fewer numbers" in said(**{name: torch.zeros(1).expand(400_000, 32, 1, 1)})
+    assert "conv1.weight" in said(**{name: torch.zeros(400_000, 1, 1, 1)})
+    assert "lacks bottleneck_layers.3.conv1.weight" in said(mixing_weights=torch.zeros(10**6))
+
+
+def test_a_compressed_pickle_is_not_opened(tmp_path):
+    torch.save({"aggregation_network": published(False, True)}, tmp_path / "pose.pt")
+    with zipfile.ZipFile(tmp_path / "pose.pt") as whole, zipfile.ZipFile(tmp_path / "bomb_pose.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for entry in whole.infolist():
+            bomb.writestr(entry.filename, bytes(len(whole.read(entry))))
+    with pytest.raises(heads.HeadFileError, match="bomb_pose.pt was refused: it is compressed"):
+        heads.load_head(tmp_path / "bomb_pose.pt")
