@@ -1,11 +1,11 @@
 """The boundary: everything that knows ComfyUI."""
 from comfy_api.latest import ComfyExtension
 
-from . import demo, estimate, guide, heads, published, references, relations, targets
+from . import demo, estimate, guide, heads, published, references, relations, targets, tracks
 
 NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, targets.PoseTarget, targets.DepthTarget,
          targets.EdgeTarget, relations.DragTarget, relations.AppearanceTarget, relations.IdentityTarget, relations.DragPath,
-         relations.LoadTracks, references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
+         tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
          guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, published.KSamplerReadoutGuidancePublished,
          demo.LoadDemoModel, demo.DemoScene]
 

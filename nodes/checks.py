@@ -1,4 +1,6 @@
 """What can be wrong with inputs, said so that the user knows which node, what it got and what to do."""
+import math
+import reprlib
 from collections.abc import Iterable
 
 import torch
@@ -6,23 +8,52 @@ from torch import Tensor
 
 from ..heads import base_models
 from ..rg_core import taps
+from ..rg_core.targets import Target
+
+
+class Shown(reprlib.Repr):
+    def repr_Tensor(self, x: Tensor, _level: int) -> str:
+        return f"a tensor of shape {tuple(x.shape)}"
+
+
+shown = Shown().repr  # the beginning of what was given, for a message
 
 
 def picture(node: str, image: Tensor) -> Tensor:
-    """The host's IMAGE [B, H, W, C] as [B, 3, H, W]. Raises ValueError for an empty or unusable one."""
-    if image.ndim != 4 or 0 in image.shape:
+    """The host's IMAGE [B, H, W, C], or a single [H, W, C], as [B, 3, H, W]; bytes as 0 to 1. Raises ValueError for an empty or
+    unusable one."""
+    if not isinstance(image, Tensor):
+        raise ValueError(f"{node}: the image is a {type(image).__name__}, and a picture is a tensor [batch, height, width, channels]. "
+                         "Connect an IMAGE, such as Load Image gives.")
+    if image.ndim == 3 and image.shape[-1] in (1, 3, 4):
+        image = image[None]
+    if 0 in image.shape:
         raise ValueError(f"{node}: the image is empty (its shape is {tuple(image.shape)}). Connect a picture of at least "
                          "one pixel.")
+    if image.ndim != 4 or image.shape[-1] > 4:
+        raise ValueError(f"{node}: the image's shape is {tuple(image.shape)}, and a picture's is [batch, height, width, channels] with 1 to "
+                         "4 channels. Check the node that made it.")
     if not torch.isfinite(image).all():
         raise ValueError(f"{node}: the image holds NaN or infinite values. Check the node that made it.")
-    image = image.movedim(-1, 1)
+    image = image.movedim(-1, 1) if image.is_floating_point() else image.movedim(-1, 1) / (1 if image.dtype == torch.bool else 255)
     return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+
+
+def brightness(node: str, image: Tensor) -> None:
+    """Pictures go from 0 to 1; filters overshoot a little."""
+    low, high = image.min().item(), image.max().item()
+    if low < -0.5 or high > 1.5:
+        raise ValueError(f"{node}: the image holds values from {low:.3g} to {high:.3g}, and pictures go from 0 (black) to 1 (white). Scale it "
+                         "before, for example by 1/255.")
 
 
 def mask(node: str, mask: Tensor | None) -> Tensor | None:
     """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W]."""
     if mask is None:
         return None
+    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) and not (mask.ndim == 4 and mask.shape[1] == 1):
+        given = f"of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        raise ValueError(f"{node}: the mask is {given}, and a mask is a tensor [batch, height, width]. Connect a MASK.")
     if not torch.isfinite(mask).all():
         raise ValueError(f"{node}: the mask holds NaN or infinite values. Check the node that made it.")
     if not (mask > 0).any():
@@ -39,12 +70,26 @@ def same_size(node: str, mask: Tensor | None, image: Tensor) -> None:
                          "Image node gives a mask of 64x64 for a picture without transparency.)")
 
 
-def latent(node: str, samples: Tensor) -> None:
-    if samples.ndim != 4 or 0 in samples.shape:
-        raise ValueError(f"{node}: the latent's shape is {tuple(samples.shape)}, and a picture's is [batch, channels, height, "
+def mask_of(node: str, given: Tensor | None, reference, name: str = "mask") -> Tensor | None:
+    """`mask`, which must have the shape of the reference's picture."""
+    checked, (height, width) = mask(node, given), pixels(reference)
+    if checked is not None and abs(math.log(checked.shape[-1] * height / (checked.shape[-2] * width))) > 0.03:
+        raise ValueError(f"{node}: the {name} is {checked.shape[-1]}x{checked.shape[-2]} pixels and the reference's picture {width}x{height}, "
+                         "which is of another shape. Make the mask as large as the picture, or disconnect it. (A Load Image node gives a mask "
+                         "of 64x64 for a picture without transparency.)")
+    return checked
+
+
+def latent(node: str, given: dict) -> Tensor:
+    """The samples of the host's LATENT, [B, C, H, W]."""
+    samples = given.get("samples") if isinstance(given, dict) else None
+    if not isinstance(samples, Tensor) or samples.ndim != 4 or 0 in samples.shape:
+        shape = tuple(samples.shape) if isinstance(samples, Tensor) else shown(given)
+        raise ValueError(f"{node}: the latent's shape is {shape}, and a picture's is [batch, channels, height, "
                          "width]. Connect the latent of a picture.")
     if not torch.isfinite(samples).all():
         raise ValueError(f"{node}: the latent holds NaN or infinite values. Check the node that made it.")
+    return samples
 
 
 def pixels(reference) -> tuple[int, int]:
@@ -53,7 +98,15 @@ def pixels(reference) -> tuple[int, int]:
     return height * reference.downscale, width * reference.downscale
 
 
-def percents(node: str, start: float, end: float) -> None:
+def number(node: str, name: str, value: float) -> None:
+    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{node}: {name} is {shown(value)}, and should be a number from 0 upwards. Check the node that gives it.")
+
+
+def when(node: str, weight: float, start: float, end: float) -> None:
+    """A target's weight and percents, which other nodes may have made."""
+    for name, value in (("weight", weight), ("start_percent", start), ("end_percent", end)):
+        number(node, name, value)
     if start >= end:
         raise ValueError(f"{node}: start_percent is {start} and end_percent {end}. Let it start before it ends.")
 
@@ -62,6 +115,11 @@ def head_kind(node: str, head, kind: str) -> None:
     if head.kind != kind:
         raise ValueError(f"{node}: the head reads {head.kind}, and this node needs one that reads {kind}. Choose a {kind} "
                          "head in Load Readout Head.")
+
+
+def targets(node: str, guidance: Iterable) -> None:
+    if not isinstance(guidance, (tuple, list)) or not all(isinstance(target, Target) for target in guidance):
+        raise ValueError(f"{node}: guidance is {shown(guidance)}. Connect a target, such as Pose Target.")
 
 
 def references_fit(node: str, model, targets: Iterable) -> None:

@@ -1,39 +1,68 @@
-"""Drags: what the editor, JSON and TRACKS say, as paths in shares of the picture."""
+"""Drags: what the editor, JSON, spline editors and TRACKS say, as paths in shares of the picture."""
 import json
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .checks import shown
+
 MOST = 1024
 
 
-def from_json(node: str, text: str) -> list[Tensor]:
-    """Paths [F, 2] from `[[[x, y], [x, y], ...], ...]`: a list of drags, each of two or more points, 0 to 1."""
+def from_json(node: str, text: str | list[str], size: tuple[int, int]) -> list[Tensor]:
+    """Paths [F, 2] in shares of a picture of `size` (H, W), from a list of drags, each of two or more points, or from a single
+    drag. A point is [x, y] or {"x": x, "y": y}, in shares of the picture or, where most numbers are beyond 1, in pixels.
+    Several editors' texts may come as a list of them."""
+    if isinstance(text, list):
+        return [path for one in text for path in from_json(node, one, size)]
     try:
-        drags = [torch.tensor(drag, dtype=torch.float32) for drag in json.loads(text)]
-        good = all(d.ndim == 2 and d.shape[0] >= 2 and d.shape[1] == 2 and torch.isfinite(d).all() for d in drags)
-    except (json.JSONDecodeError, TypeError, ValueError):
+        given = json.loads(text)
+        drags = [given] if given and is_point(given[0]) else given
+        paths = [torch.tensor([[p["x"], p["y"]] if isinstance(p, dict) else p for p in drag], dtype=torch.float32) for drag in drags]
+        good = isinstance(given, list) and all(d.ndim == 2 and d.shape[0] >= 2 and d.shape[1] == 2 and torch.isfinite(d).all() for d in paths)
+    except (json.JSONDecodeError, RecursionError, TypeError, ValueError, LookupError, RuntimeError, OverflowError):
         good = False
     if not good:
-        raise ValueError(f"{node}: the drags cannot be read: {text[:80]!r}. They are a list of drags, each a list of two or more "
-                         "points [x, y] in shares of the picture, such as [[[0.2, 0.5], [0.6, 0.5]]].")
-    return drags
+        raise ValueError(f"{node}: the drags cannot be read: {shown(text)}. They are a list of drags, each a list of two or more points "
+                         '[x, y] or {"x": x, "y": y}, from 0 (left, top) to 1 (right, bottom) or in pixels of the picture, such as '
+                         "[[[0.2, 0.5], [0.6, 0.5]]].")
+    in_pixels = paths and torch.cat(paths).abs().median() > 1
+    return [path / torch.tensor(size[::-1]) for path in paths] if in_pixels else paths
+
+
+def is_point(x: Any) -> bool:
+    return isinstance(x, dict) or isinstance(x, list) and len(x) > 0 and not isinstance(x[0], (list, dict))
 
 
 def from_tracks(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
     """Paths [F, 2] from the host's TRACKS, whose points are pixels of a picture of `size` (H, W).
 
-    A track that is not visible at its first or last frame is left out.
+    A track that is not visible at its first or last frame is left out; without word of it, all are visible.
     """
-    path, seen = tracks["track_path"].float().cpu(), tracks["track_visibility"].cpu()
-    if path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2:
-        raise ValueError(f"{node}: tracks of shape {tuple(path.shape)} cannot be drags. They need two or more frames of points: "
-                         "[frames, points, 2].")
-    seen = seen.expand(path.shape[:2])
+    path = tracks.get("track_path") if isinstance(tracks, dict) else None
+    if not isinstance(path, Tensor) or path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2 or not torch.isfinite(path).all():
+        given = tuple(path.shape) if isinstance(path, Tensor) else type(tracks).__name__ if path is None else type(path).__name__
+        raise ValueError(f"{node}: tracks of {given} cannot be drags. They need finite points of two or more frames: [frames, points, 2].")
+    path, seen = path.float().cpu(), tracks.get("track_visibility")
+    seen = torch.ones(path.shape[:2], dtype=torch.bool) if seen is None else visible(node, seen, path)
     ends = (seen[0] & seen[-1]).nonzero()[:, 0].tolist()
     scale = torch.tensor([size[1], size[0]])
+    beyond = (path[[0, -1]][:, ends] > 1.2 * scale).any(-1).float().mean() if ends else 0
+    if beyond > 0.2:
+        far = path.amax((0, 1)).tolist()
+        logging.warning("%s: the tracks reach to %.0fx%.0f pixels, and the picture that they are taken to be on is %dx%d. If they were made on "
+                        "a picture of another size, connect that one as image, or resize it before.", node, *far, size[1], size[0])
     return [path[:, k] / scale for k in ends]
+
+
+def visible(node: str, seen: Any, path: Tensor) -> Tensor:
+    try:
+        return torch.as_tensor(seen).cpu().bool().expand(path.shape[:2])
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{node}: the tracks' visibility is {shown(seen)}, which does not fit {path.shape[0]} frames of {path.shape[1]} "
+                         "points. Check what made the tracks.") from None
 
 
 def usable(node: str, drags: list[Tensor]) -> Tensor:

@@ -60,8 +60,7 @@ def wrap(model, trajectory: references.Trajectory, conditioning: list, cache_mb:
 
 def samples_for(node: str, model, latent: dict) -> Tensor:
     """The LATENT's samples, which must fit the model."""
-    samples, wanted = latent["samples"], model.get_model_object("latent_format").latent_channels
-    checks.latent(node, samples)
+    samples, wanted = checks.latent(node, latent), model.get_model_object("latent_format").latent_channels
     if samples.shape[1] != wanted:
         raise ValueError(f"{node}: the latent has {samples.shape[1]} channels, and this model ({family(model)}) works with "
                          f"{wanted}. Encode the picture with the VAE that belongs to the model.")

@@ -1,9 +1,7 @@
 """Drag, Appearance and Identity Target: what should stay or change between a reference and the picture being made."""
+import math
 from dataclasses import replace
-from pathlib import Path
 
-import folder_paths
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
@@ -13,6 +11,8 @@ from . import checks, drag_paths
 from .targets import CHAIN, when
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
+# A run shows the picture to draw on even where the cache has the rest. An old host shows so only what it always runs.
+SHOWS_WHAT_IS_CACHED = {"has_intermediate_output" if hasattr(io.Schema, "has_intermediate_output") else "is_output_node": True}
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
 
@@ -21,7 +21,7 @@ class DragTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutDragTarget", display_name="Drag Target", category=CATEGORY,
-            is_output_node=True,  # so that a run shows the picture to draw on even where the cache has the rest
+            **SHOWS_WHAT_IS_CACHED,
             description="Moves things in a reference picture: draw arrows from where they are to where they should be.",
             inputs=[
                 Head.Input("head", tooltip="A head that reads correspondence, for the model that you sample with."),
@@ -30,8 +30,9 @@ class DragTarget(io.ComfyNode):
                 *when(Drag),
                 io.Image.Input("image", optional=True, tooltip="The reference as a picture, to draw on."),
                 io.String.Input("drags_json", optional=True, force_input=True,
-                                tooltip="More drags: [[[x, y], [x, y]], ...], each from its first to its last point, in shares of the "
-                                "picture."),
+                                tooltip="More drags: [[[x, y], [x, y]], ...], each from its first to its last point, from 0 to 1 or in pixels "
+                                "of the image, or of the reference without one. Points may be {\"x\": x, \"y\": y}, as spline editors "
+                                "give them."),
                 io.Tracks.Input("tracks", optional=True, tooltip="More drags: each point goes from its first to its last place, in "
                                 "pixels of the image, or of the reference without one."),
                 io.Mask.Input("mask", optional=True, tooltip="What may change: white. The rest follows the reference."),
@@ -44,17 +45,17 @@ class DragTarget(io.ComfyNode):
                 mask=None, guidance=None):
         node = "Drag Target"
         checks.head_kind(node, head, "correspondence")
-        checks.percents(node, start_percent, end_percent)
+        checks.when(node, weight, start_percent, end_percent)
         size = checks.pixels(reference) if image is None else tuple(checks.picture(node, image).shape[-2:])
-        found = drag_paths.from_json(node, drags)
+        found = drag_paths.from_json(node, drags, size)
         if drags_json is not None:
-            found += drag_paths.from_json(node, drags_json)
+            found += drag_paths.from_json(node, drags_json, size)
         if tracks is not None:
             found += drag_paths.from_tracks(node, tracks, size)
         targets = ()
         if found:  # none drawn yet: the first run only shows the picture to draw on
             targets = (Drag(name="drag", head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
-                                 paths=drag_paths.usable(node, found), mask=checks.mask(node, mask)),)
+                                 paths=drag_paths.usable(node, found), mask=checks.mask_of(node, mask, reference)),)
         shown = {} if image is None else {"readout_picture": ui.PreviewImage(image[:1], cls=cls).as_dict()["images"]}
         return io.NodeOutput((*(guidance or ()), *targets), ui=shown)
 
@@ -69,11 +70,18 @@ def box_of(node: str, box: dict | list | None, reference) -> Box:
             raise ValueError(f"{node}: got {len(found)} boxes, and it needs one. Let the detector find one thing, or draw a box with "
                              "Bounding Box.")
         box, = found
+    try:
+        x, y, wide, high = (float(box[side]) for side in ("x", "y", "width", "height"))
+        good = all(map(math.isfinite, (x, y, wide, high)))
+    except (TypeError, KeyError, ValueError, OverflowError, IndexError):
+        good = False
+    if not good:
+        raise ValueError(f"{node}: the box is {checks.shown(box)}, and should have x, y, width and height in pixels. Draw it with Bounding Box.")
     height, width = checks.pixels(reference)
-    left, top = max(0, box["x"]) / width, max(0, box["y"]) / height
-    right, bottom = min(width, box["x"] + box["width"]) / width, min(height, box["y"] + box["height"]) / height
+    left, top = max(0, x) / width, max(0, y) / height
+    right, bottom = min(width, x + wide) / width, min(height, y + high) / height
     if right <= left or bottom <= top:
-        raise ValueError(f"{node}: the box {box} holds nothing of a picture of {width}x{height} pixels. Draw it inside the picture.")
+        raise ValueError(f"{node}: the box {checks.shown(box)} holds nothing of a picture of {width}x{height} pixels. Draw it inside the picture.")
     return left, top, right - left, bottom - top
 
 
@@ -96,9 +104,10 @@ def likeness(kind: str, make, head, reference, weight, start_percent, end_percen
              guidance) -> io.NodeOutput:
     node = f"{kind.capitalize()} Target"
     checks.head_kind(node, head, kind)
-    checks.percents(node, start_percent, end_percent)
+    checks.when(node, weight, start_percent, end_percent)
     target = make(name=kind, head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
-                  mask=checks.mask(node, mask), reference_mask=checks.mask(node, reference_mask),
+                  mask=checks.mask_of(node, mask, reference),
+                  reference_mask=checks.mask_of(node, reference_mask, reference, "reference_mask"),
                   box=box_of(node, box, reference), reference_box=box_of(node, reference_box, reference))
     return io.NodeOutput((*(guidance or ()), target))
 
@@ -159,35 +168,3 @@ class DragPath(io.ComfyNode):
         batch = {"samples": latent["samples"].expand(frames, *latent["samples"].shape[1:]).clone(),
                  "batch_index": latent.get("batch_index", [0]) * frames}  # all from the same noise
         return io.NodeOutput(guidance, {**latent, **batch})
-
-
-class LoadTracks(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="LoadReadoutTracks", display_name="Load Tracks (.npy)", category=CATEGORY,
-            description="Loads point tracks from a NumPy file in ComfyUI's input folder: [1, frames, points, 2] or [frames, points, "
-                        "2], x and y in pixels.",
-            inputs=[io.Combo.Input("file", options=track_files())], outputs=[io.Tracks.Output()])
-
-    @classmethod
-    def execute(cls, file):
-        try:
-            tracks = np.load(folder_paths.get_annotated_filepath(file), allow_pickle=False)
-            path = torch.from_numpy(tracks.astype(np.float32))
-        except (ValueError, TypeError, OSError) as error:
-            raise ValueError(f"Load Tracks (.npy): {file} cannot be read as a NumPy file of numbers ({error}).") from error
-        path = path[0] if path.ndim == 4 and len(path) == 1 else path
-        if path.ndim != 3 or path.shape[-1] != 2 or not torch.isfinite(path).all():
-            raise ValueError(f"Load Tracks (.npy): {file} holds an array of shape {tuple(tracks.shape)}, and tracks are finite numbers "
-                             "of shape [1, frames, points, 2] or [frames, points, 2].")
-        return io.NodeOutput({"track_path": path, "track_visibility": torch.ones(path.shape[:2], dtype=torch.bool)})
-
-    @classmethod
-    def fingerprint_inputs(cls, file):
-        return Path(folder_paths.get_annotated_filepath(file)).stat().st_mtime
-
-
-def track_files() -> list[str]:
-    root = Path(folder_paths.get_input_directory())
-    return sorted(str(p.relative_to(root)) for p in root.rglob("*.npy"))

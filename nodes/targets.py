@@ -1,17 +1,20 @@
 """Pose, Depth and Edge Target: what the user has, as something to steer towards."""
+import logging
+import math
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..rg_core.pictures import draw_pose
+from ..rg_core.pictures import fit
+from ..rg_core.regions import repeat
 from ..rg_core.targets import Spatial, Target
 from . import checks
+from .keypoints import drawn
 from .types import CATEGORY, Guidance, Head, PoseKeypoint
 
-CANVAS = 512  # shorter side of a drawn skeleton, pixels
-KEYPOINTS = 18
-
-
+# What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
+COLOURED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
 WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
                         tooltip="How hard this target pulls. Alone, it multiplies strength. 0 turns it off.")
 CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
@@ -24,11 +27,12 @@ def when(target: type[Target], tooltip: str | None = None) -> list:
             io.Float.Input("end_percent", default=target.end, min=0.0, max=1.0, step=0.01, tooltip=tooltip)]
 
 
-def inputs(picture: list, kind: str) -> list:
+def inputs(picture: list, kind: str, *more) -> list:
     return [
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
         *picture,
         *when(Spatial, "The layout of a picture is settled by 0.5; later guidance takes longer and matches more exactly."),
+        *more,
         io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the target."),
         CHAIN,
     ]
@@ -38,34 +42,25 @@ def chained(name: str, head, image: Tensor, weight: float, start: float, end: fl
             guidance: tuple | None) -> io.NodeOutput:
     node = f"{name.capitalize()} Target"
     checks.head_kind(node, head, name)
-    checks.percents(node, start, end)
+    checks.when(node, weight, start, end)
     mask = checks.mask(node, mask)
     checks.same_size(node, mask, image)
     target = Spatial(name=name, head=head, image=image, mask=mask, weight=weight, start=start, end=end)
     return io.NodeOutput((*(guidance or ()), target))
 
 
-def keypoints_of(node: str, frames: list[dict]) -> tuple[Tensor, tuple[float, float]]:
-    """POSE_KEYPOINT frames as [frames, people, 18, 3] in pixels, and the canvas (height, width) of the first."""
-    if not frames or not any(frame.get("people") for frame in frames):
-        raise ValueError(f"{node}: the pose is empty, there is nobody in it. Check the pose detector or editor before it.")
-    canvas = float(frames[0]["canvas_height"]), float(frames[0]["canvas_width"])
-    people = max(len(frame["people"]) for frame in frames)
-    points = torch.zeros(len(frames), people, KEYPOINTS, 3)
-    for f, frame in enumerate(frames):
-        for p, person in enumerate(frame["people"]):
-            flat = person.get("pose_keypoints_2d") or []
-            if len(flat) != 3 * KEYPOINTS:
-                raise ValueError(f"{node}: a person has {len(flat)} numbers in pose_keypoints_2d, and OpenPose's 18 body "
-                                 f"points make {3 * KEYPOINTS} (x, y, confidence each). Use a detector with that layout.")
-            points[f, p] = torch.tensor(flat, dtype=torch.float32).view(KEYPOINTS, 3)
-    if not torch.isfinite(points).all() or min(canvas) <= 0:
-        raise ValueError(f"{node}: the pose holds NaN or infinite values or a canvas of no size. Check what made it.")
-    if not (points[..., 2] > 0).any():
-        raise ValueError(f"{node}: the pose is empty, all its points have confidence 0. Check the pose detector before it.")
-    if points[..., :2].max() <= 1:  # some detectors give shares of the canvas
-        points[..., :2] *= torch.tensor([canvas[1], canvas[0]])
-    return points, canvas
+def present(node: str, image: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The mask without the skeletons [B, 3, H, W] in which nobody is: their pictures are not guided."""
+    there = image.amax((1, 2, 3)) >= 1 / 255
+    if there.all():
+        return mask
+    if not there.any():
+        raise ValueError(f"{node}: the skeleton's picture is all black, so it holds no pose. Check what made it.")
+    nobody = ", ".join(str(k) for k in ((~there).nonzero()[:, 0] + 1).tolist())
+    logging.warning("%s: there is nobody in picture %s of the pose, so it does not guide those pictures.", node, nobody)
+    mask = torch.ones(1, 1, *image.shape[-2:]) if mask is None else checks.mask(node, mask)
+    both = math.lcm(len(mask), len(image))
+    return repeat(mask, both) * repeat(there.to(mask), both).view(-1, 1, 1, 1)
 
 
 class PoseTarget(io.ComfyNode):
@@ -75,7 +70,7 @@ class PoseTarget(io.ComfyNode):
             node_id="ReadoutPoseTarget", display_name="Pose Target", category=CATEGORY,
             description="Steers towards a pose: the picture of an OpenPose skeleton, or keypoints, which it draws as one.",
             inputs=inputs([io.Image.Input("image", optional=True, tooltip="An OpenPose skeleton on black."),
-                           PoseKeypoint.Input("keypoints", optional=True, tooltip="Instead of an image.")], "pose"),
+                           PoseKeypoint.Input("keypoints", optional=True, tooltip="Instead of an image. A mask is fitted to their canvas.")], "pose"),
             outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
@@ -84,14 +79,34 @@ class PoseTarget(io.ComfyNode):
         if (image is None) == (keypoints is None):
             raise ValueError(f"{node}: got {'neither image nor' if image is None else 'both image and'} keypoints. Connect one of them.")
         if image is None:
-            points, (height, width) = keypoints_of(node, keypoints)
-            scale = CANVAS / min(height, width)
-            image = draw_pose(points, (round(height * scale), round(width * scale)), (height, width))
+            image, mask = drawn(node, keypoints), checks.mask(node, mask)
+            mask = None if mask is None else fit(mask.float(), image.shape[-2:])  # nobody sees the size that it is drawn in
         else:
             image = checks.picture(node, image)
-            if image.max() < 1 / 255:
-                raise ValueError(f"{node}: the skeleton's picture is all black, so it holds no pose. Check what made it.")
-        return chained("pose", head, image, weight, start_percent, end_percent, mask, guidance)
+            checks.brightness(node, image)
+        return chained("pose", head, image, weight, start_percent, end_percent, present(node, image, mask), guidance)
+
+
+def depth_map(node: str, image: Tensor, invert: bool) -> Tensor:
+    """A depth map [B, 3, h, w] as people have it, in 0 to 1 and grey; warns of what does not look like one."""
+    seen = []
+    if (image.amax(1) - image.amin(1)).max() > COLOURED:
+        seen.append("it is coloured, and the mean of its colours is taken: only grey maps say by it what is nearer")
+    image = image.float().mean(1, keepdim=True)
+    low, high = image.min(), image.max()
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        image = (image - low) / (high - low)
+        seen.append(f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, near is small, so set invert")
+    image = 1 - image if invert else image
+    flat = (image.amax((1, 2, 3)) - image.amin((1, 2, 3)) < 1 / 255).nonzero()[:, 0] + 1
+    if len(flat):
+        seen.append(f"picture {', '.join(map(str, flat.tolist()))} has one value everywhere, which asks for a flat wall")
+    third = max(1, image.shape[-2] // 3)
+    if image[..., :third, :].mean() - image[..., -third:, :].mean() > UPSIDE_DOWN:
+        seen.append("it is brighter, so nearer, at the top than at the bottom, as few pictures are; if white is far in it, switch invert")
+    if seen:
+        logging.warning("%s: the depth map may not be what it should: %s.", node, "; ".join(seen))
+    return image.expand(-1, 3, -1, -1)
 
 
 class DepthTarget(io.ComfyNode):
@@ -101,13 +116,25 @@ class DepthTarget(io.ComfyNode):
             node_id="ReadoutDepthTarget", display_name="Depth Target", category=CATEGORY,
             description="Steers towards a depth map: white is near, black is far.",
             inputs=inputs([io.Image.Input("image", tooltip="A depth map, white near and black far, as MiDaS or Depth "
-                                          "Anything give it.")], "depth"),
+                                          "Anything give it.")], "depth",
+                          io.Boolean.Input("invert", default=False, optional=True, tooltip="For maps in which white is far, or of distances.")),
             outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
-    def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
-        image = checks.picture("Depth Target", image).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    def execute(cls, head, image, weight, start_percent, end_percent, invert=False, mask=None, guidance=None):
+        node = "Depth Target"
+        image = depth_map(node, checks.picture(node, image), invert)
         return chained("depth", head, image, weight, start_percent, end_percent, mask, guidance)
+
+
+def lines(node: str, image: Tensor) -> Tensor:
+    """Edges [B, 3, h, w], grey; warns where they look like black ones on white."""
+    checks.brightness(node, image)
+    image = image.mean(1, keepdim=True)
+    if image.mean() > 0.5:
+        logging.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
+                        "Image before this node.", node)
+    return image.expand(-1, 3, -1, -1)
 
 
 class EdgeTarget(io.ComfyNode):
@@ -121,5 +148,5 @@ class EdgeTarget(io.ComfyNode):
 
     @classmethod
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
-        image = checks.picture("Edge Target", image).mean(1, keepdim=True).expand(-1, 3, -1, -1)
-        return chained("edge", head, image, weight, start_percent, end_percent, mask, guidance)
+        node = "Edge Target"
+        return chained("edge", head, lines(node, checks.picture(node, image)), weight, start_percent, end_percent, mask, guidance)

@@ -5,6 +5,8 @@ Source: Luo et al., "Readout Guidance", CVPR 2024, section 3.3, with the scaling
 import torch.nn.functional as F
 from torch import Tensor
 
+from .regions import bilinear
+
 
 def latent_range(latent: Tensor) -> Tensor:
     """max - min of each picture's VP-scaled latent [B, C, H, W], the L of the published loss scaling. Returns [B]."""
@@ -57,7 +59,7 @@ def correspondence(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor
 
 def at(x: Tensor, points: Tensor) -> Tensor:
     """`x` [B, C, H, W] at `points` [B, K, 2] (x, y), shares of the picture, bilinearly between pixel centres: [B, K, C]."""
-    return F.grid_sample(x, points[:, None] * 2 - 1, padding_mode="border", align_corners=False)[:, :, 0].mT
+    return bilinear(x, points[:, None] * 2 - 1)[:, :, 0].mT
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -36,8 +36,9 @@ def draw_pose(keypoints: Tensor, size: tuple[int, int], extent: tuple[float, flo
         at, seen = person[..., :2] * scale, (person[..., 2] > 0).float()
         for (a, b), colour in zip(LIMBS, HUES):
             middle, half = (at[:, a] + at[:, b]) / 2, (at[:, b] - at[:, a]) / 2
-            length = half.norm(dim=-1).clamp(min=stick)[:, None, None]
-            ux, uy = half[:, 0, None, None] / length, half[:, 1, None, None] / length
+            own = half.norm(dim=-1)[:, None, None]
+            length = own.clamp(min=stick)  # a shorter limb is a dot as wide as a joint
+            ux, uy = torch.where(own > 0, half[:, 0, None, None] / own, 1.0), half[:, 1, None, None] / own.clamp(min=1e-30)
             dx, dy = x - middle[:, 0, None, None], y - middle[:, 1, None, None]
             along, across = (dx * ux + dy * uy) / length, (dy * ux - dx * uy) / stick
             radius = torch.hypot(along, across)  # 1 on the ellipse; over its slope it is the distance in pixels

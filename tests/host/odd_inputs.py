@@ -31,7 +31,7 @@ THINGS = {
     "empty mask": lambda: torch.zeros(1, 8, 8),
     "nobody": lambda: [{"canvas_width": 64, "canvas_height": 64, "people": []}],
     "unseen pose": lambda: pose(18, 0.0),
-    "25 points": lambda: pose(25, 1.0),
+    "16 points": lambda: pose(16, 1.0),
     "transformer model": transformer_model,
 }
 

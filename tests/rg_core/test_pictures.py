@@ -44,3 +44,11 @@ def test_fit_cuts_around_the_middle_and_keeps_the_mean():
 
 def test_range_maps_black_and_white_to_its_ends():
     assert pictures.to_range(torch.tensor([0.0, 0.5, 1.0]), (-1.0, 1.0)).tolist() == [-1.0, 0.0, 1.0]
+
+
+def test_a_limb_of_any_length_stays_within_a_joint_of_its_ends():
+    for length in (0.0, 1e-3, 1.0, 3.0, 7.9, 8.1, 40.0):
+        canvas = pictures.draw_pose(person(k1=(100.5, 100.5), k2=(100.5 + length, 100.5)), (512, 512))
+        painted = canvas[0].amax(0).nonzero()
+        assert painted[:, 0].min() >= 95 and painted[:, 0].max() <= 106, length
+        assert painted[:, 1].min() >= 95 and painted[:, 1].max() <= 106 + length, length

@@ -1,0 +1,204 @@
+"""Poses, depth maps, edges and masks as people have them: read right, or refused by name."""
+import copy
+import itertools
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER
+from readout_guidance_pack.nodes import targets
+from readout_guidance_pack.rg_core.pictures import draw_pose
+
+RNG = np.random.default_rng(0)
+XY = RNG.uniform(60, 450, (18, 2)).round(1)
+XY[1] = XY[[2, 5]].mean(0)  # the neck, as COCO's layout has it
+TO_25 = [0, 1, 2, 3, 4, 5, 6, 7, None, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17] + [None] * 6  # the 18 in OpenPose's BODY_25
+TO_17 = [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]                       # and in COCO's
+
+
+def person(xy=XY, confidence=1.0) -> list[float]:
+    return [float(n) for x, y in xy for n in (x, y, confidence)]
+
+
+def frame(*people, width=512, height=512) -> dict:
+    return {"canvas_width": width, "canvas_height": height, "people": [{"pose_keypoints_2d": points} for points in people]}
+
+
+@pytest.fixture(scope="module")
+def heads():
+    return {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
+
+
+@pytest.fixture
+def pose(heads):
+    return lambda keypoints=None, **more: targets.PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, keypoints=keypoints, **more)[0][0]
+
+
+def drawn(*people, size=(512, 512)):
+    points = torch.zeros(1, len(people), 18, 3)
+    for p, points_of_one in enumerate(people):
+        points[0, p] = torch.tensor(points_of_one).view(18, 3)
+    return draw_pose(points, size)
+
+
+def arranged(places, points=None):
+    """A person's points in another layout."""
+    rows = np.reshape(points or person(), (18, 3))
+    return [float(n) for k in places for n in (rows[k] if k is not None else (0, 0, 0))]
+
+
+HIDDEN = XY.copy()
+HIDDEN[4] = 0
+WITHOUT_4 = person()
+WITHOUT_4[12:15] = 0, 0, 0
+
+
+def with_point_4(*values):
+    return [*person()[:12], *values, *person()[15:]]
+
+
+AS_PEOPLE_HAVE_IT = {
+    "as detectors give it": ([frame(person())], person()),
+    "a single frame": (frame(person()), person()),
+    "shares of the canvas": ([frame(person(XY / 512))], person()),
+    "shares, one hidden joint far outside": ([frame([*person(XY / 512)[:12], 9.0, 9.0, 0.0, *person(XY / 512)[15:]])], WITHOUT_4),
+    "shares, one joint beyond the canvas": ([frame([*person(XY / 512)[:12], 1.2, 0.5, 1.0, *person(XY / 512)[15:]])],
+                                            with_point_4(1.2 * 512, 256.0, 1.0)),
+    "null for a point": ([frame(with_point_4(None, None, None))], WITHOUT_4),
+    "point by point": ([frame([[x, y, 1.0] for x, y in XY])], person()),
+    "point by point, null among them": ([frame([None if k == 4 else [x, y] for k, (x, y) in enumerate(XY)])], WITHOUT_4),
+    "without confidences": ([frame([n for point in XY for n in point])], person()),
+    "a joint of confidence 0": ([frame(with_point_4(100.0, 100.0, 0.0))], WITHOUT_4),
+    "NaN at a joint of confidence 0": ([frame(with_point_4(float("nan"), float("nan"), 0.0))], WITHOUT_4),
+    "a joint of a tiny score": ([frame(with_point_4(100.0, 100.0, 0.03))], WITHOUT_4),
+    "a joint at 0, 0": ([frame(with_point_4(0.0, 0.0, 1.0))], WITHOUT_4),
+    "a joint at -1, -1": ([frame(with_point_4(-1.0, -1.0, 1.0))], WITHOUT_4),
+    "arrays of NumPy": (np.array([frame(np.array(person()))], dtype=object), person()),
+    "null for a person and for a list": ([{**frame(person()), "people": [None, {"pose_keypoints_2d": None}, {"pose_keypoints_2d": person()}]}],
+                                         person()),
+    "OpenPose's 25 points": ([frame(arranged(TO_25))], person()),
+    "COCO's 17 points": ([frame(arranged(TO_17))], person()),
+    "text for the canvas": ([frame(person(), width="512", height="512")], person()),
+}
+
+
+@pytest.mark.parametrize("case", AS_PEOPLE_HAVE_IT)
+def test_a_pose_is_read(pose, case):
+    given, wanted = AS_PEOPLE_HAVE_IT[case]
+    before = copy.deepcopy(given)
+    assert torch.allclose(pose(given).image, drawn(wanted), atol=2e-4)
+    assert repr(given) == repr(before)  # it belongs to the host's cache
+
+
+REFUSED = {
+    "no canvas": ([{"people": [{"pose_keypoints_2d": person()}]}], "no canvas size"),
+    "a canvas of nothing": ([frame(person(), width=0)], "no canvas size"),
+    "a canvas that is NaN": ([frame(person(), height=float("nan"))], "no canvas size"),
+    "nobody": ([frame()], "nobody in it"),
+    "another editor's": ([{"width": 640, "height": 640, "keypoints": [[[1, 2]]]}], "hold .*keypoints"),
+    "no people at all": ([{"canvas_width": 64, "canvas_height": 64}], "nobody in it"),
+    "no frames": ([], "nobody in it"),
+    "a null frame": ([None], "nobody in it"),
+    "all hidden": ([frame(person(confidence=0.0))], "confidence 0"),
+    "all tiny scores": ([frame(person(confidence=0.01))], "below 0.1"),
+    "animals": ([{"canvas_width": 64, "canvas_height": 64, "animals": [[0.0] * 51]}], "animals"),
+    "text": ("[]", "list of frames"),
+    "frames of text": (["a"], "list of frames"),
+    "people of text": ([{**frame(), "people": "x"}], "people in frame 1"),
+    "16 points": ([frame(person()[:48])], "18 or 25 body points"),
+    "a number too few": ([frame(person()[:53])], "18 or 25 body points"),
+    "words for numbers": ([frame(["x"] * 54)], "18 or 25 body points"),
+    "an object for points": ([frame({"0": [1, 2, 3]})], "18 or 25 body points"),
+    "NaN": ([frame(with_point_4(float("nan"), 1.0, 1.0))], "NaN"),
+    "a confidence that is NaN": ([frame(with_point_4(100.0, 100.0, float("nan")))], "NaN"),
+    "infinite": ([frame(with_point_4(float("inf"), 1.0, 1.0))], "infinite"),
+    "1e300": ([frame(with_point_4(1e300, 1.0, 1.0))], "far outside"),
+    "all outside of the canvas": ([frame(person(XY + 2000))], "all black"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_pose_is_explained(pose, case):
+    given, said = REFUSED[case]
+    with pytest.raises(ValueError, match=f"Pose Target: .*{said}"):
+        pose(given)
+
+
+def test_each_frame_has_its_own_canvas(pose, caplog):
+    frames = [frame(person()), frame(person(XY * 2), width=1024, height=1024), frame(person(XY / 4), width=128, height=128)]
+    image = pose(frames).image
+    assert all(torch.allclose(one, drawn(person())[0], atol=2e-4) for one in image) and not caplog.records
+    wide = frame(person(XY + [100, 0]), width=712)
+    assert torch.allclose(pose([frame(person()), wide]).image[1], drawn(person())[0], atol=2e-4)  # cut around the middle
+    assert "different shapes" in caplog.text
+
+
+def test_a_frame_with_nobody_in_it_does_not_guide_its_picture(pose, caplog):
+    target = pose([frame(person()), frame(), frame(person())])
+    assert target.mask.shape[0] == 3 and target.mask.amax((1, 2, 3)).tolist() == [1, 0, 1]
+    assert "nobody in picture 2" in caplog.text
+    masked = pose([frame(person()), frame()], mask=torch.stack([torch.ones(512, 512), torch.zeros(512, 512), torch.ones(512, 512)]))
+    there = [m and p for m, p in zip(itertools.cycle([1, 0, 1]), [1, 0] * 3)]
+    assert masked.mask.amax((1, 2, 3)).tolist() == there
+
+
+def test_a_wide_canvas_takes_little_memory(pose):
+    assert pose([frame(person(XY / 8), width=8192, height=64)]).image.shape == (1, 3, 16, 2048)
+
+
+def test_a_mask_is_fitted_to_the_canvas_of_keypoints(pose):
+    mask = torch.zeros(100, 100)
+    mask[:50] = 1
+    fitted = pose([frame(person())], mask=mask).mask
+    assert fitted.shape[-2:] == (512, 512) and fitted[0, 0, 128, 256] == 1 and fitted[0, 0, 400, 256] == 0
+
+
+@pytest.fixture
+def depth(heads):
+    return lambda image, **more: targets.DepthTarget.execute(heads["depth"], image, 1.0, 0.0, 0.9, **more)[0][0].image
+
+
+RAMP = torch.linspace(0, 1, 64).view(1, 64, 1, 1).expand(1, 64, 64, 3)  # nearer downwards
+
+
+def test_a_depth_map_is_taken_as_it_is(depth, caplog):
+    wanted = RAMP.movedim(-1, 1)
+    for image, invert in ((RAMP, False), (1 - RAMP, True), (RAMP[0], False), ((RAMP * 255).to(torch.uint8), False)):  # one without a batch, bytes
+        assert torch.allclose(depth(image, invert=invert), wanted, atol=1 / 255) and not caplog.records
+
+
+@pytest.mark.parametrize("image, invert, wanted, said", [
+    (80 - 79 * RAMP, True, RAMP, "from 1 to 80"),
+    (80 - 79 * RAMP, False, 1 - RAMP, "top"),
+    (1 - RAMP, False, 1 - RAMP, "top"),
+    (torch.full((1, 8, 8, 3), 0.5), False, torch.full((1, 8, 8, 3), 0.5), "one value"),
+    (RAMP * torch.tensor([1.0, 0.5, 0.0]), False, RAMP / 2, "coloured")])
+def test_a_depth_map_that_looks_odd_is_used_with_a_warning(depth, caplog, image, invert, wanted, said):
+    assert torch.allclose(depth(image, invert=invert), wanted.movedim(-1, 1), atol=1e-5)
+    record, = caplog.records
+    assert record.levelno == logging.WARNING and "Depth Target" in record.message and said in record.message
+
+
+def test_edges_of_black_on_white_are_noticed(heads, caplog):
+    white = torch.ones(1, 8, 8, 3)
+    targets.EdgeTarget.execute(heads["edge"], white, 1.0, 0.0, 0.9)
+    assert "Edge Target" in caplog.text and "black" in caplog.text
+
+
+@pytest.mark.parametrize("image, said", [
+    (None, "NoneType"), (np.zeros((1, 8, 8, 3)), "ndarray"), (torch.zeros(1, 0, 8, 3), "empty"), (torch.zeros(8, 8), "shape"),
+    (torch.zeros(1, 3, 64, 64), "shape"), (torch.full((1, 8, 8, 3), float("nan")), "NaN"), (torch.full((1, 8, 8, 3), 200.0), "200")])
+def test_what_is_no_picture_is_explained(heads, image, said):
+    with pytest.raises(ValueError, match=f"Edge Target: .*{said}"):
+        targets.EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)
+
+
+@pytest.mark.parametrize("mask, said", [
+    (torch.zeros(8, 8), "empty"), (torch.ones(1, 8, 8, 3), "shape"), (torch.ones(8), "shape"), (np.ones((8, 8)), "ndarray"),
+    (torch.full((8, 8), float("nan")), "NaN"), (torch.ones(4, 4), "4x4")])
+def test_what_is_no_mask_is_explained(heads, mask, said):
+    with pytest.raises(ValueError, match=f"Depth Target: .*{said}"):
+        targets.DepthTarget.execute(heads["depth"], RAMP[:, ::8, ::8], 1.0, 0.0, 0.9, mask=mask)
