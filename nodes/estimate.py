@@ -3,7 +3,6 @@ import comfy.sample
 import comfy.samplers
 import torch
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
-from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
@@ -12,11 +11,13 @@ from ..rg_core import estimates
 from ..rg_core.head import resize
 from ..rg_core.pictures import draw_pose
 from . import checks, references
+from .keypoints import KEYPOINTS
+from .sampling import unguide
+from .sampling.log import Log
 from .sampling.memory import managed
 from .sampling.reader import read as read_head
 from .sampling.run import KEY
 from .sampling.step import Step
-from .targets import KEYPOINTS
 from .types import CATEGORY, Head, PoseKeypoint
 
 NODE = "Readout Estimate"
@@ -34,7 +35,7 @@ class Estimator(comfy.samplers.Sampler):
         model, batch = model_wrap.inner_model, len(latent_image)
         x = model.model_sampling.noise_scaling(sigmas[0], noise, latent_image)
         conds, timestep = model_wrap.conds["positive"], sigmas[:1].expand(batch)
-        step = Step(comfy.samplers.calc_cond_batch, model, x, timestep, extra_args["model_options"])
+        step = Step(Log(NODE), comfy.samplers.calc_cond_batch, model, x, timestep, extra_args["model_options"])
         if not step.parts(conds):
             raise ValueError(f"{NODE}: the conditioning does not act at this noise level, so the model was not asked. Connect "
                              "one without a limit in time, or change percent.")
@@ -59,7 +60,7 @@ def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: f
     sampling = model.get_model_object("model_sampling")
     sigma = min(max(sampling.percent_to_sigma(percent), float(sampling.sigma_min)), float(sampling.sigma_max))
     model = model.clone()
-    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)  # guidance of a guided model
+    unguide(model)
     model.set_additional_models(KEY, [managed(head)])
     estimator, guider = Estimator(head), comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})

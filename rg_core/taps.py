@@ -38,6 +38,7 @@ class Reading:
     emb: Tensor                                           # [B, E], the timestep's embedding without any label
     features: list[Tensor] = field(default_factory=list)  # each [B, C_l, H_l, W_l]
     options: dict = field(default_factory=dict)           # the call's transformer_options
+    x: Tensor | None = None                               # its input [B, C, H, W]
 
 
 def blocks(unet: nn.Module) -> list[nn.Module]:
@@ -57,11 +58,11 @@ def record(unet: nn.Module) -> Iterator[list[Reading]]:
     readings: list[Reading] = []
     tapped, state = modules(unet), {}
 
-    def begin(_module, _args, kwargs) -> None:
-        state.update(options=kwargs.get("transformer_options", {}), gradients=torch.is_grad_enabled())
+    def begin(_module, args, kwargs) -> None:
+        state.update(options=kwargs.get("transformer_options", {}), gradients=torch.is_grad_enabled(), x=args[0] if args else kwargs.get("x"))
 
     def embedded(_module, _args, out: Tensor) -> None:
-        readings.append(Reading(out, [], state["options"]))
+        readings.append(Reading(out, [], state["options"], state["x"]))
 
     def tap(module, _args, out: Tensor) -> None:
         readings[-1].features.append(out)
@@ -78,6 +79,17 @@ def record(unet: nn.Module) -> Iterator[list[Reading]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def calls(unet: nn.Module) -> Iterator[list[dict]]:
+    """Collects the transformer_options of each call of `unet` made inside the context."""
+    found: list[dict] = []
+    hook = unet.register_forward_pre_hook(lambda _module, _args, kwargs: found.append(kwargs.get("transformer_options", {})), with_kwargs=True)
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,13 @@ class Target:
     reference: Any = None   # what the caller reads with the same head, for targets that compare with another picture
     size: tuple[int, int] | None = None  # (H, W) of the readout, once known
     published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
+    BATCHED: ClassVar[tuple[str, ...]] = ("image", "mask", "reference_mask", "points")  # fields with something for each picture
+
+    def of(self, places: Tensor) -> "Target":
+        """The same target for the pictures at these `places` [P] of the batch alone."""
+        def own(x):
+            return tuple(map(own, x)) if isinstance(x, tuple) else x[places.to(x.device) % len(x)]
+        return replace(self, **{name: own(x) for name in self.BATCHED if (x := getattr(self, name, None)) is not None})
 
     def at(self, size: tuple[int, int], device: torch.device) -> "Target":
         """The same target made ready for latents of `size` (H, W)."""
@@ -35,6 +42,10 @@ class Target:
         """What changes of the target when it is compared with readouts of `size` (H, W)."""
         return {name: mask_at(mask, size, device) for name in ("mask", "reference_mask")
                 if (mask := getattr(self, name, None)) is not None}
+
+    def cut(self, size: tuple[int, int]) -> float:
+        """The share of what the target was given that does not fit into a picture of the shape of `size` (H, W)."""
+        return 0.0
 
     def energy(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
         """[B], lower is better, of `readout` [B, C, H, W]; `reference` is the reference's readout, likewise."""
@@ -53,6 +64,10 @@ class Spatial(Target):
     image: Tensor               # [N, 3, h, w], 0 to 1
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
     published_weight: ClassVar[float] = 0.5
+
+    def cut(self, size):
+        shape = size[0] / size[1] * self.image.shape[-1] / self.image.shape[-2]
+        return 1 - min(shape, 1 / shape)
 
     def fitted(self, size, device):
         image = pictures.to_range(pictures.fit(self.image.float(), size), self.head.control_range)

@@ -10,6 +10,7 @@ from tools.control import CONTROLS, Bench, Setting, show
 from tools.device import device_name
 from tools.estimates import estimates
 from tools.moves import moves
+from tools.parts import parts
 from tools.precisions import precisions
 from tools.presets import presets
 from tools.ranges import ranges
@@ -20,6 +21,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity and inversion"), 
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),
+          "parts": (parts, "context windows and tiles"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 

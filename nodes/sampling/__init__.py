@@ -1,4 +1,4 @@
 """One guided run on the host's model."""
-from .guidance import Trace, guided
+from .guidance import Trace, guided, unguide
 
-__all__ = ["Trace", "guided"]
+__all__ = ["Trace", "guided", "unguide"]

@@ -23,6 +23,12 @@ def parts(conds: list[dict], x: Tensor, timestep: Tensor) -> dict:
     return {uuid: taps.Part(weight / within(area).clamp(min=1e-6), area and tuple(area)) for uuid, area, weight in acting}
 
 
+def holds_nan(conds: list[dict]) -> bool:
+    """Whether any number that the host made of them is NaN or infinite."""
+    made = [getattr(cond, "cond", None) for c in conds for cond in c.get("model_conds", {}).values()]
+    return any(isinstance(x, Tensor) and x.is_floating_point() and not torch.isfinite(x).all() for x in made)
+
+
 def by_hooks(conds: list[dict]) -> list[list[dict]]:
     """`conds` that the model's weights are the same for; hooks change the weights in place between the groups."""
     groups: dict = {}

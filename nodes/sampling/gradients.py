@@ -2,6 +2,7 @@
 host overwrites."""
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from itertools import chain
 
 import torch
@@ -10,7 +11,10 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
+
+from .log import Log
+from .obstacles import origin
 
 UNREADABLE = {COMPILE_KEY, "easycache"}  # keys of wrappers
 
@@ -69,11 +73,32 @@ def readable(model_options: dict) -> dict:
     return options | {"transformer_options": transformer_options | {"wrappers": wrappers}}
 
 
-def with_gradients(model_options: dict) -> dict:
+def with_gradients(model_options: dict, log: Log) -> dict:
     """The options with which a model can be differentiated."""
     options = readable(model_options)
-    options["transformer_options"]["optimized_attention_override"] = with_backward
+    transformer_options = options["transformer_options"]
+    transformer_options["optimized_attention_override"] = with_backward
+    for kind in ("patches", "patches_replace"):
+        if kind in transformer_options:
+            transformer_options[kind] = tree_map(lambda patch: seen_through(patch, log) if callable(patch) else patch, transformer_options[kind])
     return options
+
+
+def seen_through(patch: Callable, log: Log) -> Callable:
+    """`patch`, another pack's or the host's; warns where no gradient passes through it, so that guidance would not see what is
+    before it: code that is detached, or a kernel without a backward pass."""
+    @wraps(patch, updated=())
+    def called(*args, **kwargs):
+        out = patch(*args, **kwargs)
+        if torch.is_grad_enabled() and sources(args) and not sources(out):
+            log.warn(f"no gradient passes through a patch of {origin(patch)}, so guidance does not see what it changes. If pictures obey badly, "
+                     "sample without it, or start ComfyUI with --use-pytorch-cross-attention.", origin(patch))
+        return out
+    return called
+
+
+def sources(x) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(x))
 
 
 class Borrowing(TorchFunctionMode):

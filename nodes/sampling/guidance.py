@@ -1,13 +1,16 @@
 """What is attached to a MODEL, so that it is guided wherever it is sampled."""
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...rg_core.targets import Target
 from ...rg_core.updates import Move
 from .. import checks
+from .log import Log
 from .memory import managed
+from .parts import Samplings
 from .run import KEY, Run
 
 
@@ -30,29 +33,61 @@ class Guidance:
     move: Move
     trace: Trace | None = None
     recompute: str = "auto"  # one of memory.CHOICES
+    runs: list[Run] = field(default_factory=list)  # under way
 
-    def __call__(self, executor, *args, **kwargs):
-        Run(self, executor.class_obj).attach(executor.class_obj)
-        return executor(*args, **kwargs)
+    @cached_property
+    def samplings(self) -> Samplings:
+        return Samplings(Log(self.node))
+
+    def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        self.samplings.add(latent_image)
+        run = Run(self, executor.class_obj)
+        run.attach(executor.class_obj)
+        self.runs.append(run)
+        try:
+            out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        finally:
+            self.runs.remove(run)
+        if len(sigmas) > 1:
+            run.report(executor.class_obj)
+        return out
+
+    def attended(self, _patcher) -> None:
+        """At the begin of each sampling: the host must have called this wrapper."""
+        if not self.runs:
+            raise ValueError(f"{self.node}: another pack has replaced the wrappers of the MODEL that this node had guided, so its targets would "
+                             "not act. Connect this node behind that pack's, as the last one before the sampler.")
 
 
 def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Trace | None = None, recompute: str = "auto"):
     """A clone of MODEL that is guided wherever it is sampled; the heads must fit its architecture. If MODEL is guided already,
     all targets act together, each with the strength that it came with."""
+    checks.targets(node, targets)
+    checks.number(node, "strength", move.strength)
     checks.heads_fit(node, model, [target.head for target in targets])
     checks.references_fit(node, model, targets)
     guided_model, targets = model.clone(), tuple(t for t in targets if t.weight)
     if not move.strength or not targets:
         return guided_model
-    for earlier in model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+    earlier = model.get_attachment(KEY)  # others may have replaced the wrapper
+    if earlier:
         if replace(earlier.move, strength=move.strength) != move:
             raise ValueError(f"{node}: the model is guided already, in another way than here. Connect the model from before "
                              f"{earlier.node}, and all targets to this node.")
         share = earlier.move.strength / move.strength
         targets = (*(replace(t, weight=t.weight * share) for t in earlier.targets), *targets)
     checks.one_background(node, targets)
-    guided_model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    guided_model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY,
-                                      Guidance(node, model, targets, move, trace, recompute))
+    guidance = Guidance(node, model, targets, move, trace, recompute)
+    unguide(guided_model)
+    guided_model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance)
+    guided_model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, guidance.attended)
+    guided_model.set_attachments(KEY, guidance)
     guided_model.set_additional_models(KEY, [managed(head) for head in dict.fromkeys(t.head for t in targets)])
     return guided_model
+
+
+def unguide(model) -> None:
+    """Takes from MODEL, in place, the guidance that it may have."""
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    model.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
+    model.remove_attachments(KEY)

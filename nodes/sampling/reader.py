@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...rg_core.head import ReadoutHead
 from ...rg_core.taps import Reading
+from ...rg_core.targets import Target
 from .step import Step
 
 NOT_READ = {"control", "hooks"}  # of a reference's conditioning: their models are loaded for the guided picture alone
@@ -74,6 +75,36 @@ class Reader:
                 step.model, step.x, {"positive": comfy.sampler_helpers.convert_cond(given)}, step.x.device,
                 latent_image=self.reference.trajectory.latents[0].to(step.x), seed=0)["positive"]
         return self.conds
+
+
+class Readers:
+    """Those of one run, by reference. Arguments as of Reader."""
+
+    def __init__(self, node: str, source, dtype: torch.dtype):
+        self.node, self.source, self.dtype = node, source, dtype
+        self.known: dict[object, Reader] = {}
+
+    def of(self, target: Target) -> Reader:
+        if target.reference not in self.known:
+            self.known[target.reference] = Reader(self.node, target.reference, self.source, self.dtype)
+        return self.known[target.reference]
+
+    def way(self, target: Target, step: Step) -> tuple[Tensor, Tensor]:
+        """See Reader.way."""
+        return self.of(target).way(target.name, step)
+
+    def read(self, step: Step, targets: list[Target], conds: list[dict] | None) -> list[Tensor | None]:
+        """For each of `targets`, what its head reads of its reference at this noise level; None for those without one. By the
+        reference's own words, or beside the unconditional branch by `conds`, as that one says."""
+        found: list[Tensor | None] = [None] * len(targets)
+        for reference in dict.fromkeys(t.reference for t in targets if t.reference is not None):
+            mine = [i for i, t in enumerate(targets) if t.reference is reference]
+            first, heads = targets[mine[0]], {targets[i].head: targets[i].size for i in mine}
+            reader = self.of(first)
+            readouts = reader.readouts(first.name, step, heads) if conds is None else reader.readouts_for(conds, first.name, step, heads)
+            for i in mine:
+                found[i] = step.own(readouts[targets[i].head])
+        return found
 
 
 def read(head: ReadoutHead, reading: Reading, size: tuple[int, int], emb: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ sigma' then lands (1 - sigma'/sigma) of that shift away, so the same strength do
 steps, and trial points, multi-step histories, ancestral noise and denoise masks need no special care. All predictions
 of a step (conditional, unconditional, perturbed, ...) are shifted alike, so whatever a guider makes of them is too.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from comfy.k_diffusion.sampling import get_ancestral_step
@@ -15,15 +15,17 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ...rg_core import energies, gradients
-from ...rg_core.regions import mask_at, repeat
+from ...rg_core.regions import mask_at
 from ...rg_core.targets import Target
-from . import memory
-from .conditioning import parts
+from . import memory, windows
+from .conditioning import holds_nan, parts
 from .gradients import differentiable
-from .reader import Reader
+from .log import Log
+from .reader import Readers
 from .step import Pull, Step
 
 KEY = "readout_guidance"
+CUT = 0.1  # share of a target's picture that may be left out without a word
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Prediction:
     targets: list[Target]
     positive: list[dict]
     negative: list[dict] | None
-    shift: Tensor | None = None  # of what the model predicts, once known
+    shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # of what the model predicts, by the part of the batch, once known
 
 
 class Run:
@@ -45,8 +47,12 @@ class Run:
         self.source = guidance.source if sampled.parent is guidance.source else sampled
         self.fitted: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
         self.free: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
-        self.readers: dict[object, Reader] = {}    # by reference
         self.prediction: Prediction | None = None  # while a guided one is under way
+        self.whole: Tensor | None = None           # the batch, while any is
+        self.got: set[str] = set()                 # how far this run has come: asked, acting, said, guided
+        self.log = Log(self.node)
+        # The published procedure reads references in full precision.
+        self.readers = Readers(self.node, self.source, torch.float32 if self.move.published_energy else torch.half)
         self.again = {"on": True, "off": False}.get(guidance.recompute)  # whether blocks are computed again; None until known
 
     def attach(self, guider) -> None:
@@ -70,47 +76,73 @@ class Run:
         guider = executor.class_obj
         positive, negative = guider.conds.get("positive"), guider.conds.get("negative")
         acting = self.acting(guider.inner_model, float(timestep.max()))
-        if acting and positive and parts(positive, x, timestep):
-            self.prediction = Prediction(acting, positive, negative)
+        said = acting and positive and parts(positive, x, timestep)
+        self.got.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
+        self.prediction, self.whole = Prediction(acting, positive, negative) if said else None, x
         try:
             return executor(x, timestep, model_options, seed)
         finally:
-            self.prediction = None
+            self.prediction = self.whole = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
-        step = Step(executor, model, x, timestep, model_options)
+        step = Step(self.log, executor, model, x, timestep, model_options, pictures=self.pictures(x, model_options))
+        if self.prediction is not None:
+            self.got.add("guided")
         outs = step.predictions(conds) if self.prediction is None else self.guided(step, conds)
         return self.kept(step, conds, outs)
+
+    def pictures(self, x: Tensor, options: dict) -> Tensor | None:
+        """See `windows.pictures`; the first ones where nobody can tell, which it says once."""
+        try:
+            return windows.pictures(x, self.whole, options)
+        except LookupError:
+            self.log.warn(f"another node samples parts of the picture or of the batch ({len(x)} of {len(self.whole)} pictures, {x.shape[-1]}x"
+                          f"{x.shape[-2]} latents of {self.whole.shape[-1]}x{self.whole.shape[-2]}) and does not say which. Each is guided as if "
+                          "it were the whole, by the first targets. ComfyUI's Context Windows say which.", "parts")
+            return torch.arange(len(x))
+
+    def report(self, guider) -> None:
+        """Says once, at the end of a run in which nothing was guided, why."""
+        if "guided" in self.got or not self.targets:
+            return
+        instead = guider.model_options.get("sampler_calc_cond_batch_function")
+        why = ("another pack has replaced what asks the model for predictions" if "asked" not in self.got else
+               "no step was between start_percent and end_percent of a target" if "acting" not in self.got else
+               "no positive conditioning acted in those steps" if "said" not in self.got else
+               f"{getattr(instead, '__module__', None) or 'another pack'} asks the model in place of ComfyUI")
+        self.log.warn(f"nothing in this run was guided: {why}.")
 
     def guided(self, step: Step, branches: list) -> list[Tensor]:
         """What the model predicts for `branches`, each shifted towards the targets."""
         move, now, outs, x = self.move, self.prediction, [None] * len(branches), step.x
-        if now.shift is None:
+        if step.part not in now.shifts:
             predicted, displacement = self.measured(step, branches)
-            now.shift = displacement * self.share(step) if move.per_step else displacement
+            now.shifts[step.part] = displacement * self.share(step) if move.per_step else displacement
             if move.fresh:
                 x = x + displacement
             else:
-                outs = [predicted if c is now.positive else None for c in branches]
+                positive = step.branch(now.positive, branches)
+                outs = [predicted if c is positive else None for c in branches]
         if any(out is None for out in outs):  # each at its place, by which patches tell the branches apart
-            rest = step.predictions([c if out is None else None for c, out in zip(branches, outs)], x)
+            rest = step.every([c if out is None else None for c, out in zip(branches, outs)], x)
             outs = [other if out is None else out for out, other in zip(outs, rest)]
-        return [out if c is None else out + now.shift for c, out in zip(branches, outs)]
+        return [out if c is None else out + now.shifts[step.part] for c, out in zip(branches, outs)]
 
     def measured(self, step: Step, branches: list) -> tuple[Tensor, Tensor]:
         """The conditional prediction at the step's latents and the displacement [B, C, H, W] that lowers the energies."""
         now, targets = self.prediction, [self.fit(t, step) for t in self.prediction.targets]
         span = self.span(step, targets)
         gradient, values, heads = 0, {}, [t.head for t in targets]
-        both = self.move.both and now.negative and step.parts(now.negative)
-        for conds in [now.negative, now.positive] if both else [now.positive]:
+        positive, negative = (c and step.branch(c, branches) for c in (now.positive, now.negative))
+        both = self.move.both and negative and step.parts(negative)
+        for conds in [negative, positive] if both else [positive]:
             here = step.beside(conds, branches)
-            read = self.references(here, targets, None if conds is now.positive else conds)
+            read = self.readers.read(here, targets, None if conds is positive else conds)
 
             def pull(reading):
                 with differentiable(*heads):
                     at_taps, energy, size = gradients.at_taps(reading, targets, span, read, balanced=not self.move.published_energy)
-                values["positive" if conds is now.positive else "negative"] = torch.stack(energy)  # out of memory, it pulls twice
+                values["positive" if conds is positive else "negative"] = torch.stack(energy)  # out of memory, it pulls twice
                 return at_taps, size
 
             predicted, pulled = self.differentiated(here, conds, pull)
@@ -118,10 +150,17 @@ class Run:
         if self.trace is not None:
             self.trace.add(step.sigma, now.targets, torch.stack(list(values.values())).mean(0).unbind(0))
         if not (torch.isfinite(predicted).all() and torch.isfinite(gradient).all()):
-            raise ValueError(f"{self.node}: the model gave NaN or infinite values at sigma {step.sigma:.3g}, computing in "
-                             f"{step.model.get_dtype_inference()}. Run it in a wider type: start ComfyUI with --bf16-unet or --fp32-unet, or "
-                             "choose it where the model is loaded.")
+            raise ValueError(f"{self.node}: {self.blamed(step, positive)}")
         return predicted, self.move.displacement(gradient, step.scale, [t.weight for t in targets])
+
+    def blamed(self, step: Step, conds: list[dict]) -> str:
+        """What to say of numbers that are NaN or infinite."""
+        if not torch.isfinite(step.x).all():
+            return f"the latents held NaN or infinite values before the step at sigma {step.sigma:.3g}. Check what made them, or the sampler."
+        if holds_nan(conds):
+            return "the positive conditioning holds NaN or infinite values. Check the text encoder, or the node that made it."
+        return (f"the model gave NaN or infinite values at sigma {step.sigma:.3g}, computing in {step.model.get_dtype_inference()}. Run it in a "
+                "wider type: start ComfyUI with --bf16-unet or --fp32-unet, or choose it where the model is loaded.")
 
     def differentiated(self, step: Step, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
@@ -148,49 +187,30 @@ class Run:
         key = (step.size, step.x.device)
         if key not in self.free:
             self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in holding]
-        free = torch.stack([repeat(mask, len(step.x)) for mask in self.free[key]]).amax(0)
-        _, reference = self.reader(holding[0]).way(holding[0].name, step)
-        return [out if c is None else out * free + repeat(reference, len(step.x)) * (1 - free) for c, out in zip(branches, outs)]
-
-    def references(self, step: Step, targets: list[Target], conds: list[dict] | None) -> list[Tensor | None]:
-        """For each of `targets`, what its head reads of its reference at this noise level; None for those without one. By the
-        reference's own words, or beside the unconditional branch by `conds`, as that one says."""
-        read: list[Tensor | None] = [None] * len(targets)
-        for reference in dict.fromkeys(t.reference for t in targets if t.reference is not None):
-            mine = [i for i, t in enumerate(targets) if t.reference is reference]
-            first, heads = targets[mine[0]], {targets[i].head: targets[i].size for i in mine}
-            reader = self.reader(first)
-            found = reader.readouts(first.name, step, heads) if conds is None else reader.readouts_for(conds, first.name, step, heads)
-            for i in mine:
-                read[i] = found[targets[i].head]
-        return read
+        free = torch.stack([step.own(mask) for mask in self.free[key]]).amax(0)
+        _, reference = self.readers.way(holding[0], step)
+        return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
 
     def span(self, step: Step, targets: list[Target]) -> Tensor:
         """L [B], the range of each picture's VP-scaled latent; in the published procedure of its references' too, which are
         beside it in the authors' batch."""
-        latents = [step.x]
-        if self.move.published_energy:
-            latents += [repeat(self.reader(t).way(t.name, step)[0], len(step.x)) for t in targets if t.reference is not None]
-        return energies.latent_range(torch.cat(latents, -1) / step.scale)
-
-    def reader(self, target: Target) -> Reader:
-        """That of the target's reference."""
-        if target.reference not in self.readers:
-            dtype = torch.float32 if self.move.published_energy else torch.half
-            self.readers[target.reference] = Reader(self.node, target.reference, self.source, dtype)
-        return self.readers[target.reference]
+        beside = [step.own(self.readers.way(t, step)[0]) for t in targets if t.reference is not None] if self.move.published_energy else []
+        return energies.latent_range(torch.cat([step.x, *beside], -1) / step.scale)
 
     def acting(self, model, sigma: float) -> list[Target]:
         to_sigma = model.model_sampling.percent_to_sigma
         return [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
 
     def fit(self, target: Target, step: Step) -> Target:
-        """`target` made ready for latents of this size."""
+        """`target` made ready for the pictures of this call and their size."""
         key = (target, step.size, step.x.device)
-        if key not in self.fitted:
-            with torch.inference_mode(False):
+        with torch.inference_mode(False):
+            if key not in self.fitted:
                 self.fitted[key] = target.at(step.size, step.x.device)
-        return self.fitted[key]
+                if target.cut(step.size) > CUT:
+                    self.log.warn(f"{target.cut(step.size):.0%} of what the {target.name} target was given is left out at its edges, because the "
+                                  f"picture being made, {step.size[1]}x{step.size[0]} latents, is of another shape.")
+            return self.fitted[key] if step.pictures is None else self.fitted[key].of(step.pictures)
 
     def share(self, step: Step) -> float:
         """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""

@@ -7,12 +7,17 @@ from functools import cached_property
 import comfy.model_management
 import comfy.model_sampling
 import torch
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
 
 from ...rg_core import taps
 from ...rg_core.recompute import computed_again
+from ...rg_core.regions import repeat
+from . import obstacles, tiles
 from .conditioning import by_hooks, parts, still
 from .gradients import differentiable, lenient, readable, with_gradients
+from .log import Log
+from .windows import of_window
 
 Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
 
@@ -23,14 +28,17 @@ class Step:
 
     `x` [B, C, H, W] is in the sampler's scale, `timestep` [B] are sigmas. `ask` is the host's calc_cond_batch, or what wraps
     it, `model` its BaseModel and `options` its model_options. `place` is that of a conditioning among the branches of this
-    call (conditional, unconditional, ...), by which patches tell them apart.
+    call (conditional, unconditional, ...), by which patches tell them apart. `pictures` [B] are the places in the batch of those
+    that `x` has, None for all. `log` is for messages.
     """
+    log: Log
     ask: Callable
     model: torch.nn.Module
     x: Tensor
     timestep: Tensor
     options: dict
     place: int = 0
+    pictures: Tensor | None = None
 
     @cached_property
     def sigma(self) -> float:
@@ -46,9 +54,22 @@ class Step:
         """What the sampler's latents are larger by than those of a variance-preserving model."""
         return latent_scale(self.model, self.sigma)
 
+    @property
+    def part(self) -> tuple[int, ...] | None:
+        """`pictures`, to know the part of the batch by."""
+        return None if self.pictures is None else tuple(self.pictures.tolist())
+
     def at(self, x: Tensor) -> "Step":
         """The same call for other latents, [R, C, H, W], all at this step's noise level."""
-        return replace(self, x=x, timestep=self.timestep[:1].expand(len(x)))
+        return replace(self, x=x, timestep=self.timestep[:1].expand(len(x)), pictures=None)
+
+    def own(self, x: Tensor) -> Tensor:
+        """`x` [N, ...], something for each picture of the batch, for those of this call: [B, ...]."""
+        return repeat(x if self.pictures is None else x[self.pictures.to(x.device) % len(x)], len(self.x))
+
+    def branch(self, conds: list[dict], branches: list) -> list[dict]:
+        """What a context window made of `conds`, if it is one of `branches`; else `conds`."""
+        return next((b for b in branches if self.pictures is not None and of_window(b, conds)), conds)
 
     def beside(self, conds: list[dict], branches: list) -> "Step":
         """The same call, looking at what stands where `conds` stand among `branches`."""
@@ -61,6 +82,20 @@ class Step:
         """What the model predicts for each of `branches`, as the host asks."""
         return self.ask(self.model, branches, self.x if x is None else x, self.timestep, self.options)
 
+    def every(self, branches: list[list[dict] | None], x: Tensor | None = None) -> list[Tensor]:
+        """`predictions` that the diffusion model was asked for, each; a guided step calls branches apart, which caches that count
+        calls take for others."""
+        transformer_options = self.options["transformer_options"]
+        compiled = any(COMPILE_KEY in keyed for keyed in transformer_options.get("wrappers", {}).values())
+        if compiled or not obstacles.names(self.model, self.options):
+            return self.predictions(branches, x)
+        with taps.calls(self.model.diffusion_model) as calls:
+            outs = self.predictions(branches, x)
+        asked = {label for options in calls for label in options.get("uuids", ())}
+        if any(label not in asked for conds in branches if conds for label in visible(self.parts(conds))):
+            raise ValueError(obstacles.message(self.log.node, "was not asked for one of the branches", self.model, self.options))
+        return outs
+
     def look(self, conds: list[dict], among: list[dict] | None = None) -> tuple[Tensor, taps.Reading]:
         """What the model predicts for `conds`, and their reading of the whole picture; their part of it, if they are some
         `among` others. At least one of `conds` acts at this timestep."""
@@ -69,17 +104,33 @@ class Step:
             predicted = self.ask(self.model, branches, self.x, self.timestep.clone(), readable(self.options))[self.place]
         comfy.model_management.throw_exception_if_processing_interrupted()
         areas = self.parts(among or conds)
-        pieces = []
-        for reading in readings:
-            labels = reading.options["uuids"]
-            pieces += zip(zip(*(f.chunk(len(labels)) for f in reading.features)), (areas[label] for label in labels))
+        pieces = self.pieces(readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
         return predicted, taps.Reading(readings[0].emb[:len(self.x)], taps.blended(pieces, self.size))
+
+    def pieces(self, readings: list[taps.Reading], areas: dict) -> list[tuple]:
+        """The features in `readings` with the parts of the picture that they are of; `areas` are those that were asked for, by
+        label. Raises ValueError where they are not all there, once."""
+        labels = [label for reading in readings for label in reading.options.get("uuids", ())]
+        complete = readings and all(len(r.features) == len(taps.modules(self.model.diffusion_model)) for r in readings)
+        as_asked = all(len(r.x) == len(self.x) * len(r.options.get("uuids", ())) for r in readings)
+        if complete and as_asked and len(set(labels)) == len(labels) and visible(areas) <= set(labels):
+            return [piece for r in readings for piece in zip(zip(*(f.chunk(len(r.options["uuids"])) for f in r.features)),
+                                                             (areas[label] for label in r.options["uuids"]))]
+        part, = areas.values() if len(areas) == 1 else [None]
+        if complete and part and part.area is None:
+            whole = self.model.model_sampling.calculate_input(self.timestep, self.x.detach()).to(readings[0].x.dtype)
+            tiled = tiles.pieces(readings, whole)
+            if tiled:
+                return tiled
+        what = ("was not asked" if not readings else "was left out in part" if not complete else
+                "was asked more than once, or for something else than the picture")
+        raise ValueError(obstacles.message(self.log.node, what, self.model, self.options))
 
     def gradient(self, conds: list[dict], pull: Pull, again: bool = False) -> tuple[Tensor, Tensor]:
         """The prediction for `conds`, and the gradient with respect to `x` of what pulls at the taps; both [B, C, H, W].
         `pull(reading)` returns its gradients at the taps over their size, and that size [B]. `again` computes the model's
         blocks again in the backward pass, instead of keeping all that they computed."""
-        conds, options = still(conds), with_gradients(self.options)
+        conds, options = still(conds), with_gradients(self.options, self.log)
         blocks = taps.blocks(self.model.diffusion_model) if again else []
         with differentiable(self.model):
             seeing = lenient(self.model, conds, options)
@@ -97,8 +148,25 @@ class Step:
         for group in groups:  # forward and backward with the same weights
             if len(groups) > 1:
                 _, reading = self.look(group, among=conds)
-            gradient += torch.autograd.grad(reading.features, self.x, at_taps)[0].float() * size.view(-1, 1, 1, 1)
+            gradient += self.back(reading.features, at_taps).float() * size.view(-1, 1, 1, 1)
         return predicted.detach(), gradient
+
+
+    def back(self, features: list[Tensor], at_taps: list[Tensor]) -> Tensor:
+        """The gradient with respect to `x`."""
+        try:
+            return torch.autograd.grad(features, self.x, at_taps)[0]
+        except (NotImplementedError, RuntimeError) as error:
+            if comfy.model_management.is_oom(error):
+                raise
+            raise ValueError(f"{self.log.node}: the backward pass through the diffusion model fails: {error}. Something in it has none, such as "
+                             "an attention kernel that another pack calls by itself. Start ComfyUI with --use-pytorch-cross-attention, or "
+                             "connect the MODEL from before that pack's node.") from error
+
+
+def visible(areas: dict) -> set:
+    """The labels of those parts of a picture that show anywhere."""
+    return {label for label, part in areas.items() if part.weight.any()}
 
 
 def latent_scale(model, sigma: float) -> float:

@@ -1,0 +1,16 @@
+"""What a run says of itself."""
+import logging
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """Warnings in the name of a node, each once."""
+    node: str
+    said: set[str] = field(default_factory=set)
+
+    def warn(self, text: str, about: str | None = None) -> None:
+        """`about` tells one matter from others, if the text varies."""
+        if (about or text) not in self.said:
+            self.said.add(about or text)
+            logging.warning("%s: %s", self.node, text)

@@ -1,0 +1,34 @@
+"""What may stand between a guided step and the diffusion model: other packs' wrappers, caches and replacements."""
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+
+# Keys of wrappers that are known to let every call through, or that guided steps leave out (see gradients.readable).
+KNOWN = {COMPILE_KEY, "easycache", "lazycache", "readout_guidance", "readout_reference"}
+
+
+def names(model, options: dict) -> list[str]:
+    """Where the code comes from that wraps or replaces calls of the diffusion model. `model` is the host's BaseModel."""
+    found = []
+    if "model_function_wrapper" in options:
+        found.append(f"a model function wrapper of {origin(options['model_function_wrapper'])}")
+    wrappers = options.get("transformer_options", {}).get("wrappers", {})
+    for kind in (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
+        found += [f"a wrapper of {origin(wrapper)}" for key, keyed in wrappers.get(kind, {}).items() if key not in KNOWN for wrapper in keyed]
+    unet = model.diffusion_model
+    if "forward" in vars(unet):
+        found.append(f"a replaced forward of {origin(unet.forward)}")
+    if type(unet).__module__.startswith("torch."):
+        found.append("a compiled model")
+    return found
+
+
+def origin(code) -> str:
+    """The module that a function or object is from."""
+    module = getattr(code, "__module__", None) or type(code).__module__
+    return module.removeprefix("custom_nodes.")
+
+
+def message(node: str, what: str, model, options: dict) -> str:
+    standing = " and ".join(names(model, options)) or "another pack"
+    return (f"{node}: in a guided step the diffusion model {what}, so its features cannot be read. In between stands {standing}. Connect the "
+            "MODEL from before it; if it is a cache, let it begin where the targets end (end_percent).")

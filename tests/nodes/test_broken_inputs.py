@@ -1,0 +1,294 @@
+"""Inputs broken at random, seeded: each is used or refused in a sentence that names the node or the file; nothing else happens.
+
+`python run.py test -m slow tests/nodes/test_broken_inputs.py` breaks 12,000; a part of them runs each time.
+"""
+import io
+import json
+import math
+import random
+import resource
+import signal
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import folder_paths
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from readout_guidance_pack.heads import HeadFileError, load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER
+from readout_guidance_pack.nodes import demo_model, drag_paths, guide, references, relations, targets
+from readout_guidance_pack.nodes import tracks as tracks_node
+from readout_guidance_pack.rg_core.head import ReadoutHead
+
+FEW, MANY = 40, 1000  # of each kind: each time, and by hand
+SECONDS, MEMORY = 20, 2 * 2**30  # that one may take at most, and all together
+
+ODD = [None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e-300, 1e300, 10**400, float("nan"), float("inf"), -float("inf"), "", "x", "1", "ü\x00\ud800",
+       "x" * 5000, [], {}, [[]], [None], {"x": None}, [1, 2, 3], (1, 2), b"\x00\xff", np.zeros(3), np.float32(2), np.array(["a"]),
+       torch.zeros(0), torch.tensor(float("nan")), torch.zeros(2, 3, dtype=torch.int64), object(), print, {1: 2}, range(5), 2**63, -2**63]
+TENSORS = [torch.zeros(0), torch.tensor(3.0), torch.full((3, 4), float("nan")), torch.ones(1).expand(10**7), torch.zeros(3, dtype=torch.bool),
+           torch.zeros(3, 3).to_sparse(), torch.zeros(1, 2, 3, 4, 5), torch.zeros(2, dtype=torch.complex64), torch.ones(4, 4).T,
+           torch.zeros(2, 3, device="meta"), torch.full((8, 8, 3), 1e38), torch.zeros(1, 8, 8, 0), torch.rand(1, 8, 8, 7),
+           torch.zeros(2, 2, dtype=torch.int8), torch.ones(400_000, 1, 1, 1)]
+
+
+def broken(rng: random.Random, x, depth=0):
+    """`x` with something wrong in it: lists, dicts and tensors lose, double or change a part, and anything may be anything."""
+    if depth == 0:
+        for _ in range(rng.choice([1, 1, 1, 2, 4])):
+            x = broken(rng, x, 1)
+        return x
+    if isinstance(x, torch.Tensor) and rng.random() < 0.8:
+        return broken_tensor(rng, x)
+    if isinstance(x, (dict, list, tuple)) and len(x) and rng.random() < 0.9:
+        x = dict(x) if isinstance(x, dict) else list(x)
+        key = rng.choice(list(x)) if isinstance(x, dict) else rng.randrange(len(x))
+        what = rng.random()
+        if what < 0.15:
+            del x[key]
+        elif what < 0.25 and isinstance(x, list):
+            x.insert(key, x[key])
+        elif what < 0.3 and isinstance(x, dict):
+            x[rng.choice(["", "x", 5, None])] = x.pop(key)
+        else:
+            x[key] = broken(rng, x[key], depth + 1)
+        return x
+    return rng.choice(ODD + TENSORS if rng.random() < 0.3 else ODD)
+
+
+def broken_tensor(rng, x):
+    what = rng.randrange(7)
+    if what == 0 or not x.numel() or x.layout != torch.strided or x.is_meta:
+        return rng.choice(TENSORS)
+    if what == 1:
+        return x[:rng.randrange(len(x) + 1)] if x.ndim else x[None]
+    if what == 2:
+        return x[None] if rng.random() < 0.5 or not x.ndim else x[0]
+    if what == 3:
+        return x.movedim(0, -1) if x.ndim else x
+    if what == 4:
+        return x.to(rng.choice([torch.uint8, torch.float16, torch.int64, torch.bool, torch.float64]))
+    if what == 5:
+        return x * rng.choice([-1.0, 255.0, 1e30, float("nan"), 0.0])
+    x = x.clone().float()
+    x.flatten()[rng.randrange(x.numel())] = rng.choice([float("nan"), float("inf"), -5.0, 1e9])
+    return x
+
+
+def damaged(rng, data: bytes) -> bytes:
+    """A file's bytes with some of them changed, lost or doubled; its first hundred, where its header is, more often."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 5, 50])):
+        at = rng.randrange(min(len(data), rng.choice([16, 200, 4000, len(data)])) or 1)
+        what = rng.random()
+        if what < 0.6 and data:
+            data[at] = rng.randrange(256)
+        elif what < 0.75:
+            del data[at:at + rng.choice([1, 8, 1000])]
+        elif what < 0.9:
+            data[at:at] = bytes(rng.randrange(256) for _ in range(rng.choice([1, 8, 100])))
+        else:
+            data[at:at + 8] = rng.choice([2**62, 2**40, 2**31, 10**9, 0]).to_bytes(8, "little")
+    return bytes(data)
+
+
+@pytest.fixture(scope="module")
+def w(tmp_path_factory):
+    with torch.inference_mode():
+        model, clip, vae = demo_model.load_demo()
+        heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in
+                 ("pose", "depth", "edge", "correspondence", "appearance", "identity")}
+        positive = clip.encode_from_tokens_scheduled(clip.tokenize("a figure"))
+        reference = references.ReadoutReference.execute(model, positive, {"samples": torch.zeros(1, 3, 64, 64)}, 0, 64)[0]
+        with torch.inference_mode(False):
+            torch.manual_seed(0)
+            head = ReadoutHead("pose", [32, 64, 32], projection_dim=128, emb_channels=40, hidden=(8, 8)).eval()
+        yield SimpleNamespace(model=model, heads=heads, positive=positive, reference=reference, folder=tmp_path_factory.mktemp("files"),
+                              weights={k: v.detach().clone() for k, v in head.state_dict().items()})
+
+
+CONFIG = {"kind": "pose", "model_id": "demo", "dims": [32, 64, 32], "aggregation_kwargs": {"output_head_act": True},
+          "dataset_args": {"control_range": [-0.5, 0.5], "control_type": "pose"}, "wandb_kwargs": {"name": "run"}, "output_stride": 2}
+
+
+def sane(head) -> None:
+    """A head that can be used."""
+    low, high = head.control_range
+    assert low < high and math.isfinite(high - low) and isinstance(head.stride, int) and head.stride >= 1
+    assert isinstance(head.base_model, str) and head.kind in {"pose", "depth", "edge", "keypoints", "appearance", "identity", "correspondence"}
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in head.parameters())
+    assert head([torch.ones(1, c, 4, 4) for c in head.channels], torch.ones(1, 40), (4, 4)).ndim == 4
+
+
+def loaded(path) -> None:
+    try:
+        head = load_head(path)
+    except HeadFileError as error:
+        assert path.name in str(error)
+        raise
+    if any(p.shape[-1] == 40 for p in head.parameters()) or head.bottleneck_layers[0].emb_layers is None:
+        sane(head)
+
+
+def safetensors_bytes(rng, w):
+    path = w.folder / "pose.safetensors"
+    save_file(w.weights, path, metadata={"readout_head": json.dumps(CONFIG)})
+    path.write_bytes(damaged(rng, path.read_bytes()))
+    loaded(path)
+
+
+def safetensors_config(rng, w):
+    path = w.folder / "pose.safetensors"
+    text = json.dumps(broken(rng, CONFIG), default=str, skipkeys=True)
+    save_file(w.weights, path, metadata={"readout_head": text if rng.random() < 0.8 else text[:rng.randrange(len(text))]})
+    loaded(path)
+
+
+def pickle_bytes(rng, w):
+    path, buffer = w.folder / "pose.pt", io.BytesIO()
+    torch.save({"config": CONFIG, "aggregation_network": w.weights}, buffer, _use_new_zipfile_serialization=rng.random() < 0.7)
+    path.write_bytes(damaged(rng, buffer.getvalue()))
+    loaded(path)
+
+
+def pickle_content(rng, w):
+    path = w.folder / "pose.pt"
+    content = broken(rng, {"config": CONFIG, "aggregation_network": w.weights} if rng.random() < 0.9 else w.weights)
+    try:
+        torch.save(content, path)
+    except Exception:  # not every odd thing can be in a file
+        return
+    loaded(path)
+
+
+def keypoints(rng, w):
+    person = {"pose_keypoints_2d": [v for k in range(18) for v in (20.0 + 7 * k, 30.0 + 9 * (k % 5), 1.0)]}
+    frames = [{"canvas_width": 256, "canvas_height": 192, "people": [person, person]} for _ in range(2)]
+    finite(targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, keypoints=broken(rng, frames)))
+
+
+def pictures(rng, w):
+    kind = rng.choice(["pose", "depth", "edge"])
+    node = {"pose": targets.PoseTarget, "depth": targets.DepthTarget, "edge": targets.EdgeTarget}[kind]
+    given = {"image": torch.rand(2, 16, 24, 3), "weight": 1.0, "start_percent": 0.0, "end_percent": 0.9, "mask": torch.ones(2, 16, 24)}
+    finite(node.execute(w.heads[kind], **some_broken(rng, given)))
+
+
+def finite(output) -> None:
+    target, = output[0]
+    for x in (target.image, target.mask):
+        assert x is None or torch.isfinite(x.float()).all()
+    size = target.at((64, 64), torch.device("cpu"))
+    energy = size.energy(torch.zeros(3, 3, *size.size), torch.ones(3), None)
+    assert torch.isfinite(energy).all()
+
+
+def some_broken(rng, given: dict) -> dict:
+    key = rng.choice(list(given))
+    return given | {key: broken(rng, given[key])}
+
+
+def drags(rng, w):
+    text = json.dumps(broken(rng, [[[0.2, 0.3], [0.5, 0.6]], [{"x": 0.1, "y": 0.2}, {"x": 0.3, "y": 0.2}]]), default=str, skipkeys=True)
+    if rng.random() < 0.3:
+        at = rng.randrange(len(text) or 1)
+        text = text[:at] + rng.choice(["[", "]", "{", ",", "\\", '"', "", "[" * 5000]) + text[at + rng.randrange(3):]
+    paths = drag_paths.from_json("Drag Target", text, (64, 64))
+    if paths:
+        assert torch.isfinite(drag_paths.usable("Drag Target", paths)).all()
+
+
+def tracks(rng, w):
+    given = {"track_path": torch.rand(5, 4, 2) * 60, "track_visibility": torch.ones(5, 4, dtype=torch.bool)}
+    paths = drag_paths.from_tracks("Drag Target", broken(rng, given), (64, 64))
+    if paths:
+        assert torch.isfinite(drag_paths.usable("Drag Target", paths)).all()
+
+
+def tracks_file(rng, w):
+    path = w.folder / "tracks.npy"
+    np.save(path, np.random.default_rng(0).random((1, 5, 4, 2)))
+    path.write_bytes(damaged(rng, path.read_bytes()))
+    found = tracks_node.LoadTracks.execute("tracks.npy")[0]
+    assert torch.isfinite(found["track_path"]).all() and found["track_path"].shape[-1] == 2
+
+
+def likenesses(rng, w):
+    kind = rng.choice(["appearance", "identity"])
+    node = {"appearance": relations.AppearanceTarget, "identity": relations.IdentityTarget}[kind]
+    box = {"x": 8, "y": 8, "width": 30, "height": 40}
+    given = {"weight": 1.0, "start_percent": 0.0, "end_percent": 0.9, "mask": torch.ones(1, 64, 64), "reference_mask": torch.ones(64, 64),
+             "box": [box], "reference_box": box}
+    target, = node.execute(w.heads[kind], w.reference, **some_broken(rng, given))[0]
+    assert all(math.isfinite(n) for n in (*target.box, *target.reference_box)) and min(target.box[2:]) > 0
+
+
+def guidances(rng, w):
+    """What reaches the sampler's node."""
+    pose = targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, image=torch.rand(1, 64, 64, 3))[0]
+    given = some_broken(rng, {"guidance": pose, "strength": 0.1})
+    guide.ApplyReadoutGuidance.execute(w.model, given["guidance"], given["strength"])
+
+
+def latents(rng, w):
+    given = broken(rng, {"samples": torch.zeros(1, 3, 16, 16)})
+    made = references.ReadoutReference.execute(w.model, w.positive, given, 0, 1)[0]
+    assert torch.isfinite(made.trajectory.latents).all()
+
+
+KINDS = (safetensors_bytes, safetensors_config, pickle_bytes, pickle_content, keypoints, pictures, drags, tracks, tracks_file, likenesses, guidances,
+         latents)
+
+
+@contextmanager
+def alarm(seconds: int):
+    def late(*_):
+        raise TimeoutError(f"took more than {seconds} s")
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def tried(kind, w, count: int) -> dict[str, int]:
+    """How many of each came out; fails at the first that is neither used nor explained."""
+    outcome = {"used": 0, "refused": 0}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in range(count):
+        try:
+            with alarm(SECONDS), torch.inference_mode():
+                kind(random.Random(f"{kind.__name__} {seed}"), w)
+            outcome["used"] += 1
+        except ValueError as error:
+            said = str(error)
+            assert said.startswith(("Pose Target:", "Depth Target:", "Edge Target:", "Drag Target:", "Appearance Target:", "Identity Target:",
+                                    "Load Tracks", "Apply Readout Guidance:", "Readout Reference:", "pose.")), (seed, said)
+            assert type(error) in (ValueError, HeadFileError) and 20 < len(said) < 1500 and said.rstrip().endswith((".", ".)")), (seed, said)
+            outcome["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"{kind.__name__}, seed {seed}: {type(error).__name__}: {error}") from error
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
+    return outcome
+
+
+@pytest.fixture(autouse=True)
+def input_folder(w, monkeypatch):
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(w.folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_broken_is_used_or_explained(w, kind):
+    outcome = tried(kind, w, FEW)
+    assert outcome["refused"] > FEW // 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_that_are_broken(w, kind):
+    print(kind.__name__, tried(kind, w, MANY))

@@ -1,0 +1,274 @@
+"""Guidance with what others put on the same MODEL: context windows, tiles, caches, replaced tables, detached patches. What can be
+right is; the rest is refused by name, or said once."""
+import comfy.samplers
+import nodes as host_nodes
+import pytest
+import torch
+from comfy.ldm.modules import attention
+from comfy.patcher_extension import WrappersMP
+from comfy_execution.utils import CurrentNodeContext
+
+from host_features import Graph
+from readout_guidance_pack.nodes import guide
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.rg_core.updates import Move
+from test_sampling import World
+from tools.parts import tiled, windowed
+
+STEPS = 4
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode():
+        yield World()
+
+
+def sampled(w, model, batch, first=0, size=(64, 64)):
+    latent = {"samples": torch.zeros(batch, 3, *size), "batch_index": list(range(first, first + batch))}
+    return host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", w.positive, w.negative, latent)[0]["samples"]
+
+
+def close(one, two):
+    return ((one - two).norm() / two.norm()).item() < 5e-3  # rounding differs with the size of a batch; unguided pictures are 0.6 and more away
+
+
+@pytest.mark.parametrize("length, causal", [(2, False), (2, True), (3, True)])
+@pytest.mark.parametrize("first", ["windows", "guidance"])
+def test_each_context_window_is_guided_by_its_own_targets(w, length, causal, first):
+    """Pictures of a UNet do not see each other, so windows change nothing."""
+    guidance = w.pose(6)
+    if first == "windows":
+        model = guide.ApplyReadoutGuidance.execute(windowed(w.model, length, 0, causal), guidance, 0.1)[0]
+    else:
+        model = windowed(guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], length, 0, causal)
+    whole = sampled(w, guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
+    assert not close(whole, sampled(w, w.model, 6))
+    assert close(sampled(w, model, 6), whole)
+
+
+def test_windows_that_overlap_are_guided(w):
+    guidance = w.pose(6)
+    whole = sampled(w, guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
+    assert close(sampled(w, windowed(guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 4, 2, True), 6), whole)
+
+
+def in_halves(executor, model, conds, x, timestep, options):
+    outs = [executor(model, conds, part, part_timestep, options) for part, part_timestep in zip(x.chunk(2), timestep.chunk(2))]
+    return [torch.cat(pair) for pair in zip(*outs)]
+
+
+def test_another_packs_windows_are_told_by_their_pictures(w, caplog):
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0]
+    halved = w.model.clone()
+    halved.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "halves", in_halves)
+    halved = guide.ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
+    assert close(sampled(w, halved, 4), sampled(w, model, 4)) and not caplog.records
+
+
+def test_pictures_that_cannot_be_told_apart_are_said_once(w, caplog):
+    halved = w.model.clone()
+    halved.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "halves", in_halves)
+    halved = guide.ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
+    latent = {"samples": torch.zeros(4, 3, 64, 64), "batch_index": [0, 0, 0, 0]}
+    host_nodes.common_ksampler(halved, 1, STEPS, 3.0, "euler", "karras", w.positive, w.negative, latent)
+    assert sum("does not say which" in r.message for r in caplog.records) == 1
+
+
+def test_tiles_of_the_diffusion_model_are_put_together(w):
+    """Tiles of a step are read as the whole picture, so the gradient is that of the tiled model."""
+    model = w.model.clone()
+    model.set_model_unet_function_wrapper(tiled)
+    guidance, size = w.pose(2, size=(96, 96), end_percent=0.9), (96, 96)
+    plain = sampled(w, model, 2, size=size)
+    energies = []
+    for strength in (1e-9, 0.1):
+        out, trace = w.sample(guidance, model=model, size=size, strength=strength, steps=10)
+        energies.append(torch.tensor(trace[-1]["energy"]).mean())
+    assert not close(out, plain) and energies[1] < 0.7 * energies[0]
+
+
+def twice(apply_model, given):
+    """A reference pass through the same diffusion model before the real one."""
+    apply_model(given["input"] * 0.5, given["timestep"], **given["c"])
+    return apply_model(given["input"], given["timestep"], **given["c"])
+
+
+class Cache:
+    """Leaves out the diffusion model at every second call, as caches do that count."""
+
+    def __init__(self):
+        self.calls, self.out = 0, None
+
+    def __call__(self, apply_model, given):
+        self.calls += 1
+        if self.calls % 2 or self.out is None or self.out.shape != given["input"].shape:
+            self.out = apply_model(given["input"], given["timestep"], **given["c"])
+        return self.out
+
+
+class InnerCache:
+    """Leaves out decoder blocks."""
+
+    def __call__(self, apply_model, given):
+        unet = apply_model.__self__.diffusion_model
+        blocks = unet.output_blocks
+        unet.output_blocks = torch.nn.ModuleList(blocks[:-1])
+        try:
+            return apply_model(given["input"], given["timestep"], **given["c"])
+        finally:
+            unet.output_blocks = blocks
+
+
+@pytest.mark.parametrize("wrapper, said", [(twice, "more than once"), (Cache(), "branches|was not asked"), (InnerCache(), "left out in part")])
+def test_what_stands_between_is_named(w, wrapper, said):
+    model = w.model.clone()
+    model.set_model_unet_function_wrapper(wrapper)
+    with pytest.raises(ValueError, match=f"in a guided step the diffusion model .*{said}.*test_combinations.*end_percent"):
+        w.sample(w.pose(1), model=model, batch=1)
+    assert w.sample(None, batch=1)[0].isfinite().all()
+
+
+def test_a_cache_that_begins_where_the_targets_end_is_left_alone(w):
+    class Late(Cache):
+        def __call__(self, apply_model, given):
+            late = given["timestep"].max() < apply_model.__self__.model_sampling.percent_to_sigma(0.5)
+            return super().__call__(apply_model, given) if late else apply_model(given["input"], given["timestep"], **given["c"])
+
+    model = w.model.clone()
+    model.set_model_unet_function_wrapper(Late())
+    guided, _ = w.sample(w.pose(1), model=model, batch=1, steps=8)
+    assert not close(guided, w.sample(None, batch=1, steps=8)[0])
+
+
+def test_a_second_pack_that_replaces_the_wrappers_is_named_and_loses_nothing(w):
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    replaced = model.clone()
+    replaced.wrappers.update({WrappersMP.OUTER_SAMPLE: {"other": [lambda executor, *args, **kwargs: executor(*args, **kwargs)]}})
+    with pytest.raises(ValueError, match="Apply Readout Guidance: another pack has replaced the wrappers"):
+        sampled(w, replaced, 1)
+    again = guide.ApplyReadoutGuidance.execute(replaced, w.pose(1, seed=6), 0.1)[0]
+    both = guide.ApplyReadoutGuidance.execute(model, w.pose(1, seed=6), 0.1)[0]
+    assert torch.equal(sampled(w, again, 1), sampled(w, both, 1)) and not torch.equal(sampled(w, both, 1), sampled(w, model, 1))
+
+
+@pytest.mark.parametrize("case, said", [
+    ("late", "no step was between start_percent and end_percent"), ("batch function", "test_combinations asks the model in place of ComfyUI"),
+    ("no table", "has replaced what asks the model"), ("silent", "no positive conditioning acted")])
+def test_a_run_in_which_nothing_acted_says_so_once(w, caplog, case, said):
+    model, positive = w.model.clone(), w.positive
+    if case == "batch function":
+        model.model_options["sampler_calc_cond_batch_function"] = lambda args: comfy.samplers._calc_cond_batch(
+            args["model"], args["conds"], args["input"], args["sigma"], args["model_options"])
+    if case == "no table":
+        def replace(executor, *args, **kwargs):
+            executor.class_obj.model_options["transformer_options"]["wrappers"] = {}
+            return executor(*args, **kwargs)
+    if case == "silent":
+        positive = host_nodes.ConditioningSetTimestepRange().set_range(positive, 0.95, 1.0)[0]
+    guidance = w.pose(1, start_percent=0.5, end_percent=0.501) if case == "late" else w.pose(1)
+    model = guide.ApplyReadoutGuidance.execute(model, guidance, 0.1)[0]
+    if case == "no table":
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "after", replace)
+    host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", positive, w.negative, w_latent())
+    assert [said in r.message for r in caplog.records if "nothing in this run was guided" in r.message] == [True]
+
+
+def w_latent():
+    return {"samples": torch.zeros(1, 3, 64, 64)}
+
+
+@pytest.mark.parametrize("guidance", [None, (), "pose", [1]])
+def test_guidance_that_is_none_is_explained(w, guidance):
+    for node in (lambda: w.sample(guidance or 0), lambda: guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)):
+        if guidance == ():
+            continue  # a Drag Target with no drags yet
+        with pytest.raises(ValueError, match="guidance"):
+            node()
+
+
+def test_nan_in_a_conditioning_is_blamed_on_it(w):
+    positive = [[c * float("nan"), more] for c, more in w.positive]
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    with pytest.raises(ValueError, match="the positive conditioning holds NaN"):
+        host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", positive, w.negative, w_latent())
+
+
+def detached(q, k, v, extra_options):
+    return attention.optimized_attention(q, k, v, extra_options["n_heads"]).detach()
+
+
+class NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, _gradient):
+        raise NotImplementedError("this kernel has no backward pass")
+
+
+def without_backward(q, k, v, extra_options):
+    return NoBackward.apply(attention.optimized_attention(q, k, v, extra_options["n_heads"]))
+
+
+def test_a_patch_without_a_gradient_is_said_once(caplog):
+    graph = Graph()
+    graph.model = graph.model.clone()
+    graph.model.set_model_attn2_replace(detached, "output", 3, 0)
+    graph.run()
+    assert sum("no gradient passes through a patch of test_combinations" in r.message for r in caplog.records) == 1
+
+
+def test_a_kernel_without_a_backward_pass_is_explained():
+    graph = Graph()
+    graph.model = graph.model.clone()
+    graph.model.set_model_attn2_replace(without_backward, "output", 3, 0)
+    with pytest.raises(ValueError, match="test: the backward pass through the diffusion model fails: this kernel.*--use-pytorch-cross-attention"):
+        graph.run()
+
+
+def test_a_replaced_forward_is_named():
+    graph = Graph()
+    unet = graph.model.model.diffusion_model
+    unet.forward = lambda x, *args, **kwargs: x * 0.5
+    with pytest.raises(ValueError, match="test: .*was not asked.*a replaced forward of test_combinations"):
+        graph.run()
+    assert guided("test", graph.model, (graph.target,), Move()) is not None
+
+
+def test_parts_of_a_picture_are_noticed_once(w, caplog):
+    """As detailers and tile upscalers sample: smaller, or again and again in one node, from given latents."""
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+
+    def run(size, given):
+        latent = {"samples": torch.rand(1, 3, *size) if given else torch.zeros(1, 3, *size)}
+        host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5 if given else 1.0)
+
+    run((64, 64), False)
+    run((96, 96), True)  # a second sampler on the enlarged picture
+    run((48, 48), False)
+    assert "from before guidance" not in caplog.text
+    run((48, 48), True)
+    run((32, 32), True)
+    assert ["smaller than before" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
+
+
+def test_tiles_of_one_node_are_noticed_once(w, caplog):
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    with CurrentNodeContext("prompt", "7"):
+        for _ in range(3):
+            latent = {"samples": torch.rand(1, 3, 64, 64)}
+            host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5)
+    assert ["more than once" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
+
+
+def test_a_picture_of_another_shape_than_the_target_is_said_once(w, caplog):
+    w.sample(w.pose(1, size=(64, 64)), batch=1, size=(64, 96))
+    assert ["33% of what the pose target was given is left out" in r.message for r in caplog.records] == [True]

@@ -1,0 +1,141 @@
+"""Interrupts at any operation, and failures of the host: afterwards everything is as if nothing had been, the next picture too."""
+import random
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER
+from readout_guidance_pack.nodes import demo, demo_model, guide, references, relations, targets
+
+Interrupted = comfy.model_management.InterruptProcessingException
+
+
+class At(TorchDispatchMode):
+    """Counts the operations of torch, and raises at one of them."""
+
+    def __init__(self, place: int | None, error: BaseException = Interrupted()):
+        super().__init__()
+        self.place, self.error, self.count = place, error, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        if self.count == self.place:
+            raise self.error
+        return func(*args, **(kwargs or {}))
+
+
+class Scene:
+    """From loading to the decoded picture: an inversion, a drag and a pose from its noise, a picture."""
+
+    def __init__(self, recompute: str = "off"):
+        self.recompute = recompute
+        self.model, self.clip, self.vae = demo_model.load_demo()
+        self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "correspondence")}
+        self.positive, self.negative = (self.clip.encode_from_tokens_scheduled(self.clip.tokenize(said)) for said in ("a figure, sea", ""))
+        self.picture, self.skeleton = demo.DemoScene.execute(5, 64, 64, 1).args[:2]
+
+    def run(self) -> torch.Tensor:
+        comfy.model_management.unload_all_models()
+        latent = {"samples": self.vae.encode(self.picture)}
+        noise, reference = references.ReadoutInvert.execute(self.model, self.positive, self.negative, latent, 3, 1.0, "karras", 64).args
+        guidance = relations.DragTarget.execute(self.heads["correspondence"], reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 0.9,
+                                                mask=torch.ones(1, 64, 64)).args[0]
+        guidance = targets.PoseTarget.execute(self.heads["pose"], 1.0, 0.0, 0.9, image=self.skeleton, guidance=guidance)[0]
+        out, _ = guide.KSamplerReadoutGuidance.execute(self.model, 1, 3, 3.0, "euler", "karras", self.positive, self.negative, noise, 1.0,
+                                                       guidance, 0.1, self.recompute).args
+        return self.vae.decode(out["samples"])
+
+    def state(self) -> dict:
+        """What must be as before; numbers that may have moved between devices by their values."""
+        modules = [("unet", self.model.model), *self.heads.items()]
+        found = {"grad": torch.is_grad_enabled(), "inference": torch.is_inference_mode_enabled(), "options": repr(self.model.model_options),
+                 "wrappers": repr(self.model.wrappers), "attachments": list(self.model.attachments), "patches": list(self.model.patches),
+                 "patcher": getattr(self.model.model, "current_patcher", None)}
+        for name, whole in modules:
+            for path, module in whole.named_modules():
+                found[f"{name} {path}"] = (len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module), module.training)
+            for path, x in [*whole.named_parameters(), *whole.named_buffers()]:
+                found[f"{name} {path} weight"] = (id(x), x.requires_grad, x.grad is None, x.double().sum().item())
+        return found
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    with torch.inference_mode():
+        yield
+    comfy.model_management.interrupt_current_processing(False)
+
+
+@pytest.fixture(scope="module", params=["off", "on"], ids=["blocks kept", "blocks computed again"])
+def scene(request):
+    with torch.inference_mode():
+        scene = Scene(request.param)
+        with At(None) as counted:
+            scene.expected = scene.run()
+        scene.operations = counted.count
+        yield scene
+
+
+def check_interrupts(scene, times: int) -> None:
+    rng, before = random.Random(0), scene.state()
+    for place in (rng.randrange(1, scene.operations) for _ in range(times)):
+        with pytest.raises(Interrupted), At(place):
+            scene.run()
+        assert scene.state() == before, place
+    assert torch.equal(scene.run(), scene.expected)
+
+
+def test_interrupts(scene):
+    check_interrupts(scene, 5)
+
+
+@pytest.mark.slow
+def test_50_interrupts(scene):
+    check_interrupts(scene, 25)  # with blocks kept, and with them computed again
+
+
+class Failure(Exception):
+    pass
+
+
+CALLS = {  # of the host, by the time of their failing
+    "load_models_gpu": [(comfy.model_management, "load_models_gpu", n) for n in (1, 2, 3)],
+    "load": [(comfy.model_patcher.ModelPatcher, "load", n) for n in (1, 2, 3)],
+    "pre_run": [(comfy.model_patcher.ModelPatcher, "pre_run", n) for n in (1, 2)],
+    "cleanup": [(comfy.model_patcher.ModelPatcher, "cleanup", 1)],
+    "process_conds": [(comfy.samplers, "process_conds", n) for n in (1, 2)],
+    "_calc_cond_batch": [(comfy.samplers, "_calc_cond_batch", n) for n in (1, 4, 8)],
+    "get_area_and_mult": [(comfy.samplers, "get_area_and_mult", n) for n in (1, 6, 9)],
+    "prepare_state": [(comfy.model_patcher.ModelPatcher, "prepare_state", n) for n in (1, 5)],
+    "get_free_memory": [(comfy.model_patcher.ModelPatcher, "get_free_memory", 3)],
+    "cleanup_models": [(comfy.sampler_helpers, "cleanup_models", 1)],
+}
+
+
+@pytest.mark.parametrize("place, name, count", [case for cases in CALLS.values() for case in cases],
+                         ids=[f"{name} {n}" for cases in CALLS.values() for _, name, n in cases])
+def test_failures_of_the_host(scene, monkeypatch, place, name, count):
+    if scene.recompute == "on" and count > 1:
+        pytest.skip("once for each call will do")
+    before, real, calls = scene.state(), getattr(place, name), []
+
+    def fails(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == count:
+            raise Failure(name)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, fails)
+    with pytest.raises(Failure):
+        scene.run()
+    monkeypatch.undo()
+    if name != "cleanup":  # the host's own, which then did not run
+        assert scene.state() == before
+    assert torch.equal(scene.run(), scene.expected)
+    assert scene.state() == before
