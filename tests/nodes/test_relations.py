@@ -257,3 +257,14 @@ def test_one_bad_drag_among_good_ones_is_left_out_with_a_warning(w, caplog):
         guidance = w.drag(reference, "[[[0.5, 0.5], [1.5, 0.5]], [[0.3, 0.4], [0.6, 0.5]]]")
     assert "drag 1 with an end outside the picture" in caplog.text
     assert torch.equal(w.sample(guidance)[0], w.sample(w.drag(reference))[0])
+
+
+def test_masked_drags_hold_one_reference_and_their_masks_have_its_shape(w):
+    (_, one), (_, two) = w.made(), w.made(steps=5)
+    mask = torch.zeros(1, 64, 64)
+    mask[..., :32] = 1
+    with pytest.raises(ValueError, match="targets with masks keep the rest of the picture as two different references"):
+        w.sample(w.drag(two, mask=mask, guidance=w.drag(one, mask=mask)))
+    assert w.sample(w.drag(one, mask=mask, guidance=w.drag(one, mask=1 - mask)))[0].isfinite().all()
+    with pytest.raises(ValueError, match="Drag Target: the mask is 64x32 pixels and the reference's picture 64x64"):
+        w.drag(one, mask=mask[:, :32])
