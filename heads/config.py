@@ -94,5 +94,5 @@ def stride(fields: dict) -> int:
 
 
 def shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, default=str, skipkeys=True)
     return text if len(text) <= 60 else f"{text[:57]}..."
