@@ -16,14 +16,21 @@ class Shown(reprlib.Repr):
         return f"a tensor of shape {tuple(x.shape)}"
 
 
-shown = Shown().repr  # the beginning of what was given, for a message
+def shown(x: object) -> str:
+    """The beginning of what was given, for a message."""
+    text = Shown().repr(x)
+    return text if len(text) <= 150 else f"{text[:147]}..."
+
+
+def dense(x: object) -> bool:
+    return isinstance(x, Tensor) and x.layout == torch.strided and not x.is_meta
 
 
 def picture(node: str, image: Tensor) -> Tensor:
     """The host's IMAGE [B, H, W, C], or a single [H, W, C], as [B, 3, H, W]; bytes as 0 to 1. Raises ValueError for an empty or
     unusable one."""
-    if not isinstance(image, Tensor):
-        raise ValueError(f"{node}: the image is a {type(image).__name__}, and a picture is a tensor [batch, height, width, channels]. "
+    if not dense(image):
+        raise ValueError(f"{node}: the image is a {type(image).__name__}, and a picture is a dense tensor [batch, height, width, channels]. "
                          "Connect an IMAGE, such as Load Image gives.")
     if image.ndim == 3 and image.shape[-1] in (1, 3, 4):
         image = image[None]
@@ -51,7 +58,7 @@ def mask(node: str, mask: Tensor | None) -> Tensor | None:
     """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W]."""
     if mask is None:
         return None
-    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) and not (mask.ndim == 4 and mask.shape[1] == 1):
+    if not dense(mask) or mask.ndim not in (2, 3) and not (mask.ndim == 4 and mask.shape[1] == 1):
         given = f"of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
         raise ValueError(f"{node}: the mask is {given}, and a mask is a tensor [batch, height, width]. Connect a MASK.")
     if not torch.isfinite(mask).all():
@@ -83,7 +90,7 @@ def mask_of(node: str, given: Tensor | None, reference, name: str = "mask") -> T
 def latent(node: str, given: dict) -> Tensor:
     """The samples of the host's LATENT, [B, C, H, W]."""
     samples = given.get("samples") if isinstance(given, dict) else None
-    if not isinstance(samples, Tensor) or samples.ndim != 4 or 0 in samples.shape:
+    if not dense(samples) or samples.ndim != 4 or 0 in samples.shape:
         shape = tuple(samples.shape) if isinstance(samples, Tensor) else shown(given)
         raise ValueError(f"{node}: the latent's shape is {shape}, and a picture's is [batch, channels, height, "
                          "width]. Connect the latent of a picture.")

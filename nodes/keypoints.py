@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..rg_core.estimates import VISIBLE
 from ..rg_core.pictures import draw_pose
-from .checks import shown
+from .checks import dense, shown
 
 KEYPOINTS = 18
 SIDE, LONGEST = 512, 2048  # of a drawn skeleton: its shorter side, as far as the longer one allows
@@ -137,4 +137,4 @@ def triple(point: Any) -> list:
 
 def plain(x: Any) -> Any:
     """Arrays of NumPy or torch as lists."""
-    return x.tolist() if hasattr(x, "tolist") else x
+    return x.tolist() if hasattr(x, "tolist") and (not isinstance(x, Tensor) or dense(x)) else x

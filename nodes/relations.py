@@ -73,7 +73,7 @@ def box_of(node: str, box: dict | list | None, reference) -> Box:
     try:
         x, y, wide, high = (float(box[side]) for side in ("x", "y", "width", "height"))
         good = all(map(math.isfinite, (x, y, wide, high)))
-    except (TypeError, KeyError, ValueError, OverflowError, IndexError):
+    except (TypeError, LookupError, ValueError, OverflowError, RuntimeError):
         good = False
     if not good:
         raise ValueError(f"{node}: the box is {checks.shown(box)}, and should have x, y, width and height in pixels. Draw it with Bounding Box.")

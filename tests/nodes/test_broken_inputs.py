@@ -32,7 +32,7 @@ ODD = [None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e-300, 1e300, 10**400, float(
 TENSORS = [torch.zeros(0), torch.tensor(3.0), torch.full((3, 4), float("nan")), torch.ones(1).expand(10**7), torch.zeros(3, dtype=torch.bool),
            torch.zeros(3, 3).to_sparse(), torch.zeros(1, 2, 3, 4, 5), torch.zeros(2, dtype=torch.complex64), torch.ones(4, 4).T,
            torch.full((8, 8, 3), 1e38), torch.zeros(1, 8, 8, 0), torch.rand(1, 8, 8, 7),
-           torch.zeros(2, 2, dtype=torch.int8), torch.ones(400_000, 1, 1, 1)]
+           torch.zeros(2, 3, device="meta"), torch.zeros(2, 2, dtype=torch.int8), torch.ones(400_000, 1, 1, 1)]
 
 
 def broken(rng: random.Random, x, depth=0):
@@ -61,7 +61,7 @@ def broken(rng: random.Random, x, depth=0):
 
 def broken_tensor(rng, x):
     what = rng.randrange(7)
-    if what == 0 or not x.numel() or x.layout != torch.strided:
+    if what == 0 or not x.numel() or x.layout != torch.strided or x.is_meta:
         return rng.choice(TENSORS)
     if what == 1:
         return x[:rng.randrange(len(x) + 1)] if x.ndim else x[None]

@@ -39,8 +39,7 @@ def close(one, two):
     return ((one - two).norm() / two.norm()).item() < 5e-3  # rounding differs with the size of a batch; unguided pictures are 0.6 and more away
 
 
-@pytest.mark.parametrize("length, causal", [(2, False), (2, True), (3, True)])
-@pytest.mark.parametrize("first", ["windows", "guidance"])
+@pytest.mark.parametrize("length, causal, first", [(2, False, "windows"), (3, True, "guidance")])
 def test_each_context_window_is_guided_by_its_own_targets(w, length, causal, first):
     """Pictures of a UNet do not see each other, so windows change nothing."""
     guidance = w.pose(6)

@@ -84,16 +84,22 @@ def scene(request):
 
 
 def check_interrupts(scene, times: int) -> None:
-    rng, before = random.Random(0), scene.state()
-    for place in (rng.randrange(1, scene.operations) for _ in range(times)):
-        with pytest.raises(Interrupted), At(place):
-            scene.run()
+    rng, before, interrupted = random.Random(0), scene.state(), 0
+    while interrupted < times:
+        place = rng.randrange(1, scene.operations)
+        try:
+            with At(place):
+                picture = scene.run()
+        except Interrupted:
+            interrupted += 1
+        else:  # after an interrupted load the host has less to load
+            assert torch.equal(picture, scene.expected)
         assert scene.state() == before, place
     assert torch.equal(scene.run(), scene.expected)
 
 
 def test_interrupts(scene):
-    check_interrupts(scene, 5)
+    check_interrupts(scene, 3)
 
 
 @pytest.mark.slow
