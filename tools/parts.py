@@ -4,6 +4,7 @@
 pictures sampled without windows. `tiles`: a model function that shows the diffusion model overlapping tiles of 64x64 of a picture of
 96x96, beside the same unguided and the same untiled.
 """
+import inspect
 from dataclasses import replace
 
 import torch
@@ -29,7 +30,11 @@ def tiled(apply_model, given):
 
 
 def windowed(model, length: int, overlap: int, causal: bool):
-    return ContextWindowsManualNode.execute(model, length, overlap, "standard_static", 1, False, "pyramid", 0, False, "", False, "", causal)[0]
+    options = {"context_length": length, "context_overlap": overlap, "context_schedule": "standard_static", "context_stride": 1,
+               "closed_loop": False, "fuse_method": "pyramid", "dim": 0, "freenoise": False}
+    if "causal_window_fix" in inspect.signature(ContextWindowsManualNode.execute).parameters:  # ComfyUI 0.18.2 has none
+        options["causal_window_fix"] = causal
+    return ContextWindowsManualNode.execute(model, **options)[0]
 
 
 def part_of(x, part: slice):
