@@ -42,7 +42,9 @@ def picture(node: str, image: Tensor) -> Tensor:
                          "4 channels. Check the node that made it.")
     if not torch.isfinite(image).all():
         raise ValueError(f"{node}: the image holds NaN or infinite values. Check the node that made it.")
-    image = image.movedim(-1, 1) if image.is_floating_point() else image.movedim(-1, 1) / (1 if image.dtype == torch.bool else 255)
+    if not image.is_floating_point():
+        image = image / (1 if image.dtype == torch.bool else 255)
+    image = image.movedim(-1, 1)
     return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
 
 

@@ -49,4 +49,9 @@ def bilinear(x: Tensor, grid: Tensor) -> Tensor:
 
 def repeat(x: Tensor | None, batch: int) -> Tensor | None:
     """`x` [N, ...] repeated from its start, or cut, to [batch, ...]."""
-    return None if x is None else x[torch.arange(batch, device=x.device) % len(x)]
+    return None if x is None else of_pictures(x, torch.arange(batch, device=x.device))
+
+
+def of_pictures(x: Tensor, places: Tensor) -> Tensor:
+    """`x` [N, ...], repeated over a batch, at these `places` [P] of it: [P, ...]."""
+    return x[places.to(x.device) % len(x)]

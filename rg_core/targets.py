@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import energies, pictures
 from .head import ReadoutHead
-from .regions import WHOLE, Box, boxed, mask_at, moved, repeat
+from .regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,7 +30,7 @@ class Target:
     def of(self, places: Tensor) -> "Target":
         """The same target for the pictures at these `places` [P] of the batch alone."""
         def own(x):
-            return tuple(map(own, x)) if isinstance(x, tuple) else x[places.to(x.device) % len(x)]
+            return tuple(map(own, x)) if isinstance(x, tuple) else of_pictures(x, places)
         return replace(self, **{name: own(x) for name in self.BATCHED if (x := getattr(self, name, None)) is not None})
 
     def at(self, size: tuple[int, int], device: torch.device) -> "Target":

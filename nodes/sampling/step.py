@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...rg_core import taps
 from ...rg_core.recompute import computed_again
-from ...rg_core.regions import repeat
+from ...rg_core.regions import of_pictures, repeat
 from . import obstacles, tiles
 from .conditioning import by_hooks, parts, still
 from .gradients import differentiable, lenient, readable, with_gradients
@@ -65,7 +65,7 @@ class Step:
 
     def own(self, x: Tensor) -> Tensor:
         """`x` [N, ...], something for each picture of the batch, for those of this call: [B, ...]."""
-        return repeat(x if self.pictures is None else x[self.pictures.to(x.device) % len(x)], len(self.x))
+        return repeat(x, len(self.x)) if self.pictures is None else of_pictures(x, self.pictures)
 
     def branch(self, conds: list[dict], branches: list) -> list[dict]:
         """What a context window made of `conds`, if it is one of `branches`; else `conds`."""
