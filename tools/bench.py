@@ -20,6 +20,7 @@ import comfy.samplers
 import torch
 
 from readout_guidance_pack.nodes.sampling import memory
+from readout_guidance_pack.nodes.sampling.gradients import differentiable
 from readout_guidance_pack.rg_core import gradients, taps
 from tools.bench_models import MODELS, Subject, pictures, spatial, steps
 from tools.costs import STEPS, Cost, in_turn, most_kept, sample
@@ -45,18 +46,18 @@ def picture_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
     return in_turn(actions, rounds, warm=["drag"])  # which then has its reference read; all else is warm from the steps
 
 
-@torch.inference_mode(False)
 def kept(subject: Subject) -> dict[str, int]:
     """Bytes that one guided step keeps for its backward pass at most, and the head's part of them."""
     models, weights = steps(subject), [*subject.model.model.parameters(), *subject.head.parameters()]
     found = {label: most_kept(partial(sample, models[setting], subject.conditioning, subject.shape, STEPS[:2]), weights)
              for label, setting in KEEPING.items()}
-    with taps.record(subject.model.model.diffusion_model) as readings, torch.no_grad():
+    with taps.record(subject.model.model.diffusion_model) as readings:
         sample(subject.model, subject.conditioning, subject.shape, STEPS[:2])
     batch, size = subject.shape[0], subject.shape[2:]
-    reading = taps.Reading(readings[0].emb[:batch].clone(), [f[:batch].clone() for f in readings[0].features])
-    target = spatial(subject.head).at(size, reading.emb.device)
-    return found | {HEAD: most_kept(partial(gradients.at_taps, reading, [target], torch.ones(batch).to(reading.emb), [None]), weights)}
+    with differentiable(subject.head):
+        reading = taps.Reading(readings[0].emb[:batch].clone(), [f[:batch].clone() for f in readings[0].features])
+        target = spatial(subject.head).at(size, reading.emb.device)
+        return found | {HEAD: most_kept(partial(gradients.at_taps, reading, [target], torch.ones(batch).to(reading.emb), [None]), weights)}
 
 
 def in_units(subject: Subject, kept_bytes: dict[str, int]) -> dict[str, float]:

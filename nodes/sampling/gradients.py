@@ -49,6 +49,7 @@ def differentiable(*models: nn.Module):
                     for name, tensor in slots.items():
                         if tensor is not None and (alias := plain(tensor)) is not tensor:
                             slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
+                            slots[name].__dict__.update(tensor.__dict__)  # such as the type in which dynamic VRAM brings it
                             replaced.append((slots, name, slots[name], tensor))
             with torch.enable_grad():
                 yield
@@ -105,7 +106,13 @@ class Borrowing(TorchFunctionMode):
     """Lets autograd see through tensors that were made in inference mode, wherever they come from."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return func(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
+        return func(*map(borrowed, args), **{name: borrowed(value) for name, value in (kwargs or {}).items()})
+
+
+def borrowed(x):
+    """`plain`, also of each tensor in a list. tree_map does the same and takes as long as all that the model's layers do beside it,
+    which is most of a step where a GPU waits for Python."""
+    return type(x)(map(borrowed, x)) if type(x) in (list, tuple) else plain(x)
 
 
 def patched(model, conds: list[dict], options: dict) -> bool:
@@ -123,20 +130,22 @@ def lenient(model, conds: list[dict], options: dict) -> Callable[[], AbstractCon
     """Makes contexts that let ControlNets, GLIGEN, patches and offloaded weights do what autograd forbids, at a cost for every
     operation.
 
-    ControlNets' hints are added in place, patches overwrite too, and weights that are not on the device may be brought there
-    through a buffer that the next ones use again, or lie in memory that the host takes back: so all that is saved for the
-    backward pass is copied, but for the weights themselves. Patches may also bring weights of their own, loaded in inference
-    mode, packed weights be unpacked to such, and streamed ones have arrived in it. `model` is the host's BaseModel.
+    ControlNets' hints are added in place and patches overwrite too: so all that is saved for the backward pass is copied, but for
+    the weights themselves. Weights that are not on the device may be brought there through a buffer that the next ones use again, or
+    lie in memory that the host takes back: then what no gradient passes through is copied. Patches may also bring weights of their
+    own, loaded in inference mode, packed weights be unpacked to such, and streamed ones have arrived in it. `model` is the host's
+    BaseModel.
     torch.autograd.graph.allow_mutation_on_saved_tensors would copy less, but it tells tensors by their id, which Python gives
     to others once they are gone, and then hands out the wrong ones.
     """
-    borrows = patched(model, conds, options) or model.current_patcher.is_dynamic()
-    if not borrows and not streamed(model) and not any("control" in c for c in conds):
+    patches = patched(model, conds, options)
+    borrows, overwritten = patches or model.current_patcher.is_dynamic(), patches or any("control" in c for c in conds)
+    if not borrows and not streamed(model) and not overwritten:
         return nullcontext
     weights = {memory_of(w) for w in chain(model.parameters(), model.buffers())}
 
     def saved(x: Tensor) -> Tensor:
-        return x if memory_of(x) in weights else x.clone()
+        return x if x.requires_grad and not overwritten or memory_of(x) in weights else x.clone()
 
     @contextmanager
     def seeing() -> Iterator[None]:

@@ -41,6 +41,8 @@ class Guidance:
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         self.samplings.add(latent_image)
+        model = executor.class_obj.model_patcher
+        model.set_additional_models(KEY, [managed(head, model) for head in dict.fromkeys(t.head for t in self.targets)])
         run = Run(self, executor.class_obj)
         run.attach(executor.class_obj)
         self.runs.append(run)
@@ -82,7 +84,6 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     guided_model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance)
     guided_model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, guidance.attended)
     guided_model.set_attachments(KEY, guidance)
-    guided_model.set_additional_models(KEY, [managed(head) for head in dict.fromkeys(t.head for t in targets)])
     return guided_model
 
 

@@ -24,14 +24,15 @@ class HeadPatcher(comfy.model_patcher.ModelPatcher):
         super().load(device_to, lowvram_model_memory, force_patch_weights, full_load=True)
 
 
-def managed(head: ReadoutHead) -> comfy.model_patcher.ModelPatcher:
-    """The head as a model that the host loads, counts and offloads; the same one each time."""
-    if not hasattr(head, "patcher"):
+def managed(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
+    """The head as a model that the host loads, counts and offloads, where it loads MODEL; the same one each time."""
+    device = model.load_device  # which another node may have chosen
+    patchers = head.__dict__.setdefault("patchers", {})
+    if device not in patchers:
         streaming = comfy.model_patcher.CoreModelPatcher is not comfy.model_patcher.ModelPatcher  # the host's dynamic VRAM
         Patcher = comfy.model_patcher.CoreModelPatcher if streaming else HeadPatcher
-        head.patcher = Patcher(head, load_device=comfy.model_management.get_torch_device(),
-                               offload_device=comfy.model_management.unet_offload_device())
-    return head.patcher
+        patchers[device] = Patcher(head, load_device=device, offload_device=comfy.model_management.unet_offload_device())
+    return patchers[device]
 
 
 def needed(model, shape: tuple, again: bool) -> float:

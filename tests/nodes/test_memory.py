@@ -115,6 +115,25 @@ def test_streamed_weights(streaming, recompute):
     assert (most_kept(gone, recompute) < 0.6 * weights) == (recompute == "on")
 
 
+def test_what_the_host_notes_on_weights_is_there_in_a_guided_step(monkeypatch):
+    """By which dynamic VRAM knows the type, and so the size, that a weight is brought in."""
+    graph, seen = Graph(), set()
+    for module in graph.model.model.diffusion_model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                module._parameters[name] = torch.nn.Parameter(weight.clone(), requires_grad=False)  # in inference mode, as loaded
+                module._parameters[name]._model_dtype = torch.float32
+    forward = comfy.ops.disable_weight_init.Linear.forward
+
+    def listen(self, *args, **kwargs):
+        seen.add((torch.is_grad_enabled(), getattr(self.weight, "_model_dtype", None)))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.ops.disable_weight_init.Linear, "forward", listen)
+    graph.run()
+    assert (True, torch.float32) in seen and all(noted is torch.float32 for _, noted in seen)
+
+
 class Kept:
     """A tensor that is kept for the backward pass, as long as it is; counts the bytes of all that are kept at the same time."""
     now = most = 0
@@ -237,5 +256,8 @@ def test_out_of_memory_twice_is_explained(monkeypatch):
 
 
 def test_estimates_heads_are_loaded_by_the_host_too():
-    head = make_head("small")
-    assert memory.managed(head) is memory.managed(head) and memory.managed(head).model is head
+    head, model = make_head("small"), Graph().model
+    assert memory.managed(head, model) is memory.managed(head, model) and memory.managed(head, model).model is head
+    elsewhere = model.clone()
+    elsewhere.load_device = torch.device("meta")
+    assert memory.managed(head, elsewhere).load_device == torch.device("meta")

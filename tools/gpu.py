@@ -1,0 +1,167 @@
+"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only right cost edge server]`; half an hour on one card.
+
+Models are Stable Diffusion 1.5 and XL at full size with random weights in fp16, drawn once into .cache/gpu.
+
+right: the move of a guided step in fp16, bf16, fp8, partly loaded, streamed, compiled, with each attention that is installed, against
+the same weights' in float32 on the CPU. cost: seconds and memory of plain and guided steps and pictures. edge: the same on a card of
+which only so much memory may be used. server: a real server with its default settings, runs, runs again, LoRAs, an interruption.
+"""
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from tools import ROOT, gpu_server
+from tools.device import device_name
+
+FOLDER = ROOT / ".cache" / "gpu"
+MODELS = {"sd15": 64, "sdxl": 128}  # their usual latents' sides
+ATTENTIONS = {"split": None, "quad": None, "pytorch": None, "sage": "sageattention", "flash": "flash_attn"}  # the host's, and what they need
+LIMIT = 130  # seconds of a process
+report: dict = {}
+
+
+def draw(name: str) -> None:
+    from tools import checkpoints
+    folder = {"sd15": "checkpoints", "sdxl": "diffusion_models"}[name]
+    path = FOLDER / "models" / folder / f"{name}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {"sd15": checkpoints.sd15_weights, "sdxl": checkpoints.sdxl_unet_weights}[name]()
+        checkpoints.save_checkpoint(weights, path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+    heads = FOLDER / "models" / "readout_heads"
+    heads.mkdir(parents=True, exist_ok=True)
+    for kind in ("spatial_pose", "drag_correspondence"):
+        checkpoints.save_published_head(heads / f"readout_{BASES[name]}_{kind}.pt", BASES[name], "spatial" in kind)
+
+
+BASES = {"sd15": "sdv15", "sdxl": "sdxl"}
+
+
+def job(name: str, label: str, do: str, **more) -> dict:
+    folder = {"sd15": "checkpoints", "sdxl": "diffusion_models"}[name]
+    return {"label": label, "do": do, "model": name, "file": str(FOLDER / "models" / folder / f"{name}.safetensors"),
+            "head": str(FOLDER / "models" / "readout_heads" / f"readout_{BASES[name]}_spatial_pose.pt"),
+            "save": str(FOLDER / f"{label.replace(' ', '_')}.pt"), "size": [MODELS[name]] * 2} | more
+
+
+def process(setting: dict, threads: int | None = None) -> list[dict]:
+    """The results of one process; what it says is shown as it comes."""
+    start = "import comfy_aimdo.control; comfy_aimdo.control.init(); " if setting.get("dynamic") else ""
+    command = [sys.executable, "-c", f"{start}from tools.gpu_step import main; main()", json.dumps(setting)]
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    try:
+        said = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT)
+        text, end = said.stdout, said.returncode
+    except subprocess.TimeoutExpired as error:
+        text, end = (error.stdout or b"").decode(errors="replace"), "too long"
+    found = [json.loads(line.removeprefix("RESULT ")) for line in text.splitlines() if line.startswith("RESULT ")]
+    (FOLDER / "log.txt").open("a").write(f"\n==== {json.dumps(setting)[:300]}\n{text}")
+    for result in found:
+        print(" ", json.dumps(result), flush=True)
+    if end or len(found) < len(setting["jobs"]):
+        found.append({"label": setting["jobs"][len(found)]["label"] if len(found) < len(setting["jobs"]) else "end",
+                      "error": f"ended with {end}: {text[-600:]}"})
+        print(" ", json.dumps(found[-1]), flush=True)
+    return found
+
+
+def right() -> None:
+    """The first move of a guided step, as against the CPU's in float32 with the same weights."""
+    size = {"size": [48, 48]}
+    on_cpu = [{"flags": ["cpu"], "jobs": [job(name, f"{name} cpu {kind}", "move", dtype="float32", rounded=kind, **size)
+                                          for kind in ("float16", "bfloat16", "float8_e4m3fn")]} for name in MODELS]
+    plain = [job(name, f"{name} {label}", "move", **size, **more) for name in MODELS for label, more in {
+        "float16": {}, "bfloat16": {"dtype": "bfloat16"}, "float8_e4m3fn": {"dtype": "float8_e4m3fn"},
+        "blocks computed again": {"recompute": "on"}, "partly loaded": {"partial": 2**29},
+        "partly loaded, blocks computed again": {"partial": 2**29, "recompute": "on"}}.items()]
+    settings = [({"jobs": plain}, 2)]
+    settings += [({"flags": ["lowvram"], "jobs": [job(name, f"{name} lowvram", "move", **size) for name in MODELS]}, 2),
+                 ({"dynamic": True, "jobs": [job(name, f"{name} dynamic {label}", "move", **size, **more) for name in MODELS
+                                             for label, more in {"float16": {}, "again": {"recompute": "on"},
+                                                                 "fp8": {"dtype": "float8_e4m3fn"}}.items()]}, 2),
+                 ({"jobs": [job("sd15", "sd15 compiled", "move", compiled=True, **size)]}, 4)]
+    settings += [({"flags": [f"use_{attention}_{'' if attention in ('sage', 'flash') else 'cross_'}attention"],
+                   "jobs": [job(name, f"{name} {attention} attention", "move", **size) for name in MODELS]}, 2)
+                 for attention, needs in ATTENTIONS.items() if not needs or importlib.util.find_spec(needs)]
+    with ThreadPoolExecutor(8) as pool:
+        runs = [*(pool.submit(process, setting, 5) for setting in on_cpu), *(pool.submit(process, *setting) for setting in settings)]
+        found = [result for run in runs for result in run.result()]
+    for result in found:
+        name, saved = result["label"].split()[0], FOLDER / f"{result['label'].replace(' ', '_')}.pt"
+        kind = next((k for k in ("bfloat16", "float8_e4m3fn", "fp8") if k in result["label"]), "float16").replace("fp8", "float8_e4m3fn")
+        reference = FOLDER / f"{name}_cpu_{kind}.pt"
+        if "error" not in result and saved.exists() and reference.exists():
+            a, b = torch.load(saved).flatten(), torch.load(reference).flatten()
+            result["cosine"] = round(torch.nn.functional.cosine_similarity(a, b, 0).item(), 5)
+            print(f"  {result['label']}: cosine {result['cosine']}, norm {a.norm() / b.norm():.4f} of the CPU's", flush=True)
+    report["right"] = found
+
+
+def cost() -> None:
+    report["cost"] = []
+    for dynamic in (False, True):
+        jobs = []
+        for name, side in MODELS.items():
+            label = f"{name} {side * 8}{' dynamic' if dynamic else ''}"
+            jobs += [job(name, f"{label} batch {batch}", "cost", batch=batch) for batch in (1, 4)]
+            jobs += [job(name, f"{label} again", "cost", recompute="on"), job(name, f"{label} picture", "picture"),
+                     job(name, f"{label} profile", "profiled")]
+        report["cost"] += process({"dynamic": dynamic, "jobs": jobs})
+
+
+def same() -> None:
+    """Whether the same step again gives the same numbers, by PyTorch's settings, and what those cost."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    report["same"] = []
+    for kind in (None, "warn", "strict"):
+        jobs = [job(name, f"{name} {do} {kind}", do, rounds=5) for name in MODELS for do in ("move", "cost")]
+        report["same"] += process({"deterministic": kind, "jobs": jobs})
+
+
+def edge() -> None:
+    settings = [{"cap": cap, "jobs": [job(name, f"{name} {side * 8} batch {batch} in {cap} GB", "cost", batch=batch, rounds=1)
+                                      for name, side in MODELS.items() for batch in (1, 4)]} for cap in (6, 8, 12, 16)]
+    with ThreadPoolExecutor(len(settings)) as pool:  # which share the card, so their seconds tell little
+        report["edge"] = [result for results in pool.map(process, settings) for result in results]
+
+
+def server() -> None:
+    report["server"] = gpu_server.runs(FOLDER)
+
+
+SECTIONS = {"right": right, "cost": cost, "same": same, "edge": edge, "server": server}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    report["device"] = device_name()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(draw, MODELS))
+    print(f"drawn in {time.monotonic() - start:.0f} s", flush=True)
+    for name in options.only:
+        print(f"{name}, after {time.monotonic() - start:.0f} s", flush=True)
+        try:
+            SECTIONS[name]()
+        except Exception as error:
+            report[name] = f"{type(error).__name__}: {error}"
+            print(report[name], flush=True)
+        if options.json:
+            Path(options.json).write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
