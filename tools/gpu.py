@@ -1,10 +1,11 @@
-"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only right cost edge server]`; half an hour on one card.
+"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only right cost same edge server]`; half an hour on one card.
 
 Models are Stable Diffusion 1.5 and XL at full size with random weights in fp16, drawn once into .cache/gpu.
 
 right: the move of a guided step in fp16, bf16, fp8, partly loaded, streamed, compiled, with each attention that is installed, against
-the same weights' in float32 on the CPU. cost: seconds and memory of plain and guided steps and pictures. edge: the same on a card of
-which only so much memory may be used. server: a real server with its default settings, runs, runs again, LoRAs, an interruption.
+the same weights' in float32 on the CPU. cost: seconds and memory of plain and guided steps and pictures, and profiles in .cache/gpu.
+same: whether a step gives the same numbers again, by PyTorch's settings. edge: the cost on a card of which only so much memory may be
+used. server: a real server with its default settings, runs, runs again, LoRAs, an interruption.
 """
 import argparse
 import importlib.util
@@ -12,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,15 +25,16 @@ from tools.device import device_name
 
 FOLDER = ROOT / ".cache" / "gpu"
 MODELS = {"sd15": 64, "sdxl": 128}  # their usual latents' sides
+FOLDERS = {"sd15": "checkpoints", "sdxl": "diffusion_models"}
+BASES = {"sd15": "sdv15", "sdxl": "sdxl"}
 ATTENTIONS = {"split": None, "quad": None, "pytorch": None, "sage": "sageattention", "flash": "flash_attn"}  # the host's, and what they need
-LIMIT = 130  # seconds of a process
+LIMIT = 600  # seconds of a process
 report: dict = {}
 
 
 def draw(name: str) -> None:
     from tools import checkpoints
-    folder = {"sd15": "checkpoints", "sdxl": "diffusion_models"}[name]
-    path = FOLDER / "models" / folder / f"{name}.safetensors"
+    path = FOLDER / "models" / FOLDERS[name] / f"{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         weights = {"sd15": checkpoints.sd15_weights, "sdxl": checkpoints.sdxl_unet_weights}[name]()
@@ -43,12 +46,8 @@ def draw(name: str) -> None:
         checkpoints.save_published_head(heads / f"readout_{BASES[name]}_{kind}.pt", BASES[name], "spatial" in kind)
 
 
-BASES = {"sd15": "sdv15", "sdxl": "sdxl"}
-
-
 def job(name: str, label: str, do: str, **more) -> dict:
-    folder = {"sd15": "checkpoints", "sdxl": "diffusion_models"}[name]
-    return {"label": label, "do": do, "model": name, "file": str(FOLDER / "models" / folder / f"{name}.safetensors"),
+    return {"label": label, "do": do, "model": name, "file": str(FOLDER / "models" / FOLDERS[name] / f"{name}.safetensors"),
             "head": str(FOLDER / "models" / "readout_heads" / f"readout_{BASES[name]}_spatial_pose.pt"),
             "save": str(FOLDER / f"{label.replace(' ', '_')}.pt"), "size": [MODELS[name]] * 2} | more
 
@@ -58,18 +57,19 @@ def process(setting: dict, threads: int | None = None) -> list[dict]:
     start = "import comfy_aimdo.control; comfy_aimdo.control.init(); " if setting.get("dynamic") else ""
     command = [sys.executable, "-c", f"{start}from tools.gpu_step import main; main()", json.dumps(setting)]
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    try:
-        said = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT)
-        text, end = said.stdout, said.returncode
-    except subprocess.TimeoutExpired as error:
-        text, end = (error.stdout or b"").decode(errors="replace"), "too long"
-    found = [json.loads(line.removeprefix("RESULT ")) for line in text.splitlines() if line.startswith("RESULT ")]
-    (FOLDER / "log.txt").open("a").write(f"\n==== {json.dumps(setting)[:300]}\n{text}")
-    for result in found:
-        print(" ", json.dumps(result), flush=True)
-    if end or len(found) < len(setting["jobs"]):
-        found.append({"label": setting["jobs"][len(found)]["label"] if len(found) < len(setting["jobs"]) else "end",
-                      "error": f"ended with {end}: {text[-600:]}"})
+    found, last = [], ""
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    stop = threading.Timer(LIMIT, child.kill)
+    stop.start()
+    for line in child.stdout:
+        if line.startswith("RESULT "):
+            found.append(json.loads(line.removeprefix("RESULT ")))
+            print(" ", json.dumps(found[-1]), flush=True)
+        else:
+            last = line
+    stop.cancel()
+    if child.wait():
+        found.append({"label": setting["jobs"][len(found)]["label"], "error": f"ended with {child.returncode}: {last}"})
         print(" ", json.dumps(found[-1]), flush=True)
     return found
 

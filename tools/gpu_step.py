@@ -122,9 +122,9 @@ def move(trial: Trial) -> dict:
         return predicted, displacement
 
     Run.measured = listen
-    plain = trial.sample(False)
-    guided = [trial.sample(True) for _ in range(1 if "rounded" in trial.job else 2)]
+    guided = [trial.sample(True) for _ in range(1 if "rounded" in trial.job else 2)]  # before any plain step, which might load things
     Run.measured = measured
+    plain = trial.sample(False)
     torch.save(moves[0], trial.job["save"])
     return {"computes_in": str(trial.model.model.get_dtype_inference()), "finite": bool(plain.isfinite().all() and guided[0].isfinite().all()),
             "again_apart": ((moves[0] - moves[-1]).norm() / moves[0].norm()).item(),

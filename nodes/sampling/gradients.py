@@ -66,19 +66,23 @@ def with_backward(_func, *args, **kwargs):
 
 def readable(model_options: dict) -> dict:
     """The options with which taps can be read: torch.compile and other GPUs run copies of the model, which have no taps, and
-    EasyCache may not run it at all."""
-    transformer_options = model_options.get("transformer_options", {})
+    EasyCache may not run it at all. What is compared is computed with one kind of attention, that which has a backward pass."""
+    transformer_options = model_options["transformer_options"]
     wrappers = {kind: {key: value for key, value in keyed.items() if key not in UNREADABLE}
                 for kind, keyed in transformer_options.get("wrappers", {}).items()}
     options = {key: value for key, value in model_options.items() if key != "multigpu_clones"}
-    return options | {"transformer_options": transformer_options | {"wrappers": wrappers}}
+    return alike(options | {"transformer_options": transformer_options | {"wrappers": wrappers}})
+
+
+def alike(model_options: dict) -> dict:
+    """The options with the attention of differentiated branches: cfg multiplies what branches differ in, so both have the same."""
+    return model_options | {"transformer_options": model_options["transformer_options"] | {"optimized_attention_override": with_backward}}
 
 
 def with_gradients(model_options: dict, log: Log) -> dict:
     """The options with which a model can be differentiated."""
     options = readable(model_options)
     transformer_options = options["transformer_options"]
-    transformer_options["optimized_attention_override"] = with_backward
     for kind in ("patches", "patches_replace"):
         if kind in transformer_options:
             transformer_options[kind] = tree_map(lambda patch: seen_through(patch, log) if callable(patch) else patch, transformer_options[kind])

@@ -15,7 +15,7 @@ from ...rg_core.recompute import computed_again
 from ...rg_core.regions import of_pictures, repeat
 from . import obstacles, tiles
 from .conditioning import by_hooks, parts, still
-from .gradients import differentiable, lenient, readable, with_gradients
+from .gradients import alike, differentiable, lenient, readable, with_gradients
 from .log import Log
 from .windows import of_window
 
@@ -85,12 +85,12 @@ class Step:
     def every(self, branches: list[list[dict] | None], x: Tensor | None = None) -> list[Tensor]:
         """`predictions` that the diffusion model was asked for, each; a guided step calls branches apart, which caches that count
         calls take for others."""
-        transformer_options = self.options["transformer_options"]
-        compiled = any(COMPILE_KEY in keyed for keyed in transformer_options.get("wrappers", {}).values())
+        step = replace(self, options=alike(self.options))
+        compiled = any(COMPILE_KEY in keyed for keyed in self.options["transformer_options"].get("wrappers", {}).values())
         if compiled or not obstacles.names(self.model, self.options):
-            return self.predictions(branches, x)
+            return step.predictions(branches, x)
         with taps.calls(self.model.diffusion_model) as calls:
-            outs = self.predictions(branches, x)
+            outs = step.predictions(branches, x)
         asked = {label for options in calls for label in options.get("uuids", ())}
         if any(label not in asked for conds in branches if conds for label in visible(self.parts(conds))):
             raise ValueError(obstacles.message(self.log.node, "was not asked for one of the branches", self.model, self.options))
@@ -150,7 +150,6 @@ class Step:
                 _, reading = self.look(group, among=conds)
             gradient += self.back(reading.features, at_taps).float() * size.view(-1, 1, 1, 1)
         return predicted.detach(), gradient
-
 
     def back(self, features: list[Tensor], at_taps: list[Tensor]) -> Tensor:
         """The gradient with respect to `x`."""

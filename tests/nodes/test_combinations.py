@@ -271,3 +271,17 @@ def test_tiles_of_one_node_are_noticed_once(w, caplog):
 def test_a_picture_of_another_shape_than_the_target_is_said_once(w, caplog):
     w.sample(w.pose(1, size=(64, 64)), batch=1, size=(64, 96))
     assert ["33% of what the pose target was given is left out" in r.message for r in caplog.records] == [True]
+
+
+def test_branches_of_a_guided_step_share_one_attention():
+    """A coarse attention, as quantized kernels are, in one branch alone would be multiplied by cfg."""
+    def coarse(func, q, k, v, heads, *args, **kwargs):
+        return func(q, k, v, heads, *args, **kwargs).mul(16).round().div(16)
+
+    graph = Graph()
+    graph.sigmas, exact = torch.tensor([14.0, 5.0]), graph.model
+    expected, plain = graph.run(), graph.run(False)
+    graph.model = exact.clone()
+    graph.model.model_options["transformer_options"]["optimized_attention_override"] = coarse
+    assert not torch.equal(graph.run(False), plain)
+    assert ((graph.run() - expected).norm() / (expected - plain).norm()).item() < 1e-3
