@@ -1,91 +1,68 @@
-/* Gives the READOUT_DRAGS input its editor: what ties the editor to ComfyUI's graph. */
-import { api } from "../../scripts/api.js";
+/* Gives the READOUT_DRAGS input its editor, on the Drag Target and on subgraph nodes where the input is promoted. */
 import { app } from "../../scripts/app.js";
-import { DragView } from "./drag_view.js";
+import { noteOpenedSubgraphs, pictureFollower, targetOf } from "./drag_picture.js";
+import { addEditor, follow } from "./drag_widget.js";
 
 const TYPE = "READOUT_DRAGS";
-const PICTURE_INPUT = "image";
 const NODE_SIZE = [360, 600]; // when it is new
-const MIN_HEIGHT = 240;
-const LOOK_EVERY = 300; // milliseconds
+const CONNECTED = "'drags' is connected, so nothing is drawn here. Where it is promoted, draw on the subgraph node.";
 
-const outputsOf = (node) => app.nodeOutputs[node.graph.isRootGraph ? node.id : `${node.graph.id}:${node.id}`];
-
-/** The node that feeds an input, seen through reroutes. */
-function sourceOf(node, slot) {
-  const source = node.getInputNode(slot);
-  return source?.type === "Reroute" ? sourceOf(source, 0) : source;
-}
-
-/** The picture to draw on, as the server names it. A Load Image shows what it holds now, anything else what last ran. */
-function pictureFor(node, slot) {
-  const source = sourceOf(node, slot);
-  const shown = source && outputsOf(source)?.images?.[0];
-  const ran = outputsOf(node)?.readout_picture?.[0];
-  return source?.type.startsWith("LoadImage") ? shown : ran ?? shown;
-}
-
-/** Keeps the editor's picture up to date. It looks again and again, for no single event tells of all that can change it. */
-function followPicture(node, view) {
-  let timer, last, address;
+/** The editor of a Drag Target. */
+function dragsWidget(node, name, spec) {
+  const editor = addEditor(node, name, TYPE, (text) => {
+    const state = editor.widget._state; // older frontends send this where it is promoted, and save it over what is drawn
+    if (state) state.value = text;
+  });
+  const { view, widget } = editor;
+  view.value = spec[1]?.default ?? "[]";
+  const picture = pictureFollower();
   const look = () => {
-    const slot = node.findInputSlot(PICTURE_INPUT);
-    const connected = node.inputs[slot].link != null;
-    const picture = connected ? pictureFor(node, slot) : undefined;
-    if (picture !== last) { // another object after each run, even where the file has the same name
-      last = picture;
-      const { filename, subfolder = "", type } = picture ?? {};
-      address = picture && api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, rand: Math.random() })}`);
-    }
-    view.show(address ?? null, connected ? "Run the workflow once to see the picture here, or draw already"
-                                         : `Connect a picture to '${PICTURE_INPUT}'`);
+    const link = node.graph.getLink(node.inputs[node.findInputSlot(name)].link);
+    const shared = link?.originIsIoNode && !("widgetId" in widget); // older frontends show this very editor where it is promoted
+    return { ...picture(node, []), locked: link && !shared ? CONNECTED : "" };
   };
-  const { onAdded, onRemoved, onConnectionsChange } = node;
+  const { onAdded } = node;
   node.onAdded = function (...args) {
     onAdded?.apply(this, args);
-    timer = setInterval(look, LOOK_EVERY);
+    follow(node, editor, look);
   };
-  node.onRemoved = function (...args) {
-    onRemoved?.apply(this, args);
-    clearInterval(timer);
-  };
-  node.onConnectionsChange = function (type, slot, ...args) {
-    onConnectionsChange?.call(this, type, slot, ...args);
-    const ours = type === LiteGraph.INPUT && this.inputs[slot]?.name === PICTURE_INPUT;
-    if (ours && this.graph && !app.configuringGraph) delete outputsOf(this)?.readout_picture; // it came from elsewhere
-  };
-}
-
-/** The wheel and the middle button are the canvas's everywhere: they zoom and pan. */
-function passToCanvas(element) {
-  const pass = (event) => {
-    event.preventDefault();
-    event.stopPropagation();
-    app.canvas.canvas.dispatchEvent(new event.constructor(event.type, event));
-  };
-  element.addEventListener("wheel", pass);
-  for (const type of ["pointerdown", "pointermove", "pointerup"]) {
-    element.addEventListener(type, (event) => (event.button === 1 || event.buttons & 4) && pass(event));
-  }
-}
-
-function dragsWidget(node, name, spec) {
-  const view = new DragView(() => {
-    widget.callback?.(view.value);
-    app.canvas.emitBeforeChange(); // the pair is ComfyUI's sign to compare the graph and note the change
-    app.canvas.emitAfterChange();
-    node.setDirtyCanvas(true);
-  });
-  const widget = node.addDOMWidget(name, TYPE, view.element, {
-    getValue: () => view.value,
-    setValue: (text) => { view.value = text; },
-    getMinHeight: () => MIN_HEIGHT,
-    hideOnZoom: false,
-  });
-  view.value = spec[1]?.default ?? "[]";
-  passToCanvas(view.element);
-  followPicture(node, view);
   return { widget, minWidth: NODE_SIZE[0], minHeight: NODE_SIZE[1] };
+}
+
+/** Gives a promoted input of a subgraph node an editor of its own, in place of the frontend's stand-in, which holds what is sent. */
+function promote(host, input) {
+  const kept = input._widget;
+  const slot = () => host.inputs.indexOf(input);
+  let known;
+  const keep = (text) => {
+    kept.value = known = text;
+    const inner = host.subgraph.inputs[slot()].getConnectedWidgets();
+    for (const widget of inner) widget.value = text; // for when they are no longer promoted, or unpacked
+  };
+  const refresh = (view) => {
+    if (kept.value === known) return;
+    view.value = kept.value;
+    kept.value = known = view.value; // what cannot be read is not sent either
+  };
+  const editor = addEditor(host, input.name, TYPE, keep, refresh);
+  input._widget = editor.widget;
+  const picture = pictureFollower();
+  follow(host, editor, () => {
+    refresh(editor.view);
+    const { node, hosts } = targetOf(host, slot());
+    return { ...picture(node, hosts), locked: input.link == null ? "" : CONNECTED };
+  });
+}
+
+/** Promotes the editor whenever the frontend promotes the drags of what is in a subgraph node. */
+function followPromotion(host) {
+  host.subgraph.events.addEventListener("widget-promoted", ({ detail }) => {
+    if (detail.subgraphNode !== host || host.graph?.getNodeById(host.id) !== host) return; // it is not on the graph yet
+    for (const input of host.inputs.filter(({ _widget }) => _widget?.type === TYPE)) {
+      if (input.widgetId && !input._widget.element) promote(host, input); // older frontends have no widgetId, and move the editor here
+      host.expandToFitContent();
+    }
+  });
 }
 
 document.head.append(Object.assign(document.createElement("link"),
@@ -93,5 +70,7 @@ document.head.append(Object.assign(document.createElement("link"),
 
 app.registerExtension({
   name: "readout_guidance.drag_editor",
+  setup: noteOpenedSubgraphs,
   getCustomWidgets: () => ({ [TYPE]: dragsWidget }),
+  nodeCreated: (node) => node.isSubgraphNode?.() && followPromotion(node),
 });

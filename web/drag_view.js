@@ -55,6 +55,8 @@ export class DragView {
   #undo = [];
   #redo = [];
   #unreadable = false;
+  #locked = ""; // why nothing can be drawn
+  #message = ""; // about the picture
   #aspect = 1;
   #frame = { x: 0, y: 0, width: 0, height: 0 }; // of the picture, in pixels of the stage
   #loading = null;
@@ -116,16 +118,26 @@ export class DragView {
     this.#render();
   }
 
+  /** With a reason the editor says it and takes no drags, and shows none, for they do not count. */
+  set locked(reason) {
+    if (reason === this.#locked) return;
+    if (this.#gesture) this.#cancel();
+    this.#finish();
+    this.#locked = reason;
+    this.element.classList.toggle("locked", reason !== "");
+    this.#select(null);
+  }
+
   /** Shows the picture at an address, or with null none; `message` says what to do where there is none. */
   show(address, message) {
-    if (!address) this.message.textContent = message;
+    if (!address) this.#say(message);
     if (address === this.#loading) return;
     this.#loading = address;
     if (!address) return this.image.removeAttribute("href");
     const picture = new Image();
     picture.onload = () => {
       if (this.#loading !== address) return;
-      this.message.textContent = "";
+      this.#say("");
       this.#aspect = picture.naturalWidth / picture.naturalHeight;
       this.image.setAttribute("href", address);
       this.#layout();
@@ -133,9 +145,15 @@ export class DragView {
     picture.onerror = () => {
       if (this.#loading !== address) return;
       this.image.removeAttribute("href");
-      this.message.textContent = "The picture could not be loaded.";
+      this.#say("The picture could not be loaded.");
     };
     picture.src = address;
+  }
+
+  #say(message) {
+    if (message === this.#message) return;
+    this.#message = message;
+    this.#render();
   }
 
   // Pointer
@@ -159,7 +177,7 @@ export class DragView {
   }
 
   #press(event) {
-    if (event.button !== 0 || !event.isPrimary) return;
+    if (event.button !== 0 || !event.isPrimary || this.#locked) return;
     event.stopPropagation(); // neither the node nor the canvas is to move
     event.preventDefault(); // no text selection, no drag of the picture
     this.element.focus({ preventScroll: true });
@@ -215,6 +233,7 @@ export class DragView {
 
   /** Does what a key stands for; false where it is not one of the editor's. */
   #command(event) {
+    if (this.#locked) return false;
     if (event.ctrlKey || event.metaKey) {
       const key = event.altKey ? "" : event.key.toLowerCase();
       if (key === "z" && !event.shiftKey) this.#travel(this.#undo, this.#redo);
@@ -327,14 +346,17 @@ export class DragView {
 
   #render() {
     const { x, y, width, height } = this.#frame;
-    const order = this.#drags.map((_drag, index) => index).sort((a, b) => (a === this.#selected) - (b === this.#selected));
+    const shown = this.#locked ? [] : this.#drags;
+    const order = shown.map((_drag, index) => index).sort((a, b) => (a === this.#selected) - (b === this.#selected));
     this.arrows.replaceChildren(...order.map((index) => arrow(
       this.#drags[index].map((point) => [x + point[0] * width, y + point[1] * height]), index === this.#selected)));
-    this.buttons.undo.disabled = !this.#undo.length;
-    this.buttons.redo.disabled = !this.#redo.length;
+    this.buttons.undo.disabled = this.#locked || !this.#undo.length;
+    this.buttons.redo.disabled = this.#locked || !this.#redo.length;
     this.buttons.delete.disabled = this.#selected === null;
-    this.buttons.clear.disabled = !this.#drags.length;
-    this.status.textContent = this.#unreadable ? UNREADABLE : this.#selected === null ? HINT : this.#described(this.#selected);
+    this.buttons.clear.disabled = this.#locked || !this.#drags.length;
+    this.message.textContent = this.#locked || this.#message;
+    const hint = this.#unreadable ? UNREADABLE : this.#selected === null ? HINT : this.#described(this.#selected);
+    this.status.textContent = this.#locked ? "" : hint;
   }
 
   #described(index) {
