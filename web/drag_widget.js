@@ -40,6 +40,7 @@ export function addEditor(node, name, type, keep, refresh = () => {}) {
     hideOnZoom: false,
   });
   widget.computeLayoutSize = () => ({ minWidth: MIN_SIZE[0], minHeight: MIN_SIZE[1] });
+  Object.defineProperty(widget, "width", { get: () => undefined, set: () => {} }); // or the side panel's width stays with it
   widget.isVisible = () => !widget.hidden && node.isWidgetVisible(widget); // where its input is connected, too, to say so
   passToCanvas(view.element);
   return { view, widget };
