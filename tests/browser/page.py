@@ -20,19 +20,55 @@ def opened(server, browser, rendering):
     context.close()
 
 
-class Editor:
-    """The editor of the first Drag Target on a page, and the hands to work it."""
+ON_SCREEN = """(editor) => {
+    const frame = editor.querySelector(".frame");
+    const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(frame.getAttribute(name)));
+    const rounded = (share) => Math.round(share * 1e4) / 1e4;  // as the editor keeps it
+    const place = ([left, top]) => [rounded((left - x) / width), rounded((top - y) / height)];
+    return [...editor.querySelectorAll(".arrow")].map((arrow) => {
+        const dot = arrow.querySelector(".dot");
+        const tip = arrow.querySelector(".head").getAttribute("points").split(" ")[0];
+        return [place([dot.getAttribute("cx"), dot.getAttribute("cy")]), place(tip.split(","))];
+    });
+}"""
 
-    def __init__(self, page):
+
+def drags_in(prompt):
+    return [node["inputs"]["drags"] for node in prompt.values() if node["class_type"] == "ReadoutDragTarget"]
+
+
+def built(page):
+    """The drags of each Drag Target in the prompt that Run would send now."""
+    return drags_in(page.evaluate("app.graphToPrompt().then(({ output }) => output)"))
+
+
+def queued(page):
+    """The drags of each Drag Target in the prompt that a press of Run sends. The server does not get it."""
+    def answer(route):
+        route.fulfill(json={"prompt_id": "none", "number": 1, "node_errors": {}}) if route.request.method == "POST" else route.continue_()
+
+    page.route("**/prompt", answer)
+    with page.expect_request(lambda request: request.url.endswith("/prompt") and request.method == "POST") as sent:
+        page.get_by_test_id("queue-button").click()
+    sent.value.response()
+    page.unroute("**/prompt")
+    return drags_in(sent.value.post_data_json["prompt"])
+
+
+class Editor:
+    """An editor on a page, the first one if nothing else is said, and the hands to work it. What asks for its node's value or
+    feeds it is for the first Drag Target of the root graph."""
+
+    def __init__(self, page, index=0):
         self.page = page
-        self.element = page.locator(".readout-drags").first
+        self.element = page.locator(".readout-drags:visible").nth(index)
         self.settle()
 
     def settle(self):
         """Waits until the editor is on the page and stays where it is."""
         self.element.wait_for()
         before = None
-        while before != (now := self.frame.bounding_box()) or now["width"] < 20:
+        while not (now := self.frame.bounding_box()) or before != now or now["width"] < 20:
             before = now
             self.page.wait_for_timeout(120)
 
@@ -47,6 +83,19 @@ class Editor:
     @property
     def value(self):
         return self.node("node.widgets.find((w) => w.name === 'drags').value")
+
+    @property
+    def shown(self):
+        """The drags as they are on the screen, each from its start to its tip, in the order of their coordinates."""
+        return sorted(self.element.evaluate(ON_SCREEN))
+
+    def expect_shown(self, drags):
+        """Waits until these drags, and no others, are on the screen."""
+        for _ in range(50):
+            if self.element.is_visible() and self.shown == drags:
+                return
+            self.page.wait_for_timeout(100)
+        assert self.shown == drags
 
     @property
     def status(self):
