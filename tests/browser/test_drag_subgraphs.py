@@ -83,23 +83,17 @@ def expect_queued(page, *drags, how=queued):
         editor.expect_shown(wanted)
 
 
-def travel(page, key, steps):
-    """Presses the key for undo or redo, and waits until it has changed the number of steps that can be undone."""
-    tracker = "app.extensionManager.workflow.activeWorkflow.changeTracker"
-    before = page.evaluate(f"{tracker}.undoQueue.length")
-    page.keyboard.press(key)
-    page.wait_for_function(f"{tracker}.undoQueue.length === {before + steps} && !{tracker}._restoringState")
-
-
 def expect_undo_and_redo(page, before, after):
     """The graph's undo and redo lead from what the editors show now to what they showed before and back. Ends undone."""
+    def choose(command):  # from the menu: where a key or a press of Run follows an undo, the frontend may count its own repairs as a change
+        page.evaluate("(command) => app.extensionManager.command.execute(command)", command)
+
     expect_queued(page, *after)
-    page.mouse.click(150, 700)  # on the empty canvas, so that the graph gets the keys and no editor does
-    travel(page, "Control+z", -1)
-    expect_queued(page, *before, how=built)  # in a subgraph the frontend counts a press of Run after an undo as a change
-    travel(page, "Control+y", 1)
+    choose("Comfy.Undo")
+    expect_queued(page, *before, how=built)
+    choose("Comfy.Redo")
     expect_queued(page, *after, how=built)
-    travel(page, "Control+z", -1)
+    choose("Comfy.Undo")
     expect_queued(page, *before)
 
 
@@ -112,7 +106,10 @@ def drawn(editor, drag):
 @RENDERINGS
 def test_an_undo_of_the_graph_is_shown(editor):
     first = drawn(editor, ONE)
-    expect_undo_and_redo(editor.page, [first], [drawn(editor, TWO)])
+    drawn(editor, TWO)
+    editor.page.mouse.click(150, 700)  # on the empty canvas, so that the graph gets the key and the editor does not
+    editor.press("Control+z")
+    expect_queued(editor.page, first)
 
 
 @RENDERINGS
@@ -155,6 +152,7 @@ def test_a_copy_in_a_subgraph_has_drags_of_its_own(editor):
 def test_promoted_drawn_on_the_subgraph_node_reloaded_copied_and_unpacked(editor):
     page = editor.page
     editor.feed("wide.png")
+    editor.expect_picture("wide")
     first = drawn(editor, ONE)
     wrap(page)
     promote(page)
