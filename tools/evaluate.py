@@ -21,7 +21,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity and inversion"), 
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),
-          "parts": (parts, "context windows and tiles"),
+          "parts": (parts, "context windows, tiles and crops"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 

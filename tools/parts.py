@@ -2,17 +2,20 @@
 
 `windows`: ComfyUI's Context Windows of 4 on 8 pictures with a pose each, the first four and the last four figures, beside the same
 pictures sampled without windows. `tiles`: a model function that shows the diffusion model overlapping tiles of 64x64 of a picture of
-96x96, beside the same unguided and the same untiled.
+96x96, beside the same unguided and the same untiled. `crops`: a crop of 64x64 with the figure out of a picture of 96x96, sampled again at
+denoise 0.6 as detailers do, with the MODEL from before guidance, with the whole picture's target, and with the crop's own.
 """
 import inspect
 from dataclasses import replace
 
+import nodes as host_nodes
 import torch
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
 from readout_guidance_pack.heads.demo import judge
+from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.rg_core.updates import Move
-from tools.control import Bench, Setting, show
+from tools.control import CFG, NOISE_SEED, SAMPLER, SCHEDULER, STEPS, Bench, Setting, show
 
 LENGTH, TILE = 4, 64
 
@@ -42,9 +45,37 @@ def part_of(x, part: slice):
     return replace(x, **{name: value[part] for name, value in vars(x).items() if isinstance(value, (torch.Tensor, list, tuple)) and len(value)})
 
 
+def cropped(scene, skeletons):
+    """A part of each picture of a scene with its figure in the middle; the scene of these parts, and their skeletons."""
+    size = scene.image.shape[-1]
+    corner = (scene.joints.mean(1) - TILE / 2).round().clamp(0, size - TILE).long()
+    image, skeleton = (torch.stack([picture[..., y:y + scale * TILE, x:x + scale * TILE] for picture, (x, y) in zip(pictures, scale * corner)])
+                       for pictures, scale in ((scene.image, 1), (skeletons.movedim(-1, 1), skeletons.shape[1] // size)))
+    return replace(scene, image=image, joints=scene.joints - corner[:, None]), skeleton.movedim(1, -1)
+
+
+def crops(seeds: int) -> dict:
+    bench, results = Bench(seeds, 96, 96), {}
+    whole, said = bench.images["pose"], bench.scene.prompts()
+    part, own = cropped(bench.scene, whole)
+    context = torch.cat([bench.clip.encode_from_tokens_scheduled(bench.clip.tokenize(words))[0][0] for words in said])
+    latent = {"samples": bench.vae.encode(part.image.movedim(1, -1))}
+    for name, picture in (("the MODEL from before", None), ("the whole picture's target", whole), ("the crop's own target", own)):
+        model = bench.model
+        if picture is not None:
+            bench.images["pose"] = picture
+            model = guided("evaluate", model, bench.guidance(("pose",), Setting.end, slice(None)), Move())
+        out, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, SAMPLER, SCHEDULER, [[context, {}]], bench.negative, latent, denoise=0.6)
+        image = bench.vae.decode(out["samples"]).movedim(-1, 1)
+        results[name] = {label: judge.pck(image, part.joints, part.height, within).mean().item()
+                         for label, within in (("pck", 0.1), ("pck05", 0.05))}
+        show("crops", name, results[name])
+    return results
+
+
 @torch.inference_mode()
 def parts(seeds: int) -> dict:
-    results = {"windows": {}, "tiles": {}}
+    results = {"windows": {}, "tiles": {}, "crops": crops(seeds)}
     bench = Bench(2 * LENGTH)
     whole = bench.model
     for name, model in {"alone": whole, "windows": windowed(whole, LENGTH, 0, False), "windows, causal fix": windowed(whole, LENGTH, 0, True),

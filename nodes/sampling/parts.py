@@ -27,4 +27,4 @@ class Samplings:
 
     def warn(self, sign: str) -> None:
         self.log.warn(f"{sign}. If those are parts of the picture (tiles, a detailer's crops), each is steered towards the whole target, which is "
-                      "wrong: give that node the MODEL from before guidance.", "part")
+                      "wrong: give that node the MODEL from before guidance, or one that is guided by targets cut likewise.", "part")

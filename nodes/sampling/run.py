@@ -17,8 +17,8 @@ from torch import Tensor
 from ...rg_core import energies, gradients
 from ...rg_core.regions import mask_at
 from ...rg_core.targets import Target
-from . import memory, windows
-from .conditioning import holds_nan, parts
+from . import memory, reasons, windows
+from .conditioning import parts
 from .gradients import differentiable
 from .log import Log
 from .reader import Readers
@@ -85,32 +85,16 @@ class Run:
             self.prediction = self.whole = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
-        step = Step(self.log, executor, model, x, timestep, model_options, pictures=self.pictures(x, model_options))
+        step = Step(self.log, executor, model, x, timestep, model_options, pictures=windows.pictures(x, self.whole, model_options, self.log))
         if self.prediction is not None:
             self.got.add("guided")
         outs = step.predictions(conds) if self.prediction is None else self.guided(step, conds)
         return self.kept(step, conds, outs)
 
-    def pictures(self, x: Tensor, options: dict) -> Tensor | None:
-        """See `windows.pictures`; the first ones where nobody can tell, which it says once."""
-        try:
-            return windows.pictures(x, self.whole, options)
-        except LookupError:
-            self.log.warn(f"another node samples parts of the picture or of the batch ({len(x)} of {len(self.whole)} pictures, {x.shape[-1]}x"
-                          f"{x.shape[-2]} latents of {self.whole.shape[-1]}x{self.whole.shape[-2]}) and does not say which. Each is guided as if "
-                          "it were the whole, by the first targets. ComfyUI's Context Windows say which.", "parts")
-            return torch.arange(len(x))
-
     def report(self, guider) -> None:
         """Says once, at the end of a run in which nothing was guided, why."""
-        if "guided" in self.got or not self.targets:
-            return
-        instead = guider.model_options.get("sampler_calc_cond_batch_function")
-        why = ("another pack has replaced what asks the model for predictions" if "asked" not in self.got else
-               "no step was between start_percent and end_percent of a target" if "acting" not in self.got else
-               "no positive conditioning acted in those steps" if "said" not in self.got else
-               f"{getattr(instead, '__module__', None) or 'another pack'} asks the model in place of ComfyUI")
-        self.log.warn(f"nothing in this run was guided: {why}.")
+        if self.targets and "guided" not in self.got:
+            self.log.warn(reasons.nothing_guided(self.got, guider))
 
     def guided(self, step: Step, branches: list) -> list[Tensor]:
         """What the model predicts for `branches`, each shifted towards the targets."""
@@ -150,17 +134,8 @@ class Run:
         if self.trace is not None:
             self.trace.add(step.sigma, now.targets, torch.stack(list(values.values())).mean(0).unbind(0))
         if not (torch.isfinite(predicted).all() and torch.isfinite(gradient).all()):
-            raise ValueError(f"{self.node}: {self.blamed(step, positive)}")
+            raise ValueError(f"{self.node}: {reasons.not_finite(step.x, positive, step.sigma, step.model)}")
         return predicted, self.move.displacement(gradient, step.scale, [t.weight for t in targets])
-
-    def blamed(self, step: Step, conds: list[dict]) -> str:
-        """What to say of numbers that are NaN or infinite."""
-        if not torch.isfinite(step.x).all():
-            return f"the latents held NaN or infinite values before the step at sigma {step.sigma:.3g}. Check what made them, or the sampler."
-        if holds_nan(conds):
-            return "the positive conditioning holds NaN or infinite values. Check the text encoder, or the node that made it."
-        return (f"the model gave NaN or infinite values at sigma {step.sigma:.3g}, computing in {step.model.get_dtype_inference()}. Run it in a "
-                "wider type: start ComfyUI with --bf16-unet or --fp32-unet, or choose it where the model is loaded.")
 
     def differentiated(self, step: Step, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
@@ -174,9 +149,7 @@ class Run:
                     raise
             soft_empty_cache()  # out here the error, and what its frames held, is gone
         batch, _, height, width = step.x.shape
-        raise OOM_EXCEPTION(f"{self.node}: out of memory in a guided step for {batch} latents of {width}x{height}, although blocks were "
-                            "computed again to spare it. Make fewer pictures at a time, or smaller ones, or give the model less memory "
-                            "(a smaller type, or --lowvram).")
+        raise OOM_EXCEPTION(f"{self.node}: {reasons.OUT_OF_MEMORY.format(batch, width, height)}")
 
     def kept(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
         """`outs` where targets leave the picture free; elsewhere it follows the reference, at all steps, whatever the model

@@ -15,13 +15,9 @@ from readout_guidance_pack.rg_core.updates import Move
 from test_sampling import World
 from tools.parts import tiled, windowed
 
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
 STEPS = 4
-
-
-@pytest.fixture(autouse=True)
-def inference_mode():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

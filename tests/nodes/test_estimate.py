@@ -13,14 +13,9 @@ from readout_guidance_pack.nodes import demo_model, estimate, guide, references,
 from readout_guidance_pack.rg_core import taps
 from readout_guidance_pack.rg_core.head import ReadoutHead
 
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
 CHANNELS = [128] * 4 + [64] * 3  # the demo model's taps
-
-
-@pytest.fixture(autouse=True)
-def inference_mode():
-    """As the host runs nodes."""
-    with torch.inference_mode():
-        yield
 
 
 def keypoint_head(maps=18):

@@ -24,11 +24,7 @@ from readout_guidance_pack.nodes.sampling import Trace, guided, step
 from readout_guidance_pack.rg_core.targets import Appearance
 from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
 
-
-@pytest.fixture(autouse=True)
-def inference_mode():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("inference_mode")
 
 
 @pytest.fixture(scope="module")

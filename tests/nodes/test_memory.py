@@ -11,13 +11,9 @@ from host_features import FEATURES, Graph, make_head
 from random_models import random_model
 from readout_guidance_pack.nodes.sampling import gradients, memory, step
 
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
 GIGABYTES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sdxl")]
-
-
-@pytest.fixture(autouse=True)
-def inference_mode():
-    with torch.inference_mode():
-        yield
 
 
 def same_move(graph) -> bool:

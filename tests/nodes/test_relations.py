@@ -11,6 +11,8 @@ from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes import demo, demo_model, guide, references, relations, targets
 
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
 BOX = {"x": 10, "y": 4, "width": 40, "height": 50}
 DRAG = "[[[0.3, 0.4], [0.6, 0.5]]]"
 
@@ -51,12 +53,6 @@ class World:
         out, trace = guide.KSamplerReadoutGuidance.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive, self.negative,
                                                            latent or self.latent(), 1.0, guidance, strength).args
         return out["samples"], json.loads(trace)
-
-
-@pytest.fixture(autouse=True)
-def inference_mode():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,9 @@ from readout_guidance_pack.nodes.sampling.gradients import differentiable
 from readout_guidance_pack.rg_core import taps
 from readout_guidance_pack.rg_core.updates import Move
 
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
 PROMPT = "a figure in a red shirt and blue trousers, meadow"
-
-
-@pytest.fixture(autouse=True)
-def inference_mode():
-    """As the host runs nodes."""
-    with torch.inference_mode():
-        yield
 
 
 class World:
