@@ -6,7 +6,7 @@ from functools import wraps
 from itertools import chain
 
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules import attention
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -17,6 +17,7 @@ from .log import Log
 from .obstacles import origin
 
 UNREADABLE = {COMPILE_KEY, "easycache"}  # keys of wrappers
+RESTING = {"comfy_extras.nodes_nag": "Normalized Attention Guidance"}  # by the modules of patches that need both branches at a time
 
 
 def packed(x: Tensor) -> bool:
@@ -61,7 +62,20 @@ def differentiable(*models: nn.Module):
 
 def with_backward(_func, *args, **kwargs):
     """Attention that has a backward pass, in place of whichever the user runs with."""
-    return attention_pytorch(*args, **kwargs)
+    return attention.attention_pytorch(*args, **kwargs)
+
+
+@contextmanager
+def one_attention():
+    """Attention with a backward pass also where another pack has put its own into the host's module, which asks no override."""
+    before = {name: getattr(attention, name) for name in ("optimized_attention", "optimized_attention_masked")}
+    try:
+        for name in before:
+            setattr(attention, name, attention.attention_pytorch)
+        yield
+    finally:
+        for name, own in before.items():
+            setattr(attention, name, own)
 
 
 def readable(model_options: dict) -> dict:
@@ -91,7 +105,11 @@ def with_gradients(model_options: dict, log: Log) -> dict:
 
 def seen_through(patch: Callable, log: Log) -> Callable:
     """`patch`, another pack's or the host's; warns where no gradient passes through it, so that guidance would not see what is
-    before it: code that is detached, or a kernel without a backward pass."""
+    before it: code that is detached, or a kernel without a backward pass; and of those that rest in guided steps."""
+    if origin(patch) in RESTING:
+        log.warn(f"{RESTING[origin(patch)]} rests in guided steps, which ask the model for the positive and the negative branch one after the "
+                 "other. It acts in the others, behind end_percent.", origin(patch))
+
     @wraps(patch, updated=())
     def called(*args, **kwargs):
         out = patch(*args, **kwargs)

@@ -15,7 +15,7 @@ from ...rg_core.recompute import computed_again
 from ...rg_core.regions import of_pictures, repeat
 from . import obstacles, tiles
 from .conditioning import by_hooks, parts, still
-from .gradients import alike, differentiable, lenient, readable, with_gradients
+from .gradients import alike, differentiable, lenient, one_attention, readable, with_gradients
 from .log import Log
 from .windows import of_window
 
@@ -88,8 +88,9 @@ class Step:
         step = replace(self, options=alike(self.options))
         compiled = any(COMPILE_KEY in keyed for keyed in self.options["transformer_options"].get("wrappers", {}).values())
         if compiled or not obstacles.names(self.model, self.options):
-            return step.predictions(branches, x)
-        with taps.calls(self.model.diffusion_model) as calls:
+            with one_attention():
+                return step.predictions(branches, x)
+        with taps.calls(self.model.diffusion_model) as calls, one_attention():
             outs = step.predictions(branches, x)
         asked = {label for options in calls for label in options.get("uuids", ())}
         if any(label not in asked for conds in branches if conds for label in visible(self.parts(conds))):
@@ -99,7 +100,7 @@ class Step:
     def look(self, conds: list[dict], among: list[dict] | None = None) -> tuple[Tensor, taps.Reading]:
         """What the model predicts for `conds`, and their reading of the whole picture; their part of it, if they are some
         `among` others. At least one of `conds` acts at this timestep."""
-        with taps.record(self.model.diffusion_model) as readings:
+        with taps.record(self.model.diffusion_model) as readings, one_attention():
             branches = [None] * self.place + [conds]
             predicted = self.ask(self.model, branches, self.x, self.timestep.clone(), readable(self.options))[self.place]
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -132,7 +133,7 @@ class Step:
         blocks again in the backward pass, instead of keeping all that they computed."""
         conds, options = still(conds), with_gradients(self.options, self.log)
         blocks = taps.blocks(self.model.diffusion_model) if again else []
-        with differentiable(self.model):
+        with differentiable(self.model), one_attention():  # also while blocks are computed again
             seeing = lenient(self.model, conds, options)
             with seeing(), computed_again(blocks, seeing):
                 return replace(self, x=self.x.clone().requires_grad_(), options=options).pulled(conds, pull)

@@ -281,3 +281,27 @@ def test_branches_of_a_guided_step_share_one_attention():
     graph.model.model_options["transformer_options"]["optimized_attention_override"] = coarse
     assert not torch.equal(graph.run(False), plain)
     assert ((graph.run() - expected).norm() / (expected - plain).norm()).item() < 1e-3
+
+
+def test_an_attention_put_into_the_hosts_module_is_left_out_of_guided_steps(monkeypatch):
+    """As packs did before there was an override: a kernel without a backward pass, whose gradient would be 0."""
+    def kernel(q, k, v, heads, *args, **kwargs):
+        return attention.attention_pytorch(q, k, v, heads).detach().mul(16).round().div(16)
+
+    graph = Graph()
+    graph.sigmas = torch.tensor([14.0, 5.0])
+    expected, plain = graph.run(), graph.run(False)
+    for name in ("optimized_attention", "optimized_attention_masked"):
+        monkeypatch.setattr(attention, name, kernel)
+    assert not torch.equal(graph.run(False), plain)
+    for graph.recompute in ("off", "on"):
+        assert ((graph.run() - expected).norm() / (expected - plain).norm()).item() < 1e-3
+    assert attention.optimized_attention is attention.optimized_attention_masked is kernel
+
+
+def test_normalized_attention_guidance_is_said_to_rest(caplog):
+    nag = pytest.importorskip("comfy_extras.nodes_nag")  # ComfyUI 0.18.2 may have none
+    graph = Graph()
+    graph.model = nag.NAGuidance.execute(graph.model, 5.0, 0.5, 1.5)[0]
+    graph.run()
+    assert sum("Normalized Attention Guidance rests in guided steps" in r.message for r in caplog.records) == 1
