@@ -77,6 +77,7 @@ def scene(request):
     with torch.inference_mode():
         scene = Scene(request.param)
         scene.expected = scene.run()  # which makes what is made once
+        comfy.model_management.unload_all_models()
         with At(None) as counted:
             assert torch.equal(scene.run(), scene.expected)
         scene.operations = counted.count
@@ -87,6 +88,7 @@ def check_interrupts(scene, times: int) -> None:
     rng, before, interrupted = random.Random(0), scene.state(), 0
     while interrupted < times:
         place = rng.randrange(1, scene.operations)
+        comfy.model_management.unload_all_models()  # during which the host asks nobody whether to stop, and 0.18.2 would not survive it
         try:
             with At(place):
                 picture = scene.run()
