@@ -4,8 +4,8 @@ from comfy_api.latest import ComfyExtension
 from . import demo, estimate, guide, heads, published, references, relations, targets, tracks
 
 NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, targets.PoseTarget, targets.DepthTarget,
-         targets.EdgeTarget, relations.DragTarget, relations.AppearanceTarget, relations.IdentityTarget, relations.DragPath,
-         tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
+         targets.EdgeTarget, relations.DragTarget, relations.AppearanceTarget, relations.StructureTarget, relations.IdentityTarget,
+         relations.DragPath, tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
          guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, published.KSamplerReadoutGuidancePublished,
          demo.LoadDemoModel, demo.DemoScene]
 

@@ -157,7 +157,7 @@ def heads_fit(node: str, model, heads: Iterable) -> None:
         raise ValueError(f"{node}: this model ({name}) cannot be guided by readout heads: {error}. Use a model with a UNet, "
                          "such as Stable Diffusion 1.5 or SDXL.") from error
     for head in heads:
-        if head.channels != channels:
+        if head.channels is not None and head.channels != channels:
             raise ValueError(f"{node}: the {head.kind} head was trained on {head.base_model or 'another model'} "
                              f"with features of {head.channels} channels, and this model ({name}) has {channels}. "
                              "Load a head that was trained on the model you sample with.")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from comfy_api.latest import io, ui
 
+from ..rg_core.features import AS_THEY_ARE
 from ..rg_core.regions import WHOLE, Box
 from ..rg_core.targets import Appearance, Drag, Identity, Target
 from . import checks, drag_paths
@@ -16,6 +17,19 @@ SHOWS_WHAT_IS_CACHED = {"has_intermediate_output" if hasattr(io.Schema, "has_int
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
 
+def optional_head(kind: str):
+    return Head.Input("head", optional=True, tooltip=f"A head that reads {kind}, for the model that you sample with. Without one the model's own "
+                      "features are compared as they are.")
+
+
+def comparing(node: str, head, kind: str):
+    """The head to compare with; the features as they are where there is none."""
+    if head is None:
+        return AS_THEY_ARE
+    checks.head_kind(node, head, kind)
+    return head
+
+
 class DragTarget(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -24,10 +38,10 @@ class DragTarget(io.ComfyNode):
             **SHOWS_WHAT_IS_CACHED,
             description="Moves things in a reference picture: draw arrows from where they are to where they should be.",
             inputs=[
-                Head.Input("head", tooltip="A head that reads correspondence, for the model that you sample with."),
                 REFERENCE,
                 Drags.Input("drags"),
                 *when(Drag),
+                optional_head("correspondence"),
                 io.Image.Input("image", optional=True, tooltip="The reference as a picture, to draw on."),
                 io.String.Input("drags_json", optional=True, force_input=True,
                                 tooltip="More drags: [[[x, y], [x, y]], ...], each from its first to its last point, from 0 to 1 or in pixels "
@@ -41,10 +55,10 @@ class DragTarget(io.ComfyNode):
             outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
-    def execute(cls, head, reference, drags, weight, start_percent, end_percent, image=None, drags_json=None, tracks=None,
+    def execute(cls, reference, drags, weight, start_percent, end_percent, head=None, image=None, drags_json=None, tracks=None,
                 mask=None, guidance=None):
         node = "Drag Target"
-        checks.head_kind(node, head, "correspondence")
+        head = comparing(node, head, "correspondence")
         checks.when(node, weight, start_percent, end_percent)
         size = checks.pixels(reference) if image is None else tuple(checks.picture(node, image).shape[-2:])
         found = drag_paths.from_json(node, drags, size)
@@ -85,11 +99,10 @@ def box_of(node: str, box: dict | list | None, reference) -> Box:
     return left, top, right - left, bottom - top
 
 
-def likeness_inputs(kind: str, target: type[Target]) -> list:
+def likeness_inputs(head: list, target: type[Target]) -> list:
     where = "The same size as the reference's picture, or of its shape."
     return [
-        Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
-        REFERENCE, *when(target),
+        *head, REFERENCE, *when(target),
         io.Mask.Input("mask", optional=True, tooltip=f"Where it acts in the picture being made: white. {where}"),
         io.Mask.Input("reference_mask", optional=True, tooltip=f"What counts of the reference: white. {where}"),
         io.BoundingBox.Input("box", optional=True, socketless=False, force_input=True,
@@ -103,13 +116,17 @@ def likeness_inputs(kind: str, target: type[Target]) -> list:
 def likeness(kind: str, make, head, reference, weight, start_percent, end_percent, mask, reference_mask, box, reference_box,
              guidance) -> io.NodeOutput:
     node = f"{kind.capitalize()} Target"
-    checks.head_kind(node, head, kind)
     checks.when(node, weight, start_percent, end_percent)
     target = make(name=kind, head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
                   mask=checks.mask_of(node, mask, reference),
                   reference_mask=checks.mask_of(node, reference_mask, reference, "reference_mask"),
                   box=box_of(node, box, reference), reference_box=box_of(node, reference_box, reference))
     return io.NodeOutput((*(guidance or ()), target))
+
+
+def both(box, reference_box) -> tuple:
+    """A box on one side means the same box on the other, where places are compared."""
+    return reference_box if box is None else box, box if reference_box is None else reference_box
 
 
 class AppearanceTarget(io.ComfyNode):
@@ -119,14 +136,30 @@ class AppearanceTarget(io.ComfyNode):
             node_id="ReadoutAppearanceTarget", display_name="Appearance Target", category=CATEGORY,
             description="Keeps the looks of a reference, place by place. With boxes, what is in the reference's box should be in the "
                         "picture's.",
-            inputs=likeness_inputs("appearance", Appearance), outputs=[Guidance.Output(display_name="guidance")])
+            inputs=likeness_inputs([optional_head("appearance")], Appearance), outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
-    def execute(cls, head, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None,
+    def execute(cls, reference, weight, start_percent, end_percent, head=None, mask=None, reference_mask=None, box=None,
                 reference_box=None, guidance=None):
-        # A box on one side means the same box on the other.
+        head = comparing("Appearance Target", head, "appearance")
         return likeness("appearance", Appearance, head, reference, weight, start_percent, end_percent, mask, reference_mask,
-                        reference_box if box is None else box, box if reference_box is None else reference_box, guidance)
+                        *both(box, reference_box), guidance)
+
+
+class StructureTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutStructureTarget", display_name="Structure Target", category=CATEGORY,
+            description="Keeps where things are in a reference picture; what they are and their colours come from the prompt. It needs no head and "
+                        "no preprocessor.",
+            inputs=likeness_inputs([], Appearance), outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None, reference_box=None,
+                guidance=None):
+        return likeness("structure", Appearance, AS_THEY_ARE, reference, weight, start_percent, end_percent, mask, reference_mask,
+                        *both(box, reference_box), guidance)
 
 
 class IdentityTarget(io.ComfyNode):
@@ -135,11 +168,13 @@ class IdentityTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutIdentityTarget", display_name="Identity Target", category=CATEGORY,
             description="Keeps who is in a reference, wherever they stand in the new picture.",
-            inputs=likeness_inputs("identity", Identity), outputs=[Guidance.Output(display_name="guidance")])
+            inputs=likeness_inputs([Head.Input("head", tooltip="A head that reads identity, for the model that you sample with.")], Identity),
+            outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
     def execute(cls, head, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None,
                 reference_box=None, guidance=None):
+        checks.head_kind("Identity Target", head, "identity")
         return likeness("identity", Identity, head, reference, weight, start_percent, end_percent, mask, reference_mask,
                         box, reference_box, guidance)
 

@@ -13,7 +13,7 @@ from tools.workflow import to_api
 heads.register_folder()
 INFO = {node.define_schema().node_id: node.GET_NODE_INFO_V1() for node in NODES}
 TARGETS = {"ReadoutPoseTarget": Spatial, "ReadoutDepthTarget": Spatial, "ReadoutEdgeTarget": Spatial, "ReadoutDragTarget": Drag,
-           "ReadoutAppearanceTarget": Appearance, "ReadoutIdentityTarget": Identity}
+           "ReadoutAppearanceTarget": Appearance, "ReadoutStructureTarget": Appearance, "ReadoutIdentityTarget": Identity}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
 
@@ -41,7 +41,8 @@ def test_workflows(path):
     combined = sum(node["type"] in TARGETS for node in ours["nodes"]) > 1
     for node in to_api(ours, INFO).values():
         kind, inputs = node["class_type"], node["inputs"]
-        expected = wanted(kind) | ({"weight": weights.get(kind, 1.0) if combined else 1.0} if kind in TARGETS else {})
+        weight = relations.FEATURES if kind == "ReadoutAppearanceTarget" and "head" not in inputs else weights.get(kind, 1.0)
+        expected = wanted(kind) | ({"weight": weight if combined else 1.0} if kind in TARGETS else {})
         assert {name: inputs[name] for name in expected} == expected, kind
 
 

@@ -17,7 +17,7 @@ from tools.ranges import ranges
 from tools.relations import relations
 from tools.samplers import samplers
 
-TABLES = {"relations": (relations, "drag, appearance, identity and inversion"), "moves": (moves, "the move's form and size, for pose"),
+TABLES = {"relations": (relations, "drag, appearance, identity, structure and inversion"), "moves": (moves, "the move's form and size, for pose"),
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),

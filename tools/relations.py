@@ -10,7 +10,7 @@ import torch
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
 from readout_guidance_pack.nodes.references import ReadoutInvert, ReadoutReference, Reference
-from readout_guidance_pack.nodes.relations import AppearanceTarget, DragTarget, IdentityTarget
+from readout_guidance_pack.nodes.relations import AppearanceTarget, DragTarget, IdentityTarget, StructureTarget
 from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.rg_core.references import Trajectory
 from readout_guidance_pack.rg_core.targets import Appearance, Drag, Identity, Spatial
@@ -22,6 +22,7 @@ REFERENCE_SEED = 6000
 STEPS, CFG, SCHEDULER = 20, 3.0, "karras"
 INVERSION_STEPS = 50
 APPEARANCE, IDENTITY = 0.5, 0.5  # docs/relations.md: the weights of what supports another target
+FEATURES = 0.05                  # docs/features.md: that of Appearance Target without a head beside a drag
 REACH = 5.0         # pixels beside a limb's way that belong to the moved region
 LEAST_WAY = 6.0     # pixels that a drag goes at least
 
@@ -84,16 +85,19 @@ class RelationBench(Bench):
     def guide_by(self, targets: tuple, move: Move = Move()):
         return guided("evaluate", self.model, targets, move)
 
-    def drag_targets(self, plan: DragPlan, i: int, reference, end: float, mask: bool) -> tuple:
-        chain = DragTarget.execute(self.heads["correspondence"], reference, plan.json(i), 1.0, Drag.start, end,
-                                   mask=plan.moved[i:i + 1].float() if mask else None)[0]
-        return AppearanceTarget.execute(self.heads["appearance"], reference, APPEARANCE, Appearance.start, end, guidance=chain)[0]
+    def drag_targets(self, plan: DragPlan, i: int, reference, end: float, **more) -> tuple:
+        chain = DragTarget.execute(reference, plan.json(i), 1.0, Drag.start, end, self.heads.get("correspondence"), **more)[0]
+        head = self.heads.get("appearance")
+        return AppearanceTarget.execute(reference, APPEARANCE if head else FEATURES, Appearance.start, end, head, guidance=chain)[0]
 
     def dragged(self, plan: DragPlan, starts: list, move: Move = Move(), end: float = Drag.end, mask: bool = False) -> torch.Tensor:
         """One picture for each start (conditioning, noise, reference), made by its own drag."""
-        return torch.cat([self.picture(self.ksampler(
-            self.guide_by(self.drag_targets(plan, i, reference, end, mask), move), said, noise, sampler="euler", noise=False))
-            for i, (said, noise, reference) in enumerate(starts)])
+        pictures = []
+        for i, (said, noise, reference) in enumerate(starts):
+            more = {"mask": plan.moved[i:i + 1].float()} if mask else {}
+            model = self.guide_by(self.drag_targets(plan, i, reference, end, **more), move)
+            pictures.append(self.picture(self.ksampler(model, said, noise, sampler="euler", noise=False)))
+        return torch.cat(pictures)
 
     def drag_figures(self, plan: DragPlan, image: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
         return mean(distance=judge.distance(image, plan.joint, plan.place, plan.start),
@@ -158,9 +162,11 @@ def to_be_dragged(seeds: int) -> tuple:
 def drags(seeds: int) -> dict:
     """A hand or foot of given pictures, dragged to where the same scene with that limb moved has it."""
     bench, plan, given, starts = to_be_dragged(seeds)
-    results = {}
+    results, headless = {}, RelationBench(1)
+    headless.heads = {}
     for setting, make in (("unguided", lambda: bench.unguided(starts, noise=False, sampler="euler")),
                           ("rendered again", lambda: bench.unguided(starts)), ("guided", lambda: bench.dragged(plan, starts)),
+                          ("guided, no head", lambda: headless.dragged(plan, starts)),
                           ("guided, masked", lambda: bench.dragged(plan, starts, mask=True))):
         image = make()
         results[setting] = bench.drag_figures(plan, image, given)
@@ -193,12 +199,15 @@ def likenesses(seeds: int) -> dict:
                                       guidance=bench.guidance(("pose",), Spatial.end, part))[0]
 
     def appearance(reference, part):
-        return AppearanceTarget.execute(bench.heads["appearance"], reference, 1.0, Appearance.start, Appearance.end)[0]
+        return AppearanceTarget.execute(reference, 1.0, Appearance.start, Appearance.end, bench.heads["appearance"])[0]
+
+    def headless(reference, part):
+        return AppearanceTarget.execute(reference, 1.0, Appearance.start, Appearance.end)[0]
 
     everywhere = torch.ones(seeds, *bench.size)
     for control, setting, targets in (("identity", "unguided", lambda reference, part: bench.guidance(("pose",), Spatial.end, part)),
                                       ("identity", "guided", identity), ("appearance", "unguided", lambda reference, part: ()),
-                                      ("appearance", "guided", appearance)):
+                                      ("appearance", "guided", appearance), ("appearance", "guided, no head", headless)):
         image = sampled(targets)
         values = {"clothes_change": judge.clothes_change(image, shown.image), "valid": judge.valid(image),
                   "texture": judge.texture(image)}
@@ -211,5 +220,23 @@ def likenesses(seeds: int) -> dict:
     return results
 
 
+@torch.inference_mode()
+def structures(seeds: int) -> dict:
+    """The structure of drawn scenes, with the prompts of others: where things are should come from the scene, colours from the words."""
+    bench, results = RelationBench(seeds), {}
+    for setting in ("unguided", "guided"):
+        pictures = []
+        for part in torch.arange(seeds).split(BATCH):
+            latent = {"samples": bench.vae.encode(bench.scene.image[part].movedim(1, -1)), "batch_index": part.tolist()}
+            reference = ReadoutReference.execute(bench.model, bench.negative, latent, REFERENCE_SEED, 1024)[0]
+            chain = StructureTarget.execute(reference, 1.0, Appearance.start, Appearance.end)[0]
+            empty = {"samples": torch.zeros(len(part), 3, *bench.size), "batch_index": part.tolist()}
+            model = bench.guide_by(chain) if setting == "guided" else bench.model
+            pictures.append(bench.picture(bench.ksampler(model, [[bench.said_context[part], {}]], empty)))
+        results[setting] = judge.figures(torch.cat(pictures), bench.scene, bench.said)
+        show("structure", setting, results[setting])
+    return results
+
+
 def relations(seeds: int) -> dict:
-    return {"inversion": inversions(seeds), "drag": drags(seeds), **likenesses(seeds)}
+    return {"inversion": inversions(seeds), "drag": drags(seeds), **likenesses(seeds), "structure": structures(seeds)}

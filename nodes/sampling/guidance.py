@@ -42,7 +42,7 @@ class Guidance:
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         self.samplings.add(latent_image)
         model = executor.class_obj.model_patcher
-        model.set_additional_models(KEY, [managed(head, model) for head in dict.fromkeys(t.head for t in self.targets)])
+        model.set_additional_models(KEY, [managed(head, model) for head in dict.fromkeys(t.head for t in self.targets) if list(head.parameters())])
         run = Run(self, executor.class_obj)
         run.attach(executor.class_obj)
         self.runs.append(run)

@@ -114,7 +114,7 @@ def test_guidance_on_the_model_does_not_touch_the_estimate(w):
     small = {"samples": torch.zeros(1, 3, 32, 32)}
     _, reference = references.KSamplerReadoutReference.execute(w.model, 1, 2, 1.0, "euler", "karras", w.positive, w.positive,
                                                                small, 1.0, 64).args
-    drag = relations.DragTarget.execute(w.heads["correspondence"], reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 1.0,
+    drag = relations.DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 1.0, w.heads["correspondence"],
                                         mask=torch.ones(1, 32, 32))[0]  # of another size: sampling would refuse it
     guided = guide.ApplyReadoutGuidance.execute(w.model, drag, 0.1)[0]
     assert torch.equal(w.estimate("depth", model=guided)[0], w.estimate("depth")[0])

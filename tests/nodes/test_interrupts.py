@@ -44,7 +44,7 @@ class Scene:
         comfy.model_management.unload_all_models()
         latent = {"samples": self.vae.encode(self.picture)}
         noise, reference = references.ReadoutInvert.execute(self.model, self.positive, self.negative, latent, 3, 1.0, "karras", 64).args
-        guidance = relations.DragTarget.execute(self.heads["correspondence"], reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 0.9,
+        guidance = relations.DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 0.9, self.heads["correspondence"],
                                                 mask=torch.ones(1, 64, 64)).args[0]
         guidance = targets.PoseTarget.execute(self.heads["pose"], 1.0, 0.0, 0.9, image=self.skeleton, guidance=guidance)[0]
         out, _ = guide.KSamplerReadoutGuidance.execute(self.model, 1, 3, 3.0, "euler", "karras", self.positive, self.negative, noise, 1.0,

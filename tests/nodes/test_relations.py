@@ -264,3 +264,30 @@ def test_masked_drags_hold_one_reference_and_their_masks_have_its_shape(w):
     assert w.sample(w.drag(one, mask=mask, guidance=w.drag(one, mask=1 - mask)))[0].isfinite().all()
     with pytest.raises(ValueError, match="Drag Target: the mask is 64x32 pixels and the reference's picture 64x64"):
         w.drag(one, mask=mask[:, :32])
+
+
+def test_without_a_head_the_models_own_features_are_compared(w, caplog):
+    """One reading of the reference serves all of them, and they act beside heads."""
+    _, reference = w.made()
+    times = {"weight": 1.0, "start_percent": 0.0, "end_percent": 0.5}
+    drag = relations.DragTarget.execute(reference=reference, drags=DRAG, **times).args[0]
+    looks = relations.AppearanceTarget.execute(reference=reference, **times, guidance=drag).args[0]
+    structure = relations.StructureTarget.execute(reference=reference, **times).args[0]
+    with_head = w.drag(reference, guidance=structure)
+    results = [w.sample(guidance)[0] for guidance in (drag, looks, structure, with_head, w.drag(reference), ())]
+    assert all(torch.isfinite(out).all() for out in results)
+    assert all(not torch.equal(a, b) for i, a in enumerate(results) for b in results[:i])
+    assert torch.equal(results[1], w.sample(looks)[0]) and not caplog.records
+    first = calls(w, lambda: w.sample(relations.StructureTarget.execute(reference=w.made()[1], **times).args[0]))
+    assert first - calls(w, lambda: w.sample(structure)) > 0
+
+
+def test_the_own_features_lead_where_heads_lead(w):
+    """The same drag by features lowers the trained head's energy too."""
+    _, reference = w.made(steps=8)
+    by_head = w.drag(reference, end_percent=0.9)
+    drag = relations.DragTarget.execute(reference=reference, drags=DRAG, weight=1.0, start_percent=0.0, end_percent=0.9).args[0]
+    watch = w.drag(reference, weight=1e-6, end_percent=0.9)
+    before = w.sample(watch, steps=8)[1]
+    after = [row for row in w.sample((*drag, *watch), steps=8)[1] if row["target"] == "drag"][1::2]
+    assert after[-1]["energy"][0] < before[-1]["energy"][0] and w.sample(by_head, steps=8)[1]
