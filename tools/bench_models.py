@@ -14,6 +14,7 @@ from readout_guidance_pack.nodes import references
 from readout_guidance_pack.nodes.demo_model import load_demo
 from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.rg_core import taps
+from readout_guidance_pack.rg_core.features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.head import ReadoutHead
 from readout_guidance_pack.rg_core.references import renoised
 from readout_guidance_pack.rg_core.targets import Drag, Spatial
@@ -68,13 +69,13 @@ def spatial(head: ReadoutHead, **when: float) -> Spatial:
 
 
 @torch.inference_mode(False)
-def drag(subject: Subject, cache_mb: int, **when: float) -> Drag:
-    """A drag on a reference of noise, read by a random head as large as the subject's."""
+def drag(subject: Subject, cache_mb: int, head=None, **when: float) -> Drag:
+    """A drag on a reference of noise, read by a random head as large as the subject's if no other is given."""
     clean, noise = torch.randn(2, *subject.shape, generator=torch.Generator().manual_seed(1)).unbind()
     sigma = float(subject.model.get_model_object("model_sampling").sigma_max)
     reference = references.wrap(subject.model, renoised(clean, clean + sigma * noise, sigma), subject.conditioning, cache_mb)
     torch.manual_seed(2)
-    head = ReadoutHead("correspondence", subject.head.channels, projection_dim=subject.head.bottleneck_layers[0].conv3.out_channels,
+    head = head or ReadoutHead("correspondence", subject.head.channels, projection_dim=subject.head.bottleneck_layers[0].conv3.out_channels,
                        emb_channels=None, out_channels=None, stride=subject.head.stride).eval().requires_grad_(False)
     return Drag(name="drag", head=head, reference=reference, paths=torch.tensor([[[0.3, 0.3], [0.6, 0.6]]]), **when)
 
@@ -93,6 +94,7 @@ def steps(subject: Subject) -> dict:
             "published": guided_by(subject, target, move=PUBLISHED),
             "two targets": guided_by(subject, target, target),
             "drag, reference cached": guided_by(subject, drag(subject, 4096, **ALL_THE_TIME)),
+            "drag without a head": guided_by(subject, drag(subject, 4096, AS_THEY_ARE, **ALL_THE_TIME)),
             "drag, reference carried along": guided_by(subject, drag(subject, 0, **ALL_THE_TIME))}
 
 
