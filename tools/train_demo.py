@@ -38,8 +38,8 @@ def scenes(count: int, seed: int) -> tuple[world.Sample, dict[str, torch.Tensor]
     pose = torch.cat([pictures.fit(pictures.draw_pose(k[:, None], (256, 256), (64, 64)), SIZE)
                       for k in sample.keypoints.split(32)])
     grey = {"depth": sample.nearness, "edge": world.edges(sample.image)}
-    pictures = {"pose": pose} | {name: pictures.fit(x[:, None].expand(-1, 3, -1, -1), SIZE) for name, x in grey.items()}
-    return sample, {name: pictures.to_range(pictures[name], span) for name, span in CONTROL_RANGES.items()}
+    shown = {"pose": pose} | {name: pictures.fit(x[:, None].expand(-1, 3, -1, -1), SIZE) for name, x in grey.items()}
+    return sample, {name: pictures.to_range(shown[name], span) for name, span in CONTROL_RANGES.items()}
 
 
 def other(index: torch.Tensor, count: int, change: torch.Tensor) -> torch.Tensor:
