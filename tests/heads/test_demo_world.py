@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from readout_guidance_pack.heads.demo import judge, text, world
+from tools import train_demo
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80), (80, 48)])
@@ -45,3 +46,11 @@ def test_prompts_survive_the_tokenizer():
                                             ("blue trousers and a green shirt", ["green shirt", "blue trousers", ""])])
 def test_prompts_may_leave_things_open(prompt, meaning):
     assert [text.VOCABULARY[token] for token in text.tokenize(prompt)] == meaning
+
+
+def test_scenes_to_train_heads_on_come_with_what_the_heads_should_read():
+    scene, wanted = train_demo.scenes(2, seed=3)
+    assert len(scene.image) == 2 and set(wanted) == set(train_demo.CONTROL_RANGES)
+    for kind, (low, high) in train_demo.CONTROL_RANGES.items():
+        assert wanted[kind].shape == (2, 3, *train_demo.SIZE)
+        assert low <= wanted[kind].min() and wanted[kind].max() <= high and wanted[kind].std() > 0.01
