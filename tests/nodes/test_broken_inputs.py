@@ -222,7 +222,7 @@ def likenesses(rng, w):
     box = {"x": 8, "y": 8, "width": 30, "height": 40}
     given = {"weight": 1.0, "start_percent": 0.0, "end_percent": 0.9, "mask": torch.ones(1, 64, 64), "reference_mask": torch.ones(64, 64),
              "box": [box], "reference_box": box}
-    target, = node.execute(w.heads[kind], w.reference, **some_broken(rng, given))[0]
+    target, = node.execute(head=w.heads[kind], reference=w.reference, **some_broken(rng, given))[0]
     assert all(math.isfinite(n) for n in (*target.box, *target.reference_box)) and min(target.box[2:]) > 0
 
 
