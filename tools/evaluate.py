@@ -9,6 +9,7 @@ from readout_guidance_pack.rg_core.updates import Move
 from tools.control import CONTROLS, Bench, Setting, show
 from tools.device import device_name
 from tools.estimates import estimates
+from tools.fit import fits
 from tools.moves import moves
 from tools.parts import parts
 from tools.precisions import precisions
@@ -22,6 +23,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),
           "parts": (parts, "context windows, tiles and crops"),
+          "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 
