@@ -31,16 +31,16 @@ def inputs(home: Path) -> None:
                   home / "models" / "loras" / f"{name}.safetensors")
 
 
-def prompt(name: str, size: int, kind: str, number: int, lora: float | None = None, seed: int = 0, batch: int = 1) -> dict:
+def prompt(name: str, size: int, kind: str, number: int, lora: float | None = None) -> dict:
     """A graph; `number` makes the host run it again, by a denoise that it takes for 1."""
     base = {"sd15": "sdv15", "sdxl": "sdxl"}[name]
     model = ["model", 0] if lora is None else ["lora", 0]
-    sampler = {"model": model, "seed": seed, "steps": STEPS, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal",
+    sampler = {"model": model, "seed": 0, "steps": STEPS, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal",
                "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0], "denoise": 1 - number * 1e-7}
     times = {"weight": 1.0, "start_percent": 0.0, "end_percent": 0.9}
     nodes = {"model": ("UNETLoader", {"unet_name": "sdxl.safetensors", "weight_dtype": "default"}) if name == "sdxl" else
                       ("CheckpointLoaderSimple", {"ckpt_name": "sd15.safetensors"}),
-             "latent": ("EmptyLatentImage", {"width": size, "height": size, "batch_size": batch})}
+             "latent": ("EmptyLatentImage", {"width": size, "height": size, "batch_size": 1})}
     for i, which in enumerate(("positive", "negative")):
         nodes[which] = (("RandomConditioning", {"seed": i}) if name == "sdxl" else
                         ("CLIPTextEncode", {"clip": ["model", 1], "text": ("a figure in a red shirt", "")[i]}))

@@ -2,6 +2,7 @@
 
 Dragged pictures are sampled one by one, for each has a drag of its own; all else as in control.py.
 """
+from copy import copy
 from dataclasses import dataclass
 
 import nodes as host_nodes
@@ -85,8 +86,9 @@ class RelationBench(Bench):
     def guide_by(self, targets: tuple, move: Move = Move()):
         return guided("evaluate", self.model, targets, move)
 
-    def drag_targets(self, plan: DragPlan, i: int, reference, end: float, **more) -> tuple:
-        chain = DragTarget.execute(reference, plan.json(i), 1.0, Drag.start, end, self.heads.get("correspondence"), **more)[0]
+    def drag_targets(self, plan: DragPlan, i: int, reference, end: float, mask: bool) -> tuple:
+        chain = DragTarget.execute(reference, plan.json(i), 1.0, Drag.start, end, self.heads.get("correspondence"),
+                                   mask=plan.moved[i:i + 1].float() if mask else None)[0]
         head = self.heads.get("appearance")
         return AppearanceTarget.execute(reference, APPEARANCE if head else FEATURES, Appearance.start, end, head, guidance=chain)[0]
 
@@ -94,8 +96,7 @@ class RelationBench(Bench):
         """One picture for each start (conditioning, noise, reference), made by its own drag."""
         pictures = []
         for i, (said, noise, reference) in enumerate(starts):
-            more = {"mask": plan.moved[i:i + 1].float()} if mask else {}
-            model = self.guide_by(self.drag_targets(plan, i, reference, end, **more), move)
+            model = self.guide_by(self.drag_targets(plan, i, reference, end, mask), move)
             pictures.append(self.picture(self.ksampler(model, said, noise, sampler="euler", noise=False)))
         return torch.cat(pictures)
 
@@ -162,7 +163,7 @@ def to_be_dragged(seeds: int) -> tuple:
 def drags(seeds: int) -> dict:
     """A hand or foot of given pictures, dragged to where the same scene with that limb moved has it."""
     bench, plan, given, starts = to_be_dragged(seeds)
-    results, headless = {}, RelationBench(1)
+    results, headless = {}, copy(bench)
     headless.heads = {}
     for setting, make in (("unguided", lambda: bench.unguided(starts, noise=False, sampler="euler")),
                           ("rendered again", lambda: bench.unguided(starts)), ("guided", lambda: bench.dragged(plan, starts)),
