@@ -1,8 +1,6 @@
 """Readout Estimate: what a head reads of a given picture."""
 import comfy.sample
-import comfy.samplers
 import torch
-from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
@@ -12,12 +10,8 @@ from ..rg_core.head import resize
 from ..rg_core.pictures import draw_pose
 from . import checks, references
 from .keypoints import KEYPOINTS
-from .sampling import unguide
-from .sampling.log import Log
-from .sampling.memory import managed
+from .sampling.ask import asked, embeddings, sigma_at
 from .sampling.reader import read as read_head
-from .sampling.run import KEY
-from .sampling.step import Step
 from .types import CATEGORY, Head, PoseKeypoint
 
 NODE = "Readout Estimate"
@@ -25,47 +19,20 @@ CLEANEST = 0.999  # percent of the timestep 1 of 1000
 TIMESTEPS = 1000
 
 
-class Estimator(comfy.samplers.Sampler):
-    """Samples nothing: asks the model once about a noised latent, and lets a head read."""
-
-    def __init__(self, head):
-        self.head = head
-
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
-        model, batch = model_wrap.inner_model, len(latent_image)
-        x = model.model_sampling.noise_scaling(sigmas[0], noise, latent_image)
-        conds, timestep = model_wrap.conds["positive"], sigmas[:1].expand(batch)
-        step = Step(Log(NODE), comfy.samplers.calc_cond_batch, model, x, timestep, extra_args["model_options"])
-        if not step.parts(conds):
-            raise ValueError(f"{NODE}: the conditioning does not act at this noise level, so the model was not asked. Connect "
-                             "one without a limit in time, or change percent.")
-        _, seen = step.look(conds)
-        size = tuple(max(1, n // self.head.stride) for n in x.shape[-2:])
-        self.readout = read_head(self.head, seen, size, self.told(model, sigmas[:1], seen.emb.dtype)).cpu()
-        return latent_image
-
-    def told(self, model, sigma: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """The embedding [1, E] that the head expects; None if it is the model's own."""
-        if self.head.kind != "keypoints" and self.head.config.get("diffusion_mode") != "generation":
-            return None
-        # The authors' training tells a head how many steps of a generation are done, TIMESTEPS - t, and not the timestep t.
-        steps, unet = TIMESTEPS - model.model_sampling.timestep(sigma), model.diffusion_model
-        return unet.time_embed(timestep_embedding(steps, unet.model_channels).to(dtype))
-
-
 def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: float) -> Tensor:
     """The head's readout [B, C, h, w] of latents [B, C, H, W] with `noise` of the same shape, on the CPU."""
     if head.kind == "keypoints":  # trained and used on clean latents only, at the cleanest timestep but one
         percent, noise = CLEANEST, torch.zeros_like(noise)
-    sampling = model.get_model_object("model_sampling")
-    sigma = min(max(sampling.percent_to_sigma(percent), float(sampling.sigma_min)), float(sampling.sigma_max))
-    model = model.clone()
-    unguide(model)
-    model.set_additional_models(KEY, [managed(head, model)])
-    estimator, guider = Estimator(head), comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": positive})
-    guider.sample(noise, samples, estimator, torch.tensor([sigma, 0.0]), disable_pbar=True, seed=0)
-    return estimator.readout
+    levels = torch.full((len(samples),), sigma_at(model, percent))
+
+    def use(base_model, reading) -> Tensor:
+        size, told = tuple(max(1, n // head.stride) for n in samples.shape[-2:]), None
+        if head.kind == "keypoints" or head.config.get("diffusion_mode") == "generation":
+            # The authors' training tells a head how many steps of a generation are done, TIMESTEPS - t, and not the timestep t.
+            told = embeddings(base_model, TIMESTEPS - base_model.model_sampling.timestep(levels[:1]), reading)
+        return read_head(head, reading, size, told).cpu()
+
+    return asked(NODE, model, positive, samples, noise, levels, use, [head])
 
 
 def skeletons(readout: Tensor, height: int, width: int) -> tuple[Tensor, list[dict]]:

@@ -1,0 +1,56 @@
+"""Asking a model about given pictures at chosen noise levels, in the host's own way, without sampling anything."""
+from collections.abc import Sequence
+
+import comfy.samplers
+import torch
+from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
+from torch import Tensor
+
+from ...rg_core import taps
+from .guidance import unguide
+from .log import Log
+from .memory import managed
+from .run import KEY
+from .step import Step
+
+
+class Asker(comfy.samplers.Sampler):
+    """Samples nothing: asks the model once about latents, each at a noise level of its own, and keeps what `use` makes of what it
+    answers (see `asked`)."""
+
+    def __init__(self, node: str, levels: Tensor, use):
+        self.node, self.levels, self.use = node, levels, use
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
+        model, conds, levels = model_wrap.inner_model, model_wrap.conds["positive"], self.levels.to(noise)
+        x = model.model_sampling.noise_scaling(levels, noise, latent_image)
+        step = Step(Log(self.node), comfy.samplers.calc_cond_batch, model, x, levels, extra_args["model_options"])
+        if not step.parts(conds):
+            raise ValueError(f"{self.node}: the conditioning does not act at this noise level, so the model was not asked. Connect one without a "
+                             "limit in time, or choose another noise level.")
+        self.found = self.use(model, step.look(conds)[1])
+        return latent_image
+
+
+def asked(node: str, model, positive: list, samples: Tensor, noise: Tensor, levels: Tensor, use, heads: Sequence = ()):
+    """What `use(base_model, reading)` makes of the taps' reading of latents [B, C, H, W] with `noise` of the same shape at the
+    sigmas `levels` [B]. MODEL and `heads` are loaded as for sampling; its own guidance rests."""
+    model = model.clone()
+    unguide(model)
+    model.set_additional_models(KEY, [managed(head, model) for head in heads])
+    asker, guider = Asker(node, levels, use), comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": positive})
+    guider.sample(noise, samples, asker, torch.tensor([float(levels.max()), 0.0]), disable_pbar=True, seed=0)
+    return asker.found
+
+
+def sigma_at(model, percent: float) -> float:
+    """The sigma at this share of MODEL's noise schedule, within what the model knows."""
+    sampling = model.get_model_object("model_sampling")
+    return min(max(sampling.percent_to_sigma(percent), float(sampling.sigma_min)), float(sampling.sigma_max))
+
+
+def embeddings(model, steps: Tensor, reading: taps.Reading) -> Tensor:
+    """The embeddings [N, E] of timesteps [N] as the UNet of `model`, the host's BaseModel, makes them; like those of `reading`."""
+    unet = model.diffusion_model
+    return unet.time_embed(timestep_embedding(steps.to(reading.emb.device), unet.model_channels).to(reading.emb.dtype))
