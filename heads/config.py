@@ -8,6 +8,7 @@
 | `aggregation_kwargs`: `output_head_act` (tanh) | true |
 | `dataset_args`: `control_range` | (-1, 1) for depth, (-0.5, 0.5) for the rest |
 | `output_stride` (only in files written here) | 1 |
+| `start` (only in files written here) | 0 |
 
 All other fields stay on the head and go into the files that it is saved to.
 """
@@ -24,6 +25,7 @@ KINDS = {"pose_keypoint": "keypoints", "drag_correspondence": "correspondence", 
 CONTROL_RANGES = {"depth": (-1.0, 1.0)}
 DEFAULT_RANGE = (-0.5, 0.5)
 MOST_STRIDE = 64
+NAME = re.compile(r"\w[\w .-]{0,39}")  # of a kind of one's own
 
 
 class FieldError(ValueError):
@@ -40,11 +42,12 @@ def kind_of(name: str) -> str | None:
 class HeadConfig:
     """The fields that are read; `rest` is all of them, as plain JSON."""
     kind: str | None
-    ours: bool         # written by this pack
+    ours: bool         # written by this pack, with any kind
     model_id: str
     tanh: bool
     control_range: tuple[float, float] | None
     stride: int
+    start: float       # share of the noise schedule
     rest: dict
 
     @classmethod
@@ -58,9 +61,11 @@ class HeadConfig:
         aggregation, dataset = (typed(rest, name, dict, {}) for name in ("aggregation_kwargs", "dataset_args"))
         run = typed(rest, "wandb_kwargs", dict, {})
         words = typed(rest, "kind", str, ""), typed(dataset, "control_type", str, ""), typed(run, "name", str, "")
-        return cls(kind=next(filter(None, map(kind_of, words)), None), ours="kind" in rest, model_id=typed(rest, "model_id", str, ""),
+        if words[0] and not NAME.fullmatch(words[0]):
+            raise FieldError(f"its field kind is {shown(words[0])}, and should be a short name of letters and digits")
+        return cls(kind=words[0] or next(filter(None, map(kind_of, words)), None), ours="kind" in rest, model_id=typed(rest, "model_id", str, ""),
                    tanh=typed(aggregation, "output_head_act", (bool, str, int), True) not in (False, 0, ""),
-                   control_range=control_range(dataset), stride=stride(rest), rest=rest)
+                   control_range=control_range(dataset), stride=stride(rest), start=start(rest), rest=rest)
 
     def range_for(self, kind: str) -> tuple[float, float]:
         return self.control_range or CONTROL_RANGES.get(kind, DEFAULT_RANGE)
@@ -91,6 +96,13 @@ def stride(fields: dict) -> int:
     if not 1 <= value <= MOST_STRIDE:
         raise FieldError(f"its field output_stride is {value}, and should be from 1 to {MOST_STRIDE}")
     return value
+
+
+def start(fields: dict) -> float:
+    value = typed(fields, "start", (int, float), 0.0)
+    if not 0 <= value < 1:
+        raise FieldError(f"its field start is {value}, and should be from 0 to less than 1")
+    return float(value)
 
 
 def shown(value: Any) -> str:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..rg_core.head import ReadoutHead
+from ..rg_core.linear_head import LinearHead
 from . import published
 from .config import KINDS, FieldError, HeadConfig, kind_of
 
@@ -29,7 +30,7 @@ class HeadFileError(ValueError):
 
 
 @torch.inference_mode(False)  # autograd runs through heads and refuses weights made in inference mode
-def load_head(path: str | PathLike, kind: str | None = None) -> ReadoutHead:
+def load_head(path: str | PathLike, kind: str | None = None) -> ReadoutHead | LinearHead:
     """Reads a head from a .safetensors file or a published .pt, running no code from it; `kind` is what it reads, if the file
     and its name do not say so rightly. Raises HeadFileError."""
     path = Path(path)
@@ -47,14 +48,15 @@ def load_head(path: str | PathLike, kind: str | None = None) -> ReadoutHead:
         raise HeadFileError(f"{path.name} is not a whole readout head: {error}. Download or export it again.") from error
 
 
-def save_head(head: ReadoutHead, path: str | PathLike, dtype: torch.dtype = torch.float16, **about: object) -> None:
+def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch.dtype = torch.float16, **about: object) -> None:
     """Writes `head` as safetensors; `about` joins the config in the metadata (training set, quality, ...)."""
-    aggregation = {"bottleneck_sequential": False, "use_output_head": head.output_head is not None,
-                   "output_head_act": head.output_head is not None and isinstance(head.output_head[-1], torch.nn.Tanh)}
-    dataset = {"control_range": list(head.control_range)}
     config = {**head.config, "kind": head.kind, "model_id": head.base_model, "dims": head.channels,
-              "aggregation_kwargs": (head.config.get("aggregation_kwargs") or {}) | aggregation,
-              "dataset_args": (head.config.get("dataset_args") or {}) | dataset, "output_stride": head.stride, **about}
+              "dataset_args": (head.config.get("dataset_args") or {}) | {"control_range": list(head.control_range)},
+              "output_stride": head.stride, "start": head.start, **about}
+    if isinstance(head, ReadoutHead):
+        config["aggregation_kwargs"] = (head.config.get("aggregation_kwargs") or {}) | {
+            "bottleneck_sequential": False, "use_output_head": head.output_head is not None,
+            "output_head_act": head.output_head is not None and isinstance(head.output_head[-1], torch.nn.Tanh)}
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in head.state_dict().items()}
     save_file(weights, path, metadata={METADATA_KEY: json.dumps(config, default=str)})
 
@@ -89,11 +91,13 @@ def _kind(path: Path, config: HeadConfig, chosen: str | None) -> str:
                         f"readout_sdv15_spatial_pose{path.suffix}; known are {', '.join(dict.fromkeys(KINDS.values()))}.")
 
 
-def _build(path: Path, weights: dict, config: HeadConfig, chosen: str | None) -> ReadoutHead:
+def _build(path: Path, weights: dict, config: HeadConfig, chosen: str | None) -> ReadoutHead | LinearHead:
     weights = {name: value for name, value in weights.items() if isinstance(name, str)}
     sequential = "bottleneck_layers.0.0.conv1.weight" in weights  # each block in a Sequential of one
     if sequential:
         weights = {re.sub(r"^(bottleneck_layers\.\d+)\.0\.", r"\1.", name): value for name, value in weights.items()}
+    if "levels" in weights and "weights.0" in weights:
+        return _filled(_empty_linear(_kind(path, config, chosen), weights, config), weights)
     if "mixing_weights" not in weights or "bottleneck_layers.0.conv1.weight" not in weights:
         raise HeadFileError(f"{path.name} is not a readout head: its weights have other names "
                             f"({', '.join(sorted(weights)[:3])}, ...). Choose another file.")
@@ -127,7 +131,19 @@ def _empty(kind: str, weights: dict, embedded: bool, more: dict) -> ReadoutHead:
         raise FieldError(str(error).splitlines()[0]) from error
 
 
-def _filled(head: ReadoutHead, weights: dict) -> ReadoutHead:
+def _empty_linear(kind: str, weights: dict, config: HeadConfig) -> LinearHead:
+    """A fitted head, likewise."""
+    names = [f"weights.{i}" for i in range(sum(name.startswith("weights.") for name in weights))]
+    shapes = [_shape(weights, "levels", 2), _shape(weights, "bias", 2), *(_shape(weights, name, 3) for name in names)]
+    levels, bias, *maps = (torch.empty(shape, device="meta") for shape in shapes)
+    for name, x in zip(names, maps):
+        if x.shape[:2] != bias.shape:
+            raise FieldError(f"its weight {name} is of shape {tuple(x.shape)}, and should begin with {tuple(bias.shape)}")
+    return LinearHead(kind, levels, maps, bias, compares=kind in RELATIVE, control_range=config.range_for(kind), base_model=config.model_id,
+                      stride=config.stride, start=config.start, config=config.rest)
+
+
+def _filled(head: ReadoutHead | LinearHead, weights: dict) -> ReadoutHead | LinearHead:
     """`head` with those of `weights` that it has; a file may hold more."""
     found = {}
     for name, x in head.state_dict().items():

@@ -162,6 +162,7 @@ def heads_fit(node: str, model, heads: Iterable) -> None:
                              f"with features of {head.channels} channels, and this model ({name}) has {channels}. "
                              "Load a head that was trained on the model you sample with.")
         base = base_models.named(head.base_model)  # some have taps of the same channels
-        if base is not None and model.model.model_config.unet_config.get("context_dim") != base.text_width:
+        width = base.text_width if base else head.config.get("text_width")
+        if width is not None and model.model.model_config.unet_config.get("context_dim") != width:
             raise ValueError(f"{node}: the {head.kind} head was trained on {head.base_model}, and this model is of another family ({name}). "
                              "Load a head that was trained on the model you sample with.")

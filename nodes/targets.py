@@ -42,10 +42,18 @@ def chained(name: str, head, image: Tensor, weight: float, start: float, end: fl
             guidance: tuple | None) -> io.NodeOutput:
     node = f"{name.capitalize()} Target"
     checks.head_kind(node, head, name)
+    return towards(node, head, image, weight, start, end, mask, guidance)
+
+
+def towards(node: str, head, image: Tensor, weight: float, start: float, end: float, mask: Tensor | None, guidance: tuple | None) -> io.NodeOutput:
+    """`image` [B, 3, h, w] is what `head` should read, from when it can."""
     checks.when(node, weight, start, end)
+    if head.start >= end:
+        raise ValueError(f"{node}: the {head.kind} head reads nothing worth guiding by before percent {head.start:g}, and end_percent is {end:g}. "
+                         "Raise end_percent, or fit a better head.")
     mask = checks.mask(node, mask)
     checks.same_size(node, mask, image)
-    target = Spatial(name=name, head=head, image=image, mask=mask, weight=weight, start=start, end=end)
+    target = Spatial(name=head.kind, head=head, image=image, mask=mask, weight=weight, start=max(start, head.start), end=end)
     return io.NodeOutput((*(guidance or ()), target))
 
 
@@ -135,6 +143,26 @@ def lines(node: str, image: Tensor) -> Tensor:
         logging.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
                         "Image before this node.", node)
     return image.expand(-1, 3, -1, -1)
+
+
+class MapTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutMapTarget", display_name="Map Target", category=CATEGORY,
+            description="Steers towards a picture of whatever a head reads, such as one from Fit Readout Head: normals, hair, a floor plan.",
+            inputs=inputs([io.Image.Input("image", tooltip="What the head should read, painted as in the images that it was made from.")], "a map"),
+            outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
+        node = "Map Target"
+        if head.output_head is None or head.kind == "keypoints":
+            raise ValueError(f"{node}: a head that reads {head.kind} gives no picture to steer by. Choose one that reads a map, such as Fit Readout "
+                             "Head makes.")
+        image = checks.picture(node, image)
+        checks.brightness(node, image)
+        return towards(node, head, image, weight, start_percent, end_percent, mask, guidance)
 
 
 class EdgeTarget(io.ComfyNode):

@@ -5,6 +5,7 @@ Only sums over pixels are kept, so memory does not grow with the number of pictu
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .features import normed
@@ -12,44 +13,36 @@ from .head import resize
 
 
 def rows(features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """The taps [B, C_l, h_l, w_l] as a linear head sees them at `size` (H, W): [B * H * W, sum of C_l], float64."""
-    maps = torch.cat([resize(normed(x.float()), size) for x in features], 1)
-    return maps.movedim(1, -1).flatten(0, 2).double()
+    """The taps [B, C_l, h_l, w_l] as a linear head sees them at `size` (H, W): [B, H * W, sum of C_l], float32."""
+    return torch.cat([resize(normed(x.float()), size) for x in features], 1).flatten(2).mT
 
 
 class Sums:
-    """What ridge regression needs of all pixels seen so far, for each band of noise: products of features with each other and
-    with the targets, sums of both, and how many there were."""
+    """What ridge regression needs of all pixels seen so far, for each band of noise: the products of their features, and a one,
+    with each other, `gram` [bands, F + 1, F + 1], and with the targets, `cross` [bands, F + 1, O]."""
 
-    def __init__(self, bands: int, features: int, outputs: int):
-        self.gram = torch.zeros(bands, features, features, dtype=torch.float64)
-        self.cross = torch.zeros(bands, features, outputs, dtype=torch.float64)
-        self.feature = torch.zeros(bands, features, dtype=torch.float64)
-        self.target = torch.zeros(bands, outputs, dtype=torch.float64)
-        self.count = torch.zeros(bands, dtype=torch.float64)
+    def __init__(self, bands: int, features: int, outputs: int, dtype: torch.dtype = torch.float32):
+        self.gram = torch.zeros(bands, features + 1, features + 1, dtype=dtype)
+        self.cross = torch.zeros(bands, features + 1, outputs, dtype=dtype)
 
     def add(self, band: int, x: Tensor, y: Tensor) -> None:
         """Features [P, F] and targets [P, O] of some pixels."""
-        y = y.double()
-        self.gram[band].addmm_(x.mT, x)
-        self.cross[band].addmm_(x.mT, y)
-        self.feature[band] += x.sum(0)
-        self.target[band] += y.sum(0)
-        self.count[band] += len(x)
+        x = F.pad(x, (0, 1), value=1.0)
+        self.gram[band] += (x.mT @ x).to(self.gram)
+        self.cross[band] += (x.mT @ y.to(x)).to(self.cross)
 
-    def solve(self, ridge: float, shared: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The maps [bands, F, O] and biases [bands, O] with the least squared error over each band, in which pixels of the bands n
-        places away count `shared`^n, and with `ridge` times the mean square of the features on the maps' squares."""
-        bands = len(self.count)
-        places = torch.arange(bands, dtype=torch.float64)
-        kernel = torch.full((bands, bands), float(shared), dtype=torch.float64) ** (places[:, None] - places).abs()
-        maps = []
-        for weights in kernel:
-            gram, cross, feature, target, count = (torch.tensordot(weights, x, 1) for x in
-                                                   (self.gram, self.cross, self.feature, self.target, self.count))
-            gram.addr_(feature, feature, alpha=-1 / count.item())  # about the means
-            cross.addr_(feature, target, alpha=-1 / count.item())
-            gram.diagonal().add_(ridge * gram.diagonal().mean())
-            found = torch.linalg.solve(gram, cross)
-            maps.append((found, (target - feature @ found) / count))
-        return torch.stack([m for m, _ in maps]), torch.stack([b for _, b in maps])
+    def solve(self, band: int, ridges: Sequence[float], shared: float = 0.0) -> list[tuple[Tensor, Tensor]]:
+        """For each of `ridges` the map [F, O] and bias [O], float64, with the least squared error over a band, in which pixels of the
+        bands n places away count `shared`^n, and with `ridge` times the mean square of the features on the map's squares."""
+        places = torch.arange(len(self.gram), dtype=torch.float64)
+        weights = torch.tensor(float(shared), dtype=torch.float64) ** (places - band).abs()
+        gram, cross = (sum(x.double() * w for w, x in zip(weights, parts) if w) for parts in (self.gram, self.cross))
+        count, feature, target = gram[-1, -1].item(), gram[-1, :-1] / gram[-1, -1], cross[-1] / gram[-1, -1]
+        gram = gram[:-1, :-1].addr(feature, feature, alpha=-count)  # about the means
+        cross = cross[:-1].addr(feature, target, alpha=-count)
+        own, found = gram.diagonal().clone(), []
+        for ridge in ridges:
+            gram.diagonal().copy_(own + ridge * own.mean())
+            whole = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+            found.append((whole, target - feature @ whole))
+        return found

@@ -12,17 +12,18 @@ class LinearHead(nn.Module):
     """Stands where a ReadoutHead stands. Taps are normalised as in features.py; each is mapped at its own resolution, then resized
     and added. Between the middles of two bands the maps are blended.
 
-    The noise level is told by the timestep's embedding: `levels` [M, E] are those of M timesteps at equal distances, from the
-    noisiest to the cleanest, over which the bands lie at equal distances too. `weights` are [bands, outputs, C_l] for each tap,
-    `bias` is [bands, outputs].
+    The noise level is told by the timestep's embedding: `levels` [M, E] are those at M equally distant shares of the noise
+    schedule, 0 and 1 among them; the bands are its equal parts. `weights` are [bands, outputs, C_l] for each tap, `bias` is
+    [bands, outputs]. `start` is the share from which on it reads anything worth guiding by. A head that `compares` gives features
+    of two pictures to compare, any other one a map in `control_range`.
     """
 
-    output_head = True  # it reads a map of the picture, not something to compare
-
-    def __init__(self, kind: str, levels: Tensor, weights: Sequence[Tensor], bias: Tensor, *,
-                 control_range: tuple[float, float] = (-0.5, 0.5), base_model: str = "", stride: int = 2, config: dict | None = None):
+    def __init__(self, kind: str, levels: Tensor, weights: Sequence[Tensor], bias: Tensor, *, compares: bool = False,
+                 control_range: tuple[float, float] = (-0.5, 0.5), base_model: str = "", stride: int = 2, start: float = 0.0,
+                 config: dict | None = None):
         super().__init__()
-        self.kind, self.base_model, self.stride = kind, base_model, stride
+        self.kind, self.base_model, self.stride, self.start = kind, base_model, stride, start
+        self.output_head = None if compares else True
         self.channels, self.control_range, self.config = [w.shape[2] for w in weights], tuple(control_range), config or {}
         self.register_buffer("levels", levels)
         self.weights = nn.ParameterList(weights)
@@ -40,6 +41,15 @@ class LinearHead(nn.Module):
     def blend(self, emb: Tensor) -> Tensor:
         """How much of each band's map counts for each picture, [B, bands], by the embeddings [B, E]."""
         bands = len(self.bias)
-        nearest = torch.cdist(emb.float(), self.levels).argmin(1)
-        place = nearest / max(1, len(self.levels) - 1) * (bands - 1)
+        share = torch.cdist(emb.float(), self.levels).argmin(1) / max(1, len(self.levels) - 1)
+        place = (share * bands - 0.5).clamp(0, bands - 1)
         return (1 - (place[:, None] - torch.arange(bands, device=place.device)).abs()).clamp(min=0)
+
+
+def from_maps(kind: str, channels: Sequence[int], maps: Sequence[tuple[Tensor, Tensor]], levels: Tensor, **more) -> LinearHead:
+    """The head of the maps [sum of `channels`, outputs] and biases [outputs] of each band, noisiest first, as `Sums.solve` gives
+    them; `levels` and `more` as for LinearHead."""
+    with torch.inference_mode(False):  # autograd runs through heads
+        weights = torch.stack([w.mT.float() for w, _ in maps]).split(list(channels), 2)
+        bias = torch.stack([b.float() for _, b in maps])
+        return LinearHead(kind, levels.float().clone(), [w.clone() for w in weights], bias, **more).eval().requires_grad_(False)

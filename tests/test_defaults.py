@@ -12,7 +12,8 @@ from tools.workflow import to_api
 
 heads.register_folder()
 INFO = {node.define_schema().node_id: node.GET_NODE_INFO_V1() for node in NODES}
-TARGETS = {"ReadoutPoseTarget": Spatial, "ReadoutDepthTarget": Spatial, "ReadoutEdgeTarget": Spatial, "ReadoutDragTarget": Drag,
+TARGETS = {"ReadoutPoseTarget": Spatial, "ReadoutDepthTarget": Spatial, "ReadoutEdgeTarget": Spatial, "ReadoutMapTarget": Spatial,
+           "ReadoutDragTarget": Drag,
            "ReadoutAppearanceTarget": Appearance, "ReadoutStructureTarget": Appearance, "ReadoutIdentityTarget": Identity}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from readout_guidance_pack.rg_core import fitting
-from readout_guidance_pack.rg_core.linear_head import LinearHead
+from readout_guidance_pack.rg_core.linear_head import from_maps
 
 CHANNELS, SIZE = (6, 4), (5, 7)
 
@@ -12,51 +12,54 @@ def taps(batch: int, seed: int) -> list[torch.Tensor]:
     return [torch.randn(batch, c, *n, generator=rng) for c, n in zip(CHANNELS, ((3, 4), SIZE))]
 
 
+def rows(features) -> torch.Tensor:
+    return fitting.rows(features, SIZE).flatten(0, 1).double()
+
+
 def fitted(shared: float = 0.0, ridge: float = 1e-3):
-    """Two bands of eight pictures each with targets that have nothing to do with them; the sums, and all pixels of each band."""
-    sums, seen = fitting.Sums(2, sum(CHANNELS), 3), {}
+    """Two bands of eight pictures each with targets that have nothing to do with them; the maps, and all pixels of each band."""
+    sums, seen = fitting.Sums(2, sum(CHANNELS), 3, torch.float64), {}
     for band in (0, 1):
-        x = fitting.rows(taps(8, band), SIZE)
+        x = rows(taps(8, band))
         y = torch.randn(len(x), 3, generator=torch.Generator().manual_seed(9 + band)) + 2
         seen[band] = x, y.double()
         for part in range(2):  # in any number of pieces
             half = slice(part * len(x) // 2, (part + 1) * len(x) // 2)
             sums.add(band, x[half], y[half])
-    return sums.solve(ridge, shared), seen
+    return [sums.solve(band, [ridge / 2, ridge], shared)[1] for band in (0, 1)], seen
 
 
 def test_the_solution_is_that_of_ridge_regression():
-    (maps, bias), seen = fitted()
+    maps, seen = fitted()
     for band, (x, y) in seen.items():
         x, mean = x - x.mean(0), x.mean(0)
         ridge = 1e-3 * x.square().sum(0).mean()
         padded = torch.cat([x, ridge.sqrt() * torch.eye(x.shape[1], dtype=torch.float64)])
         expected = torch.linalg.lstsq(padded, torch.cat([y - y.mean(0), torch.zeros(x.shape[1], 3, dtype=torch.float64)])).solution
-        assert torch.allclose(maps[band], expected, atol=1e-8) and torch.allclose(bias[band], y.mean(0) - mean @ expected)
+        assert torch.allclose(maps[band][0], expected, atol=1e-8) and torch.allclose(maps[band][1], y.mean(0) - mean @ expected)
 
 
 def test_bands_that_share_all_are_one():
-    (maps, bias), _ = fitted(shared=1.0)
-    assert torch.allclose(maps[0], maps[1]) and torch.allclose(bias[0], bias[1])
+    (one, two), _ = fitted(shared=1.0)
+    assert all(map(torch.allclose, one, two))
 
 
-def head_of(maps, bias) -> LinearHead:
-    weights = [w.mT.float().contiguous() for w in maps.split(CHANNELS, 1)]
-    return LinearHead("floor plan", torch.eye(5), weights, bias.float())
+def head_of(maps):
+    return from_maps("floor plan", CHANNELS, maps, torch.eye(5))
 
 
-def test_a_linear_head_reads_what_was_fitted_at_the_middle_of_a_band_and_a_blend_between():
-    (maps, bias), _ = fitted()
-    head, features = head_of(maps, bias), taps(2, 5)
-    readouts = [head(features, torch.eye(5)[[level, level]], SIZE) for level in (0, 2, 4)]
-    for band, readout in ((0, readouts[0]), (1, readouts[2])):
-        expected = (fitting.rows(features, SIZE) @ maps[band] + bias[band]).view(2, *SIZE, 3).movedim(-1, 1)
-        assert torch.allclose(readout.double(), expected, atol=1e-4)
-    assert torch.allclose(readouts[1], (readouts[0] + readouts[2]) / 2, atol=1e-5)
+def test_a_linear_head_reads_what_was_fitted_up_to_the_middle_of_a_band_and_a_blend_between():
+    maps, _ = fitted()
+    head, features = head_of(maps), taps(2, 5)
+    readouts = [head(features, torch.eye(5)[[level, level]], SIZE) for level in range(5)]
+    for levels, (weight, bias) in zip(((0, 1), (3, 4)), maps):
+        expected = (rows(features) @ weight + bias).view(2, *SIZE, 3).movedim(-1, 1)
+        assert all(torch.allclose(readouts[level].double(), expected, atol=1e-4) for level in levels)
+    assert torch.allclose(readouts[2], (readouts[0] + readouts[4]) / 2, atol=1e-5)
 
 
 def test_pictures_of_a_batch_may_be_at_different_levels():
-    head, features = head_of(*fitted()[0]), taps(2, 5)
+    head, features = head_of(fitted()[0]), taps(2, 5)
     both = head(features, torch.eye(5)[[0, 4]], SIZE)
     for i, level in enumerate((0, 4)):
         assert torch.allclose(both[i:i + 1], head([x[i:i + 1] for x in features], torch.eye(5)[[level]], SIZE), atol=1e-5)
@@ -65,8 +68,8 @@ def test_pictures_of_a_batch_may_be_at_different_levels():
 def test_what_is_linear_in_the_features_is_found_exactly():
     rng = torch.Generator().manual_seed(3)
     true = torch.randn(sum(CHANNELS), 2, generator=rng, dtype=torch.float64)
-    sums = fitting.Sums(1, sum(CHANNELS), 2)
-    x = fitting.rows(taps(8, 1), SIZE)
+    sums = fitting.Sums(1, sum(CHANNELS), 2, torch.float64)
+    x = rows(taps(8, 1))
     sums.add(0, x, x @ true + 0.3)
-    maps, bias = sums.solve(1e-10)
-    assert torch.allclose(maps[0], true, atol=1e-6) and F.l1_loss(bias[0], torch.full((2,), 0.3, dtype=torch.float64)) < 1e-9
+    (weight, bias), = sums.solve(0, [1e-10])
+    assert torch.allclose(weight, true, atol=1e-6) and F.l1_loss(bias, torch.full((2,), 0.3, dtype=torch.float64)) < 1e-9

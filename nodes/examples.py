@@ -1,0 +1,77 @@
+"""What heads are made from: pictures as latents, what each shows, and what should be read of it."""
+import math
+import re
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..heads.config import NAME
+from . import checks
+from .references import samples_for
+from .targets import depth_map, lines
+
+BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and pictures, that the model is asked about at a time
+GREY = {"depth": lambda node, image: depth_map(node, image, False), "edge": lines}  # as the targets of these kinds take pictures
+NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    latent: Tensor    # [1, C, H, W]
+    positive: list    # the host's CONDITIONING
+    image: Tensor     # [1, 3, h, w], 0 to 1: what should be read
+
+
+def kind_given(node: str, kind: str) -> str:
+    kind = kind.strip()
+    if not re.fullmatch(NAME, kind) or kind.endswith("."):
+        raise ValueError(f"{node}: kind is {checks.shown(kind)}. Write pose, depth, edge or a name of your own: up to 40 letters, digits, spaces, "
+                         "'.', '_' and '-', a letter or digit first.")
+    if kind in NOT_MAPS:
+        raise ValueError(f"{node}: a head that reads {kind} gives no picture, so it cannot be made from pictures of it. Choose another kind.")
+    return kind
+
+
+def examples(node: str, model, latents: list[dict], positive: list[list], images: list[Tensor], kind: str) -> list[Example]:
+    """One for each picture, of the host's lists of LATENTs, CONDITIONINGs and IMAGEs; a single conditioning is for all."""
+    samples = [x[None] for latent in latents for x in samples_for(node, model, latent)]
+    shown = [x[None] for image in images for x in prepared(node, image, kind)]
+    if len(samples) != len(shown):
+        raise ValueError(f"{node}: got {len(samples)} pictures as latents and {len(shown)} images of what should be read. Connect as many.")
+    said = conditionings(node, positive, len(samples))
+    for i, (latent, image) in enumerate(zip(samples, shown), 1):
+        shapes = [x.shape[-1] / x.shape[-2] for x in (latent, image)]
+        pixel = 1 / min(latent.shape[-2:])  # a VAE cuts off less than one
+        if abs(math.log(shapes[0] / shapes[1])) > max(0.03, pixel):
+            raise ValueError(f"{node}: picture {i} is {latent.shape[-1]}x{latent.shape[-2]} in latents, and what should be read of it "
+                             f"{image.shape[-1]}x{image.shape[-2]} pixels, which is of another shape. Make both from the same picture.")
+    return [Example(*parts) for parts in zip(samples, said, shown)]
+
+
+def prepared(node: str, image: Tensor, kind: str) -> Tensor:
+    image = checks.picture(node, image).float()
+    checks.brightness(node, image)
+    return GREY[kind](node, image) if kind in GREY else image.clamp(0, 1)
+
+
+def conditionings(node: str, positive: list[list], count: int) -> list[list]:
+    if len(positive) not in (1, count):
+        raise ValueError(f"{node}: got {count} pictures and {len(positive)} conditionings. Connect one for all, or one for each.")
+    for tensor, more in (part for conditioning in positive for part in conditioning):
+        if len(tensor) > 1:
+            raise ValueError(f"{node}: a conditioning holds {len(tensor)} prompts in one. Connect a list of conditionings instead.")
+        if more.get("start_percent", 0.0) > 0 or more.get("end_percent", 1.0) < 1:
+            raise ValueError(f"{node}: a conditioning acts for a part of the time only. Connect one without such a limit.")
+    return positive * (count if len(positive) == 1 else 1)
+
+
+def batches(given: list[Example]) -> list[list[int]]:
+    """The places of those that the model can be asked about at a time: of one size and by the same conditioning."""
+    groups: dict[tuple, list[int]] = {}
+    for i, example in enumerate(given):
+        groups.setdefault((id(example.positive), *example.latent.shape[-2:]), []).append(i)
+    found = []
+    for (_, height, width), places in groups.items():
+        most = max(1, min(MOST_AT_ONCE, BATCH_PIXELS // (height * width)))
+        found += [places[i:i + most] for i in range(0, len(places), most)]
+    return found

@@ -1,0 +1,85 @@
+"""How well a new head reads pictures that it was not made from: figures, words and a picture of it."""
+import logging
+from dataclasses import dataclass
+
+import latent_preview
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..rg_core.estimates import from_range
+from ..rg_core.head import resize
+from .examples import Example
+
+# Shares of what differs between pictures, that a head must read: to be worth guiding by at a noise level, to be of use at all, and to be good.
+ACTS, USEFUL, GOOD = 0.1, 0.3, 0.6
+SHOWN, SIDE = 4, 128  # pictures on the sheet, and pixels of a picture's shorter side
+
+
+@dataclass
+class Quality:
+    percents: list[float]  # the middles of the bands
+    shares: list[float]    # of the variance of what should be read, around its mean picture, that is read there; at most 1
+    start: float           # from which on the head should act
+    seen: list[tuple[Example, Tensor, list[Tensor]]]  # held-out pictures, what was wanted and what is read in each band
+
+
+class Judge:
+    """Compares what several trial heads read of held-out pictures with what was wanted, by band."""
+
+    def __init__(self, bands: int, mean: Tensor):
+        self.mean, self.errors, self.spread = mean, [[] for _ in range(bands)], [0.0] * bands
+        self.seen: dict[int, tuple] = {}
+
+    def add(self, band: int, example: Example, wanted: Tensor, readouts: list[Tensor]) -> None:
+        """`wanted` and each trial's readout are [1, 3, H, W]."""
+        self.errors[band].append([(x - wanted).square().mean().item() for x in readouts])
+        self.spread[band] += (resize(self.mean, wanted.shape[-2:]) - wanted).square().mean().item()
+        self.seen.setdefault(id(example), (example, wanted, []))[2].append(readouts)
+
+    def best(self) -> list[int]:
+        """The trial with the least error, for each band."""
+        return [int(np.argmin(np.sum(errors, 0))) for errors in self.errors]
+
+    def quality(self, chosen: list[int]) -> Quality:
+        bands = len(self.errors)
+        shares = [1 - sum(e[k] for e in errors) / max(spread, 1e-12) for errors, spread, k in zip(self.errors, self.spread, chosen)]
+        acting = next((band for band, share in enumerate(shares) if share >= ACTS), bands - 1)
+        seen = [(example, wanted, [trials[k] for trials, k in zip(read, chosen)]) for example, wanted, read in self.seen.values()]
+        return Quality([(band + 0.5) / bands for band in range(bands)], shares, acting / bands, seen)
+
+
+def report(node: str, head, found: Quality, count: int, seconds: float) -> str:
+    best = max(found.shares)
+    words = ("It reads well." if best >= GOOD else "It reads roughly: guiding by it should work, if not to the line." if best >= USEFUL else
+             "It is not fit for use: it reads hardly anything. Give it more pictures, or ones that differ more; perhaps the model does not know "
+             "what should be read.")
+    if best < USEFUL:
+        logging.warning("%s: the %s head is not fit for use; see the report.", node, head.kind)
+    levels = "\n".join(f"  percent {p:.1f}: {max(0.0, share):.2f}" for p, share in zip(found.percents, found.shares))
+    return (f"A head that reads {head.kind} of {head.base_model}, fitted from {count} pictures in {seconds:.0f} seconds.\n{words}\n"
+            f"Targets that use it act from percent {found.start:.1f} on, or later.\n"
+            f"Of what differs between {len(found.seen)} held-out pictures, {'it' if len(found.seen) > 1 else 'which is few to judge by, it'} reads, "
+            f"from noise (percent 0) to the clean picture (1):\n{levels}\n1 is all, 0 no more than their average.")
+
+
+def sheet(model, head, found: Quality) -> Tensor:
+    """Held-out pictures below each other [1, H, W, 3]: the picture, what was wanted, and what is read from the noisiest band to the
+    cleanest."""
+    height, width = found.seen[0][1].shape[-2:]
+    size = round(height * SIDE / min(height, width)), round(width * SIDE / min(height, width))
+    rows = []
+    for example, wanted, readouts in found.seen[:SHOWN]:
+        shown = [preview(model, example.latent), *(from_range(x, head.control_range) for x in (wanted, *readouts))]
+        rows.append(torch.cat([torch.nn.functional.interpolate(x, size, mode="nearest-exact") for x in shown], -1))
+    return torch.cat(rows, -2).movedim(1, -1)
+
+
+def preview(model, latent: Tensor) -> Tensor:
+    """[1, 3, h, w], as the host shows latents while it samples; grey where it cannot."""
+    form = model.get_model_object("latent_format")
+    if form.latent_rgb_factors is None:
+        return torch.full((1, 3, 1, 1), 0.5)
+    painter = latent_preview.Latent2RGBPreviewer(form.latent_rgb_factors, form.latent_rgb_factors_bias, form.latent_rgb_factors_reshape)
+    picture = np.asarray(painter.decode_latent_to_preview(form.process_in(latent.float().cpu())))
+    return torch.from_numpy(picture / 255).float().movedim(-1, 0)[None]
