@@ -21,7 +21,7 @@ from .types import CATEGORY, Head
 NODE = "Fit Readout Head"
 # docs/fitting.md has the measurements that chose these.
 BANDS, SHARED = 5, 0.3
-RIDGES = (1e-3, 1e-2, 1e-1)
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 LEVELS = 64       # noise levels that a head can tell apart
 PIXELS = 1024     # of each picture at each band, at random where it has more
 HELD_OUT = 0.2    # of the pictures

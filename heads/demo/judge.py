@@ -53,6 +53,14 @@ def edges(image: Tensor) -> Tensor:
     return step(image) >= EDGE_STEP
 
 
+def shirt(image: Tensor) -> Tensor:
+    """Where the shirt is, sleeves and all: clothes above the pelvis; [B, H, W], boolean, nowhere without a pelvis."""
+    position, found = joints(image)
+    saturation, pelvis = _saturation(image), JOINTS.index("pelvis")
+    y = torch.arange(image.shape[-2]).add(0.5).view(1, -1, 1)
+    return (saturation > 0.3) & (saturation < 0.8) & (y < position[:, pelvis, 1, None, None]) & found[:, pelvis, None, None]
+
+
 def pck(image: Tensor, target: Tensor, height: Tensor, within: float = 0.1) -> Tensor:
     """Share of the 7 joints found `within` this share of the figure's `height` [B] of `target` [B, 7, 2]; [B]."""
     position, found = joints(image)

@@ -1,0 +1,222 @@
+"""Fit Readout Head and Map Target inside the real host, on the demo model."""
+import copy
+import logging
+
+import comfy.model_management
+import pytest
+import torch
+
+from random_models import conditioning, random_model
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import judge, world
+from readout_guidance_pack.nodes import demo_model, estimate, fit, guide, heads, quality, targets
+from readout_guidance_pack.rg_core import fitting
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
+
+class World:
+    def __init__(self):
+        self.model, self.clip, self.vae = demo_model.load_demo()
+        self.empty = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
+        self.scene = world.draw(12, seed=5)
+        self.depth = self.scene.nearness[..., None].expand(-1, -1, -1, 3)
+        self.latents = {"samples": self.vae.encode(self.scene.image.movedim(1, -1))}
+
+    def fit(self, **changes):
+        """As the host calls it: every input is a list."""
+        given = {"model": [self.model], "latents": [self.latents], "positive": [self.empty], "image": [self.depth], "kind": ["depth"], "seed": [1]}
+        return fit.FitReadoutHead.execute(**given | changes).args
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode():
+        yield World()
+
+
+@pytest.fixture(scope="module")
+def depth(w):
+    with torch.inference_mode():
+        return w.fit()
+
+
+def same(one, two) -> bool:
+    return all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
+
+
+def test_what_is_fitted_reads_other_pictures(w, depth):
+    head, report, picture = depth
+    other = world.draw(4, seed=6)
+    image = estimate.ReadoutEstimate.execute(w.model, head, w.empty, 0.9, 1, image=other.image.movedim(1, -1), vae=w.vae)[0]
+    error, constant = ((x - other.nearness).abs().mean() for x in (image.mean(-1), w.scene.nearness.mean(0)))
+    assert error < 0.7 * constant
+    assert "reads depth of DemoWorld, fitted from 12 pictures" in report and "It reads" in report
+    assert picture.shape == (1, 2 * 128, 7 * 128, 3) and 0 <= picture.min() and picture.max() <= 1
+
+
+def test_it_steers(w, depth):
+    other = world.draw(4, seed=7)
+    guidance = targets.DepthTarget.execute(depth[0], other.nearness[..., None].expand(-1, -1, -1, 3), 1.0, 0.0, 0.9)[0]
+    rest = (1, 12, 3.0, "dpmpp_2m", "karras", w.empty, w.empty, {"samples": torch.zeros(4, 3, 64, 64)}, 1.0)
+    errors = [judge.mae(w.vae.decode(guide.KSamplerReadoutGuidance.execute(w.model, *rest, guidance, strength)[0]["samples"]).movedim(-1, 1),
+                        other.nearness).mean() for strength in (0.1, 0.0)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_lists_and_batches_are_the_same(w, depth):
+    singles = [{"samples": x[None]} for x in w.latents["samples"]]
+    assert same(depth[0], w.fit(latents=singles, image=list(w.depth[:, None]))[0])
+    halves = [{"samples": x} for x in w.latents["samples"].split(5)]
+    assert same(depth[0], w.fit(latents=halves, positive=[w.empty] * 12)[0])
+
+
+def test_pictures_of_several_sizes(w):
+    wide = world.draw(4, 48, 80, seed=8)
+    latents = [w.latents, {"samples": w.vae.encode(wide.image.movedim(1, -1))}]
+    large = torch.nn.functional.interpolate(wide.nearness[:, None], scale_factor=3)[:, 0, ..., None].expand(-1, -1, -1, 3)
+    head, report, _ = w.fit(latents=latents, image=[w.depth, large])
+    assert "from 16 pictures" in report and not same(head, w.fit()[0])
+
+
+def test_each_picture_is_read_by_its_own_words(w, depth):
+    said = [w.clip.encode_from_tokens_scheduled(w.clip.tokenize(p)) for p in w.scene.prompts()]
+    assert not same(depth[0], w.fit(positive=said)[0])
+    assert same(w.fit(positive=said)[0], w.fit(positive=said)[0])
+
+
+def test_the_seed_is_all_that_chance_depends_on(w, depth):
+    torch.manual_seed(4)
+    assert same(depth[0], w.fit()[0])
+    assert not same(depth[0], w.fit(seed=[2])[0])
+
+
+def test_the_last_fit_is_of_all_pictures(w, depth, monkeypatch):
+    seen = []
+    add = fitting.Sums.add
+    monkeypatch.setattr(fitting.Sums, "add", lambda self, band, x, y: (seen.append((band, len(x))), add(self, band, x, y)))
+    w.fit()
+    assert sorted(seen) == [(band, 32 * 32) for band in range(fit.BANDS) for _ in range(12)]
+
+
+def test_saved_and_loaded_it_is_the_same(w, depth, tmp_path, monkeypatch):
+    monkeypatch.setattr(heads.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    heads.SaveReadoutHead.execute(depth[0], "readout_heads/mine")
+    head = load_head(next((tmp_path / "readout_heads").glob("mine*.safetensors")))
+    assert same(head, depth[0])
+    kept = ("kind", "base_model", "channels", "control_range", "stride", "start", "output_head")
+    assert [getattr(head, name) for name in kept] == [getattr(depth[0], name) for name in kept]
+    assert head.config["fitted_on"] == {"pictures": 12, "held_out": 2, "seed": 1} and len(head.config["explained"]) == fit.BANDS
+
+
+def test_a_kind_of_ones_own_steers_by_map_target_alone(w):
+    coats = judge.shirt(w.scene.image)[..., None].float().expand(-1, -1, -1, 3)
+    head, report, _ = w.fit(image=[coats], kind=["the shirt"])
+    assert head.kind == "the shirt" and "reads the shirt" in report
+    target, = targets.MapTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)[0]
+    assert target.name == "the shirt" and target.start == head.start
+    with pytest.raises(ValueError, match="Depth Target: the head reads the shirt"):
+        targets.DepthTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)
+
+
+def test_targets_start_where_the_head_reads_something(depth):
+    head = copy.copy(depth[0])
+    head.start = 0.4
+    for given, used in ((0.0, 0.4), (0.7, 0.7)):
+        assert targets.DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, given, 0.9)[0][0].start == used
+    with pytest.raises(ValueError, match="reads nothing worth guiding by before percent 0.4"):
+        targets.DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.3)
+
+
+def test_what_the_model_does_not_know_is_said_to_be_unfit(w, caplog):
+    noise = torch.rand(12, 64, 64, 3, generator=torch.Generator().manual_seed(3))
+    with caplog.at_level(logging.WARNING):
+        head, report, _ = w.fit(image=[noise], kind=["noise"])
+    assert "not fit for use" in report and "noise head is not fit for use" in caplog.text
+
+
+def test_other_models_refuse_it_by_name(depth):
+    for name in ("small", "small sd2"):
+        with pytest.raises(ValueError, match=r"the depth head was trained on DemoWorld .* this model \(SD(15|20)\)"):
+            fit.checks.heads_fit("KSampler", random_model(name), [depth[0]])
+    small = random_model("small")
+    head = fit.FitReadoutHead.execute([small], [{"samples": torch.randn(3, 4, 16, 16)}], [conditioning(768, 0)], [torch.rand(3, 128, 128, 3)],
+                                      ["depth"], [0])[0]
+    assert (head.base_model, head.config["text_width"], head.stride) == ("SD15", 768, 1)
+    other = random_model("small", context_dim=1024)  # the same taps
+    with pytest.raises(ValueError, match="trained on SD15, and this model is of another family"):
+        fit.checks.heads_fit("KSampler", other, [head])
+
+
+def test_an_interrupt_leaves_the_model_as_it_was(w):
+    def state():
+        unet = w.model.model.diffusion_model
+        return ([id(p) for p in unet.parameters()], [len(m._forward_hooks) for m in unet.modules()], dict(w.model.wrappers))
+
+    before = state()
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        w.fit()
+    assert state() == before
+    assert w.fit()[1].startswith("A head")
+
+
+BAD = {
+    "fewer images": (lambda w: {"image": [w.depth[:5]]}, "got 12 pictures as latents and 5 images"),
+    "one picture": (lambda w: {"latents": [{"samples": w.latents["samples"][:1]}], "image": [w.depth[:1]]}, "got one picture"),
+    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 12 pictures and 3 conditionings"),
+    "prompts in one": (lambda w: {"positive": [[[w.empty[0][0].expand(12, -1, -1), {}]]]}, "holds 12 prompts in one"),
+    "limited": (lambda w: {"positive": [[[w.empty[0][0], {"end_percent": 0.5}]]]}, "for a part of the time"),
+    "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one colour all over"),
+    "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image holds NaN"),
+    "bytes": (lambda w: {"image": [w.depth * 255], "kind": ["own"]}, "values from .* to 253"),
+    "shape": (lambda w: {"image": [torch.rand(12, 64, 96, 3)]}, "picture 1 is 64x64 in latents, and what should be read of it 96x64 pixels"),
+    "other model's latents": (lambda w: {"latents": [{"samples": torch.zeros(12, 4, 8, 8)}]}, "4 channels"),
+    "nan latents": (lambda w: {"latents": [{"samples": torch.full((12, 3, 64, 64), torch.nan)}]}, "latent holds NaN"),
+    "no name": (lambda w: {"kind": ["  "]}, "kind is ''"),
+    "a path": (lambda w: {"kind": ["../depth"]}, "kind is '../depth'"),
+    "odd letters": (lambda w: {"kind": ["hair\n<b>"]}, "kind is "),
+    "comparing": (lambda w: {"kind": ["identity"]}, "identity gives no picture"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_inputs_are_explained(w, case):
+    changes, message = BAD[case]
+    with pytest.raises(ValueError, match=f"^Fit Readout Head: .*{message}"):
+        w.fit(**changes(w))
+
+
+def test_a_model_without_taps_is_refused(w):
+    model = random_model("small")
+    del model.model.diffusion_model.output_blocks
+    with pytest.raises(ValueError, match=r"^Fit Readout Head: this model \(SD15\) cannot be guided by readout heads"):
+        w.fit(model=[model])
+
+
+def test_the_best_ridge_is_chosen_for_each_band_and_shares_are_those_of_the_variance():
+    judged = quality.Judge(2, torch.zeros(1, 3, 2, 2))
+    wanted = torch.ones(1, 3, 2, 2)
+    for band, readouts in ((0, (0.0, 0.5)), (1, (0.9, 0.2))):  # of 1
+        judged.add(band, object(), wanted, [wanted * x for x in readouts])
+    found = judged.quality(judged.best())
+    assert judged.best() == [1, 0]
+    assert found.shares == pytest.approx([0.75, 0.99]) and found.start == 0.0 and found.percents == [0.25, 0.75]
+
+
+def test_taps_of_one_call_are_told_apart_by_picture(w):
+    """Pictures that are read at a time, each at a noise level of its own, are read as they are alone."""
+    fitter = fit.Fitter(w.model, fit.examples(fit.NODE, w.model, [w.latents], [w.empty], [w.depth], "depth"), "depth", 0)
+    together, alone = [], []
+    fitter.look([0, 1, 2], lambda band, example, reading: together.append((band, reading.emb.clone(), reading.features[3].clone())))
+    noise, percents = torch.Generator().manual_seed(0), []
+    for band in range(fit.BANDS):
+        percents.append((band + torch.rand(3, generator=noise)) / fit.BANDS)
+        drawn = torch.randn(3, 3, 64, 64, generator=noise)
+        for i in range(3):
+            level = torch.tensor([fit.sigma_at(w.model, float(percents[-1][i]))])
+            fit.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
+                      lambda _, reading: alone.append((band, reading.emb.clone(), reading.features[3].clone())))
+    assert len(together) == len(alone) == 3 * fit.BANDS
+    for (band, emb, features), (other, emb_alone, features_alone) in zip(together, alone):
+        assert band == other and torch.allclose(emb, emb_alone, atol=1e-4) and torch.allclose(features, features_alone, atol=1e-3)
