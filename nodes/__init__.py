@@ -7,7 +7,7 @@ NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate,
          targets.EdgeTarget, targets.MapTarget, relations.DragTarget, relations.AppearanceTarget, relations.StructureTarget, relations.IdentityTarget,
          relations.DragPath, tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
          guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, published.KSamplerReadoutGuidancePublished,
-         demo.LoadDemoModel, demo.DemoScene]
+         demo.LoadDemoModel, demo.DemoScene, demo.DemoReader]
 
 
 class ReadoutGuidance(ComfyExtension):

@@ -1,8 +1,9 @@
-"""The demo world's nodes: its model, and scenes to take targets from."""
+"""The demo world's nodes: its model, scenes to take targets from, and what its pictures show."""
 from comfy_api.latest import io
 
-from ..heads.demo import world
+from ..heads.demo import judge, world
 from ..rg_core.pictures import draw_pose
+from . import checks
 from .demo_model import load_demo
 from .types import CATEGORY, PoseKeypoint
 
@@ -46,3 +47,20 @@ class DemoScene(io.ComfyNode):
                    "people": [{"pose_keypoints_2d": points.flatten().tolist()}]} for points in scene.keypoints]
         grey = [x[..., None].expand(-1, -1, -1, 3) for x in (scene.nearness, world.edges(scene.image))]
         return io.NodeOutput(scene.image.movedim(1, -1), skeleton.movedim(1, -1), *grey, frames)
+
+
+class DemoReader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutDemoReader", display_name="Demo Reader (Readout Guidance)", category=DEMO_CATEGORY,
+            description="Reads depth, edges and where the shirt is from pictures of the demo world, also from ones that the demo model sampled. In "
+                        "other graphs a depth, edge or segmentation node stands here.",
+            inputs=[io.Image.Input("image", tooltip="Pictures of the demo world.")],
+            outputs=[io.Image.Output(display_name="depth"), io.Image.Output(display_name="edges"), io.Image.Output(display_name="shirt")])
+
+    @classmethod
+    def execute(cls, image):
+        image = checks.picture("Demo Reader", image).float()
+        found = judge.nearness(image), world.edges(image), judge.shirt(image).float()
+        return io.NodeOutput(*(x[..., None].expand(-1, -1, -1, 3) for x in found))

@@ -1,14 +1,14 @@
 """Heads fitted from a few pictures beside the shipped ones: `python run.py evaluate --fit [--seeds N]`.
 
 Pictures are drawn, or sampled by the demo model itself with an empty prompt. What should be read of drawn pictures is known; of sampled ones the
-judge reads depth and edges, and the shipped pose head, at percent 0.95, poses: in the place of the detectors that people have.
+world's rules tell depth and edges, and the shipped pose head, at percent 0.95, poses: in the place of the detectors that people have.
 """
 import time
 
 import nodes as host_nodes
 import torch
 
-from readout_guidance_pack.heads.demo import judge
+from readout_guidance_pack.heads.demo import judge, world
 from readout_guidance_pack.nodes.estimate import ReadoutEstimate
 from readout_guidance_pack.nodes.examples import Example
 from readout_guidance_pack.nodes.fit import fitted
@@ -34,7 +34,7 @@ def sampled(bench: Bench, count: int) -> tuple[torch.Tensor, dict[str, torch.Ten
     poses = torch.cat([ReadoutEstimate.execute(bench.model, bench.heads["pose"], bench.negative, 0.95, 0, image=part, vae=bench.vae)[0]
                        for part in images.split(BATCH)])
     images = images.movedim(-1, 1)
-    grey = {"depth": judge.nearness(images), "edge": judge.edges(images).float()}
+    grey = {"depth": judge.nearness(images), "edge": world.edges(images)}
     return images, {"pose": poses.movedim(-1, 1)} | {kind: x[:, None].expand(-1, 3, -1, -1) for kind, x in grey.items()}
 
 
