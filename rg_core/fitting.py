@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .features import normed
 from .head import resize
 
 
 def rows(features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """The taps [B, C_l, h_l, w_l] as a linear head sees them at `size` (H, W): [B, H * W, sum of C_l], float32."""
-    return torch.cat([resize(normed(x.float()), size) for x in features], 1).flatten(2).mT
+    return torch.cat([resize(x.float(), size) for x in features], 1).flatten(2).mT
 
 
 class Sums:
@@ -24,16 +23,19 @@ class Sums:
     def __init__(self, bands: int, features: int, outputs: int, dtype: torch.dtype = torch.float32):
         self.gram = torch.zeros(bands, features + 1, features + 1, dtype=dtype)
         self.cross = torch.zeros(bands, features + 1, outputs, dtype=dtype)
+        self.origin: Tensor | None = None  # [F], taken from features before they are multiplied, which costs large means less precision
 
     def add(self, band: int, x: Tensor, y: Tensor) -> None:
         """Features [P, F] and targets [P, O] of some pixels."""
-        x = F.pad(x, (0, 1), value=1.0)
+        if self.origin is None:
+            self.origin = x.mean(0)
+        x = F.pad(x - self.origin.to(x), (0, 1), value=1.0)
         self.gram[band] += (x.mT @ x).to(self.gram)
         self.cross[band] += (x.mT @ y.to(x)).to(self.cross)
 
     def solve(self, band: int, ridges: Sequence[float], shared: float = 0.0) -> list[tuple[Tensor, Tensor]]:
         """For each of `ridges` the map [F, O] and bias [O], float64, with the least squared error over a band, in which pixels of the
-        bands n places away count `shared`^n, and with `ridge` times the mean square of the features on the map's squares."""
+        bands n places away count `shared`^n, and with `ridge` on the squares of what each feature, brought to deviation 1, counts."""
         places = torch.arange(len(self.gram), dtype=torch.float64)
         weights = torch.tensor(float(shared), dtype=torch.float64) ** (places - band).abs()
         gram, cross = (sum(x.double() * w for w, x in zip(weights, parts) if w) for parts in (self.gram, self.cross))
@@ -42,7 +44,7 @@ class Sums:
         cross = cross[:-1].addr(feature, target, alpha=-count)
         own, found = gram.diagonal().clone(), []
         for ridge in ridges:
-            gram.diagonal().copy_(own + ridge * own.mean())
+            gram.diagonal().copy_(own * (1 + ridge) + own.mean() * 1e-9)  # some features may be the same everywhere
             whole = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
-            found.append((whole, target - feature @ whole))
+            found.append((whole, target - (feature + self.origin.to(feature)) @ whole))
         return found

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .features import normed
 from .head import resize
 
 
 class LinearHead(nn.Module):
-    """Stands where a ReadoutHead stands. Taps are normalised as in features.py; each is mapped at its own resolution, then resized
-    and added. Between the middles of two bands the maps are blended.
+    """Stands where a ReadoutHead stands. Each tap is mapped at its own resolution, then resized and added. Between the middles of
+    two bands the maps are blended.
 
     The noise level is told by the timestep's embedding: `levels` [M, E] are those at M equally distant shares of the noise
     schedule, 0 and 1 among them; the bands are its equal parts. `weights` are [bands, outputs, C_l] for each tap, `bias` is
@@ -34,7 +33,7 @@ class LinearHead(nn.Module):
         blend = self.blend(emb)
         readout = (blend @ self.bias)[:, :, None, None]
         for x, weight in zip(features, self.weights, strict=True):
-            mapped = torch.einsum("bn,noc,bchw->bohw", blend, weight, normed(x))
+            mapped = torch.einsum("bn,noc,bchw->bohw", blend, weight, x)
             readout = readout + resize(mapped, size)
         return readout
 

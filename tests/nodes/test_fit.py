@@ -9,7 +9,7 @@ import torch
 from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes import demo_model, estimate, fit, guide, heads, quality, targets
+from readout_guidance_pack.nodes import demo_model, estimate, fit, fitter, guide, heads, quality, targets
 from readout_guidance_pack.rg_core import fitting
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -96,7 +96,7 @@ def test_the_last_fit_is_of_all_pictures(w, depth, monkeypatch):
     add = fitting.Sums.add
     monkeypatch.setattr(fitting.Sums, "add", lambda self, band, x, y: (seen.append((band, len(x))), add(self, band, x, y)))
     w.fit()
-    assert sorted(seen) == [(band, 32 * 32) for band in range(fit.BANDS) for _ in range(12)]
+    assert sorted(seen) == [(band, 32 * 32) for band in range(fitter.BANDS) for _ in range(12)]
 
 
 def test_saved_and_loaded_it_is_the_same(w, depth, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_saved_and_loaded_it_is_the_same(w, depth, tmp_path, monkeypatch):
     assert same(head, depth[0])
     kept = ("kind", "base_model", "channels", "control_range", "stride", "start", "output_head")
     assert [getattr(head, name) for name in kept] == [getattr(depth[0], name) for name in kept]
-    assert head.config["fitted_on"] == {"pictures": 12, "held_out": 2, "seed": 1} and len(head.config["explained"]) == fit.BANDS
+    assert head.config["fitted_on"] == {"pictures": 12, "held_out": 2, "seed": 1} and len(head.config["explained"]) == fitter.BANDS
 
 
 def test_a_kind_of_ones_own_steers_by_map_target_alone(w):
@@ -206,17 +206,17 @@ def test_the_best_ridge_is_chosen_for_each_band_and_shares_are_those_of_the_vari
 
 def test_taps_of_one_call_are_told_apart_by_picture(w):
     """Pictures that are read at a time, each at a noise level of its own, are read as they are alone."""
-    fitter = fit.Fitter(w.model, fit.examples(fit.NODE, w.model, [w.latents], [w.empty], [w.depth], "depth"), "depth", 0)
+    one = fitter.Fitter(fit.NODE, w.model, fit.examples(fit.NODE, w.model, [w.latents], [w.empty], [w.depth], "depth"), "depth", 0)
     together, alone = [], []
-    fitter.look([0, 1, 2], lambda band, example, reading: together.append((band, reading.emb.clone(), reading.features[3].clone())))
+    one.look([0, 1, 2], lambda band, example, reading: together.append((band, reading.emb.clone(), reading.features[3].clone())))
     noise, percents = torch.Generator().manual_seed(0), []
-    for band in range(fit.BANDS):
-        percents.append((band + torch.rand(3, generator=noise)) / fit.BANDS)
+    for band in range(fitter.BANDS):
+        percents.append((band + torch.rand(3, generator=noise)) / fitter.BANDS)
         drawn = torch.randn(3, 3, 64, 64, generator=noise)
         for i in range(3):
-            level = torch.tensor([fit.sigma_at(w.model, float(percents[-1][i]))])
-            fit.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
+            level = torch.tensor([fitter.sigma_at(w.model, float(percents[-1][i]))])
+            fitter.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
                       lambda _, reading: alone.append((band, reading.emb.clone(), reading.features[3].clone())))
-    assert len(together) == len(alone) == 3 * fit.BANDS
+    assert len(together) == len(alone) == 3 * fitter.BANDS
     for (band, emb, features), (other, emb_alone, features_alone) in zip(together, alone):
         assert band == other and torch.allclose(emb, emb_alone, atol=1e-4) and torch.allclose(features, features_alone, atol=1e-3)

@@ -33,10 +33,10 @@ def test_the_solution_is_that_of_ridge_regression():
     maps, seen = fitted()
     for band, (x, y) in seen.items():
         x, mean = x - x.mean(0), x.mean(0)
-        ridge = 1e-3 * x.square().sum(0).mean()
-        padded = torch.cat([x, ridge.sqrt() * torch.eye(x.shape[1], dtype=torch.float64)])
+        ridge = 1e-3 * x.square().sum(0)
+        padded = torch.cat([x, ridge.sqrt().diag()])
         expected = torch.linalg.lstsq(padded, torch.cat([y - y.mean(0), torch.zeros(x.shape[1], 3, dtype=torch.float64)])).solution
-        assert torch.allclose(maps[band][0], expected, atol=1e-8) and torch.allclose(maps[band][1], y.mean(0) - mean @ expected)
+        assert torch.allclose(maps[band][0], expected, atol=1e-7) and torch.allclose(maps[band][1], y.mean(0) - mean @ expected)
 
 
 def test_bands_that_share_all_are_one():
@@ -73,3 +73,16 @@ def test_what_is_linear_in_the_features_is_found_exactly():
     sums.add(0, x, x @ true + 0.3)
     (weight, bias), = sums.solve(0, [1e-10])
     assert torch.allclose(weight, true, atol=1e-6) and F.l1_loss(bias, torch.full((2,), 0.3, dtype=torch.float64)) < 1e-9
+
+
+def test_large_means_and_features_that_are_the_same_everywhere_do_no_harm():
+    rng = torch.Generator().manual_seed(4)
+    x = torch.randn(500, 6, generator=rng)
+    y = x[:, :2] @ torch.randn(2, 3, generator=rng)
+    found = []
+    for shift, more in ((0.0, 0), (1000.0, 2)):
+        sums = fitting.Sums(1, 6 + more, 3)
+        sums.add(0, F.pad(x + shift, (0, more), value=7.0), y)
+        (weight, bias), = sums.solve(0, [1e-3])
+        found.append(F.pad(x.double() + shift, (0, more), value=7.0) @ weight + bias)
+    assert torch.allclose(*found, atol=2e-3)
