@@ -9,6 +9,7 @@
 | `dataset_args`: `control_range` | (-1, 1) for depth, (-0.5, 0.5) for the rest |
 | `output_stride` (only in files written here) | 1 |
 | `start` (only in files written here) | 0 |
+| `pooled` (only in files written here) | false |
 
 All other fields stay on the head and go into the files that it is saved to.
 """
@@ -48,6 +49,7 @@ class HeadConfig:
     control_range: tuple[float, float] | None
     stride: int
     start: float       # share of the noise schedule
+    pooled: bool
     rest: dict
 
     @classmethod
@@ -65,7 +67,8 @@ class HeadConfig:
             raise FieldError(f"its field kind is {shown(words[0])}, and should be a short name of letters and digits")
         return cls(kind=words[0] or next(filter(None, map(kind_of, words)), None), ours="kind" in rest, model_id=typed(rest, "model_id", str, ""),
                    tanh=typed(aggregation, "output_head_act", (bool, str, int), True) not in (False, 0, ""),
-                   control_range=control_range(dataset), stride=stride(rest), start=start(rest), rest=rest)
+                   control_range=control_range(dataset), stride=stride(rest), start=start(rest),
+                   pooled=typed(rest, "pooled", bool, False), rest=rest)
 
     def range_for(self, kind: str) -> tuple[float, float]:
         return self.control_range or CONTROL_RANGES.get(kind, DEFAULT_RANGE)

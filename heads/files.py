@@ -52,7 +52,7 @@ def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch
     """Writes `head` as safetensors; `about` joins the config in the metadata (training set, quality, ...)."""
     config = {**head.config, "kind": head.kind, "model_id": head.base_model, "dims": head.channels,
               "dataset_args": (head.config.get("dataset_args") or {}) | {"control_range": list(head.control_range)},
-              "output_stride": head.stride, "start": head.start, **about}
+              "output_stride": head.stride, "start": head.start, "pooled": head.pooled, **about}
     if isinstance(head, ReadoutHead):
         config["aggregation_kwargs"] = (head.config.get("aggregation_kwargs") or {}) | {
             "bottleneck_sequential": False, "use_output_head": head.output_head is not None,
@@ -139,8 +139,8 @@ def _empty_linear(kind: str, weights: dict, config: HeadConfig) -> LinearHead:
     for name, x in zip(names, maps):
         if x.shape[:2] != bias.shape:
             raise FieldError(f"its weight {name} is of shape {tuple(x.shape)}, and should begin with {tuple(bias.shape)}")
-    return LinearHead(kind, levels, maps, bias, compares=kind in RELATIVE, control_range=config.range_for(kind), base_model=config.model_id,
-                      stride=config.stride, start=config.start, config=config.rest)
+    return LinearHead(kind, levels, maps, bias, compares=kind in RELATIVE, pooled=config.pooled, control_range=config.range_for(kind),
+                      base_model=config.model_id, stride=config.stride, start=config.start, config=config.rest)
 
 
 def _filled(head: ReadoutHead | LinearHead, weights: dict) -> ReadoutHead | LinearHead:

@@ -120,6 +120,14 @@ def when(node: str, weight: float, start: float, end: float) -> None:
         raise ValueError(f"{node}: start_percent is {start} and end_percent {end}. Let it start before it ends.")
 
 
+def later_start(node: str, head, start: float, end: float) -> float:
+    """The start of a target, or of what its head can read, if that is later."""
+    if head.start >= end:
+        raise ValueError(f"{node}: the {head.kind} head reads nothing worth guiding by before percent {head.start:g}, and end_percent is {end:g}. "
+                         "Raise end_percent, or fit a better head.")
+    return max(start, head.start)
+
+
 def head_kind(node: str, head, kind: str) -> None:
     if head.kind != kind:
         raise ValueError(f"{node}: the head reads {head.kind}, and this node needs one that reads {kind}. Choose a {kind} "

@@ -22,11 +22,12 @@ class Example:
     image: Tensor     # [1, 3, h, w], 0 to 1: what should be read
 
 
-def kind_given(node: str, kind: str) -> str:
+def kind_given(node: str, kind: str, called: str = "kind") -> str:
+    """What a new head reads, as the input `called` so says it."""
     kind = kind.strip()
     if not re.fullmatch(NAME, kind) or kind.endswith("."):
-        raise ValueError(f"{node}: kind is {checks.shown(kind)}. Write pose, depth, edge or a name of your own: up to 40 letters, digits, spaces, "
-                         "'.', '_' and '-', a letter or digit first.")
+        raise ValueError(f"{node}: {called} is {checks.shown(kind)}. Write a short name: up to 40 letters, digits, spaces, '.', '_' and '-', a "
+                         "letter or digit first.")
     if kind in NOT_MAPS:
         raise ValueError(f"{node}: a head that reads {kind} gives no picture, so it cannot be made from pictures of it. Choose another kind.")
     return kind

@@ -26,7 +26,7 @@ MOST_HELD_OUT = 16
 class Fitter:
     """Reads the pictures `given` in each band of noise, and fits heads that read a map of `kind` of them. `node` is for messages."""
 
-    outputs = 3
+    outputs, pooled = 3, False
 
     def __init__(self, node: str, model, given: list[Example], kind: str, seed: int):
         self.node, self.model, self.given, self.kind = node, model, given, kind
@@ -92,7 +92,7 @@ class Fitter:
     def head(self, maps: list[tuple[Tensor, Tensor]], **more) -> LinearHead:
         config = {"text_width": self.model.model.model_config.unet_config.get("context_dim"), **more.pop("about", {})}
         return from_maps(self.kind, self.channels, maps, self.levels, control_range=self.control_range, base_model=family(self.model),
-                         stride=self.stride, config=config, **more)
+                         stride=self.stride, pooled=self.pooled, config=config, **more)
 
 
 def fitted(fitter: Fitter) -> tuple[LinearHead, Quality]:

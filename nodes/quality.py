@@ -64,6 +64,20 @@ def report(node: str, head, found: Quality, count: int, seconds: float) -> str:
             f"from noise (percent 0) to the clean picture (1):\n{levels}\n1 is all, 0 no more than their average.")
 
 
+def told(node: str, head, found: Quality, count: int, seconds: float) -> str:
+    """The report on a head that tells pictures with something from those without it."""
+    rights = [sum(bool(readouts[band] * wanted > 0) for _, wanted, readouts in found.seen) for band in range(len(found.shares))]
+    held, best = len(found.seen), max(rights)
+    if best <= 0.7 * held:
+        logging.warning("%s: the head for %s is not fit for use; see the report.", node, head.kind)
+    words = ("It tells them well." if best >= 0.85 * held else "It tells them roughly." if best > 0.7 * held else
+             "It is not fit for use: it hardly tells them apart. Give it more pictures, alike but for this.")
+    levels = "\n".join(f"  percent {p:.1f}: {right} of {held}" for p, right in zip(found.percents, rights))
+    return (f"A head that tells whether a picture of {head.base_model} has: {head.kind}. Fitted from {count} pictures in {seconds:.0f} seconds.\n"
+            f"{words}\nAttribute Target acts from percent {found.start:.1f} on, or later.\n"
+            f"Of {held} held-out pictures it tells rightly, from noise (percent 0) to the clean picture (1):\n{levels}")
+
+
 def sheet(model, head, found: Quality) -> Tensor:
     """Held-out pictures below each other [1, H, W, 3]: the picture, what was wanted, and what is read from the noisiest band to the
     cleanest."""

@@ -48,12 +48,10 @@ def chained(name: str, head, image: Tensor, weight: float, start: float, end: fl
 def towards(node: str, head, image: Tensor, weight: float, start: float, end: float, mask: Tensor | None, guidance: tuple | None) -> io.NodeOutput:
     """`image` [B, 3, h, w] is what `head` should read, from when it can."""
     checks.when(node, weight, start, end)
-    if head.start >= end:
-        raise ValueError(f"{node}: the {head.kind} head reads nothing worth guiding by before percent {head.start:g}, and end_percent is {end:g}. "
-                         "Raise end_percent, or fit a better head.")
+    start = checks.later_start(node, head, start, end)
     mask = checks.mask(node, mask)
     checks.same_size(node, mask, image)
-    target = Spatial(name=head.kind, head=head, image=image, mask=mask, weight=weight, start=max(start, head.start), end=end)
+    target = Spatial(name=head.kind, head=head, image=image, mask=mask, weight=weight, start=start, end=end)
     return io.NodeOutput((*(guidance or ()), target))
 
 
@@ -157,7 +155,7 @@ class MapTarget(io.ComfyNode):
     @classmethod
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
         node = "Map Target"
-        if head.output_head is None or head.kind == "keypoints":
+        if head.output_head is None or head.pooled or head.kind == "keypoints":
             raise ValueError(f"{node}: a head that reads {head.kind} gives no picture to steer by. Choose one that reads a map, such as Fit Readout "
                              "Head makes.")
         image = checks.picture(node, image)

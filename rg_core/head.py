@@ -82,7 +82,7 @@ class ReadoutHead(nn.Module):
     for relative heads, which return the `projection_dim` channels themselves. `config` is what else its file says of it.
     """
 
-    start = 0.0  # as of a LinearHead
+    start, pooled = 0.0, False  # as of a LinearHead
 
     def __init__(self, kind: str, channels: Sequence[int], *, projection_dim: int = 384,
                  emb_channels: int | None = 1280, out_channels: int | None = 3, hidden: tuple[int, int] = (128, 32),

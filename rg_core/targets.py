@@ -79,6 +79,17 @@ class Spatial(Target):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Attribute(Target):
+    """More of something, or less, in the picture or in a part of it, as a pooled head tells it: classifier guidance (Dhariwal and Nichol,
+    arXiv 2105.05233, section 4) whose classifier is linear in the model's own features."""
+    sign: float                 # 1 for more, -1 for less
+    mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
+
+    def energy(self, readout, span, reference):
+        return -self.sign * energies.masked_mean(readout, repeat(self.mask, len(readout)))[:, 0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Likeness(Target):
     """What is in a reference, or in a part of it, should be in the picture, or in a part of it."""
     mask: Tensor | None = None            # [M, 1, h, w], 0 to 1: where in the picture being made

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from readout_guidance_pack.nodes import NODES, heads
-from readout_guidance_pack.rg_core.targets import Appearance, Drag, Identity, Spatial
+from readout_guidance_pack.rg_core.targets import Appearance, Attribute, Drag, Identity, Spatial
 from readout_guidance_pack.rg_core.updates import Move
 from tools import ROOT, relations
 from tools.workflow import to_api
@@ -13,7 +13,7 @@ from tools.workflow import to_api
 heads.register_folder()
 INFO = {node.define_schema().node_id: node.GET_NODE_INFO_V1() for node in NODES}
 TARGETS = {"ReadoutPoseTarget": Spatial, "ReadoutDepthTarget": Spatial, "ReadoutEdgeTarget": Spatial, "ReadoutMapTarget": Spatial,
-           "ReadoutDragTarget": Drag,
+           "ReadoutAttributeTarget": Attribute, "ReadoutDragTarget": Drag,
            "ReadoutAppearanceTarget": Appearance, "ReadoutStructureTarget": Appearance, "ReadoutIdentityTarget": Identity}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 

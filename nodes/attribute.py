@@ -1,0 +1,105 @@
+"""Fit Attribute and Attribute Target: something that pictures have or lack, learnt from some of each, as a slider."""
+import time
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..heads import KINDS
+from ..rg_core import taps
+from ..rg_core.linear_head import LinearHead
+from ..rg_core.targets import Attribute
+from . import checks, quality
+from .examples import Example, conditionings, kind_given
+from .fitter import Fitter, fitted
+from .references import samples_for
+from .sampling.reader import read
+from .targets import CHAIN, when
+from .types import CATEGORY, Guidance, Head
+
+NODE = "Fit Attribute"
+LEAST = 3  # pictures of each sort
+
+
+class AttributeFitter(Fitter):
+    """Fits heads that tell whether a picture has something, by its taps' means; what is wanted of an example is 1 or -1."""
+
+    outputs, pooled = 1, True
+    control_range = -1.0, 1.0
+
+    def groups(self) -> list[list[int]]:
+        return [[i for i, example in enumerate(self.given) if example.image.item() == sign] for sign in (1, -1)]
+
+    def wanted(self, example: Example) -> Tensor:
+        return example.image
+
+    def rows(self, example: Example, reading: taps.Reading) -> Tensor:
+        return torch.cat(means(reading.features), 1)[..., 0, 0]
+
+    def read(self, head: LinearHead, example: Example, reading: taps.Reading) -> Tensor:
+        return read(head, taps.Reading(reading.emb, means(reading.features)), (1, 1))
+
+
+def means(features: list[Tensor]) -> list[Tensor]:
+    """[B, C, 1, 1] of each."""
+    return [f.float().mean((2, 3), keepdim=True) for f in features]
+
+
+class FitAttribute(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FitReadoutAttribute", display_name=NODE, category=CATEGORY, is_input_list=True,
+            description="Learns from some pictures with something (smiling, rain, old) and some without it what tells them apart, in "
+                        "seconds. Attribute Target makes it a slider.",
+            inputs=[io.Model.Input("model"),
+                    io.Latent.Input("pictures_with", tooltip="Pictures that have it: a batch, or a list. Ten or more do well."),
+                    io.Latent.Input("pictures_without", tooltip="Pictures that lack it, and are else of the same sorts."),
+                    io.Conditioning.Input("positive", tooltip="An empty prompt, so that it is read off the pictures and not off the words."),
+                    io.String.Input("name", default="smiling"),
+                    io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                                 tooltip="Of the noise, and of which pictures are held out to judge by.")],
+            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report")])
+
+    @classmethod
+    def execute(cls, model, pictures_with, pictures_without, positive, name, seed):
+        model, name, begin = model[0], kind_given(NODE, name[0], "name"), time.monotonic()
+        if name in KINDS.values():
+            raise ValueError(f"{NODE}: name is {name}, which other heads read. Choose another one.")
+        checks.heads_fit(NODE, model, [])
+        sides = [[x[None] for latent in latents for x in samples_for(NODE, model, latent)] for latents in (pictures_with, pictures_without)]
+        if min(map(len, sides)) < LEAST:
+            raise ValueError(f"{NODE}: got {len(sides[0])} pictures with it and {len(sides[1])} without, and it needs {LEAST} of each at least. "
+                             "Ten of each or more do well.")
+        wanted = [torch.full((1, 1, 1, 1), sign) for side, sign in zip(sides, (1.0, -1.0)) for _ in side]
+        said = conditionings(NODE, positive, len(wanted))
+        head, found = fitted(AttributeFitter(NODE, model, [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)], name, seed[0]))
+        return io.NodeOutput(head, quality.told(NODE, head, found, len(wanted), time.monotonic() - begin))
+
+
+class AttributeTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutAttributeTarget", display_name="Attribute Target", category=CATEGORY,
+            description="More of something that Fit Attribute has learnt, or less of it.",
+            inputs=[Head.Input("head", tooltip="From Fit Attribute, for the model that you sample with."),
+                    io.Float.Input("amount", default=1.0, min=-10.0, max=10.0, step=0.05,
+                                   tooltip="More of it above 0, less below. It is this target's weight, too: how hard it pulls. 0 turns it off."),
+                    *when(Attribute)[1:],
+                    io.Mask.Input("mask", optional=True, tooltip="Where it should be more or less: white."),
+                    CHAIN],
+            outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, head, amount, start_percent, end_percent, mask=None, guidance=None):
+        node = "Attribute Target"
+        if not head.pooled:
+            raise ValueError(f"{node}: the head reads {head.kind}, which is no attribute. Connect one from Fit Attribute.")
+        if not isinstance(amount, (int, float)):
+            raise ValueError(f"{node}: amount is {checks.shown(amount)}, and should be a number. Check the node that gives it.")
+        checks.when(node, abs(amount), start_percent, end_percent)
+        start = checks.later_start(node, head, start_percent, end_percent)
+        target = Attribute(name=head.kind, head=head, weight=abs(amount), sign=1.0 if amount > 0 else -1.0, start=start, end=end_percent,
+                           mask=checks.mask(node, mask))
+        return io.NodeOutput((*(guidance or ()), target))

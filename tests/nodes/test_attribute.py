@@ -1,0 +1,135 @@
+"""Fit Attribute and Attribute Target inside the real host, on the demo model."""
+import pytest
+import torch
+
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import judge, world
+from readout_guidance_pack.nodes import attribute, demo_model, estimate, guide, heads, targets
+from readout_guidance_pack.rg_core.targets import Attribute
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+SIZE = 64
+
+
+class World:
+    def __init__(self):
+        self.model, self.clip, self.vae = demo_model.load_demo()
+        self.empty = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
+        scene = world.draw(96, seed=5)
+        self.dusk, self.other = (self.latents(scene.image[(scene.scene == list(world.SCENES).index("dusk")) == is_dusk][:10])
+                                 for is_dusk in (True, False))
+
+    def latents(self, image):
+        return {"samples": self.vae.encode(image.movedim(1, -1))}
+
+    def fit(self, **changes):
+        """As the host calls it: every input is a list."""
+        given = {"model": [self.model], "pictures_with": [self.dusk], "pictures_without": [self.other], "positive": [self.empty], "name": ["dusk"],
+                 "seed": [1]}
+        return attribute.FitAttribute.execute(**given | changes).args
+
+    def sampled(self, guidance, strength=0.1):
+        latent = guide.KSamplerReadoutGuidance.execute(self.model, 1, 8, 3.0, "euler", "karras", self.empty, self.empty,
+                                                       {"samples": torch.zeros(4, 3, SIZE, SIZE)}, 1.0, guidance, strength)[0]
+        return self.vae.decode(latent["samples"]).movedim(-1, 1)
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode():
+        yield World()
+
+
+@pytest.fixture(scope="module")
+def dusk(w):
+    with torch.inference_mode():
+        return w.fit()
+
+
+def target(head, amount, **more):
+    return attribute.AttributeTarget.execute(head, amount, 0.0, 0.9, **more)[0]
+
+
+def share_of_dusk(image):
+    distance = (judge.colours(image)[:, 2, None] - world.SCENE_COLOURS).norm(dim=-1)
+    return (distance.argmin(1) == list(world.SCENES).index("dusk")).float().mean()
+
+
+def test_the_report_says_what_it_tells_of_pictures_held_out(dusk):
+    head, report = dusk
+    assert head.kind == "dusk" and head.pooled and "has: dusk. Fitted from 20 pictures" in report
+    assert "percent 0.9: 4 of 4" in report and "It tells them well" in report
+
+
+def test_more_and_less_of_it(w, dusk):
+    """The empty prompt gives all scenes."""
+    shares = [share_of_dusk(w.sampled(target(dusk[0], amount))) for amount in (1.0, 0.0, -1.0)]
+    assert shares[0] == 1 and shares[2] == 0
+
+
+def test_nothing_of_it_is_as_unguided(w, dusk):
+    assert torch.equal(w.sampled(target(dusk[0], 0.0)), w.sampled(target(dusk[0], 1.0), strength=0.0))
+
+
+def test_a_mask_says_where(dusk):
+    """The gradient of the readout stays where the mask is white."""
+    mask = torch.zeros(1, SIZE, SIZE)
+    mask[..., :SIZE // 2] = 1
+    one, = target(dusk[0], 1.0, mask=mask)
+    fitted = one.at((SIZE, SIZE), torch.device("cpu"))
+    with torch.inference_mode(False), torch.enable_grad():
+        readout = torch.zeros(2, 1, 32, 32, requires_grad=True)
+        gradient, = torch.autograd.grad(fitted.energy(readout, torch.ones(2), None).sum(), readout)
+    assert torch.equal(gradient[..., 18:], torch.zeros(2, 1, 32, 14))  # a mask's edge is smoothed
+    assert torch.allclose(gradient[..., :14], gradient[0, 0, 0, 0]) and torch.allclose(gradient.sum((1, 2, 3)), torch.tensor(-1.0))
+
+
+def test_its_sign_turns_the_energy(dusk):
+    more, less = (target(dusk[0], amount)[0] for amount in (0.5, -0.5))
+    assert isinstance(more, Attribute) and more.weight == less.weight == 0.5 and more.name == "dusk"
+    readout = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(more.energy(readout, None, None), -readout.mean((1, 2, 3)))
+    assert torch.equal(more.energy(readout, None, None), -less.energy(readout, None, None))
+
+
+def test_saved_and_loaded_it_is_the_same(dusk, tmp_path, monkeypatch):
+    monkeypatch.setattr(heads.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    heads.SaveReadoutHead.execute(dusk[0], "dusk")
+    head = load_head(next(tmp_path.glob("dusk*.safetensors")))
+    assert head.pooled and head.kind == "dusk" and all(map(torch.equal, head.state_dict().values(), dusk[0].state_dict().values()))
+
+
+def test_an_estimate_shows_where_it_is_seen(w, dusk):
+    scene = world.draw(1, seed=8)
+    image = estimate.ReadoutEstimate.execute(w.model, dusk[0], w.empty, 0.9, 1, image=scene.image.movedim(1, -1), vae=w.vae)[0]
+    assert image.shape == (1, SIZE, SIZE, 3)
+
+
+def test_heads_are_told_apart(w, dusk):
+    with pytest.raises(ValueError, match="^Map Target: a head that reads dusk gives no picture"):
+        targets.MapTarget.execute(dusk[0], torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.9)
+    with pytest.raises(ValueError, match="^Attribute Target: the head reads pose, which is no attribute"):
+        target(load_head(heads.HEADS_FOLDER / "demo_pose.safetensors"), 1.0)
+
+
+BAD = {
+    "too few": (lambda w: {"pictures_without": [{"samples": w.other["samples"][:2]}]}, "got 10 pictures with it and 2 without"),
+    "a name that is taken": (lambda w: {"name": ["pose"]}, "name is pose, which other heads read"),
+    "a path": (lambda w: {"name": ["a/b"]}, "name is 'a/b'"),
+    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 20 pictures and 3 conditionings"),
+    "nan": (lambda w: {"pictures_with": [{"samples": w.dusk["samples"] * torch.nan}]}, "latent holds NaN"),
+    "channels": (lambda w: {"pictures_with": [{"samples": torch.zeros(4, 4, 8, 8)}]}, "4 channels"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_inputs_are_explained(w, case):
+    changes, message = BAD[case]
+    with pytest.raises(ValueError, match=f"^Fit Attribute: .*{message}"):
+        w.fit(**changes(w))
+
+
+@pytest.mark.parametrize("amount", ["much", float("nan"), float("inf")])
+def test_an_amount_that_is_no_number(dusk, amount):
+    with pytest.raises(ValueError, match="^Attribute Target: (amount|weight) is "):
+        target(dusk[0], amount)

@@ -1,0 +1,97 @@
+"""What no shipped head reads, steered by heads fitted from drawn pictures: `python run.py evaluate --attributes [--seeds N]`.
+
+Attributes: arms raised (both hands above the neck) and scenes at dusk, learnt from pictures with and without it, at three amounts. A map: where the
+shirt is, read of 100 pictures, towards the shirts of the other tables' scenes. Prompts are those of the other tables.
+"""
+import nodes as host_nodes
+import torch
+
+from readout_guidance_pack.heads.demo import judge, world
+from readout_guidance_pack.nodes.attribute import AttributeFitter, AttributeTarget
+from readout_guidance_pack.nodes.examples import Example
+from readout_guidance_pack.nodes.fitter import Fitter, fitted
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.nodes.targets import MapTarget
+from readout_guidance_pack.rg_core.targets import Spatial
+from readout_guidance_pack.rg_core.updates import Move
+from tools.control import BATCH, CFG, NOISE_SEED, SAMPLER, SCHEDULER, STEPS, Bench, show
+
+SEED = 9000
+EACH, PICTURES = 25, 100
+AMOUNTS = (0.5, 1.0, 2.0)
+
+
+def arms_raised(image: torch.Tensor) -> torch.Tensor:
+    """1 where both hands are above the neck, [B]."""
+    (position, found), names = judge.joints(image), world.JOINTS
+    hands, neck = [names.index("left hand"), names.index("right hand")], names.index("neck")
+    return ((position[:, hands, 1] < position[:, neck, None, 1]) & found[:, hands]).all(1).float()
+
+
+def dusk(image: torch.Tensor) -> torch.Tensor:
+    """1 where the scene has the colour of dusk more than of any other, [B]."""
+    distance = (judge.colours(image)[:, 2, None] - world.SCENE_COLOURS).norm(dim=-1)
+    return (distance.argmin(1) == list(world.SCENES).index("dusk")).float()
+
+
+ATTRIBUTES = {"arms raised": arms_raised, "dusk": dusk}
+
+
+class AttributeBench(Bench):
+    """The demo model, guided by any target."""
+
+    @torch.inference_mode()
+    def sampled(self, targets) -> torch.Tensor:
+        """Pictures [seeds, 3, H, W], guided by what `targets(part)` gives for each part of the batch; None: unguided."""
+        pictures = []
+        for first in range(0, self.seeds, BATCH):
+            part = slice(first, min(first + BATCH, self.seeds))
+            model = guided("evaluate", self.model, targets(part), Move()) if targets else self.model
+            latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
+            latent, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, SAMPLER, SCHEDULER, [[self.said_context[part], {}]], self.negative,
+                                                 latent)
+            pictures.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
+        return torch.cat(pictures)
+
+    def figures(self, image: torch.Tensor) -> dict[str, float]:
+        measures = {"valid": judge.valid(image), "texture": judge.texture(image),
+                    "color_error": judge.color_error(image, self.said.shirt, self.said.trousers, self.said.scene)}
+        return {name: round(value.mean().item(), 4) for name, value in measures.items()}
+
+    def examples(self, image: torch.Tensor, wanted: torch.Tensor) -> list[Example]:
+        latents = self.vae.encode(image.movedim(1, -1))
+        return [Example(latent[None], self.negative, one[None]) for latent, one in zip(latents, wanted)]
+
+
+@torch.inference_mode()
+def attributes(seeds: int) -> dict:
+    bench, results = AttributeBench(seeds), {}
+    drawn, unguided = world.draw(PICTURES * 8, seed=SEED).image, bench.sampled(None)
+    for name, has in ATTRIBUTES.items():
+        having = has(drawn) > 0
+        sides = torch.cat([drawn[having][:EACH], drawn[~having][:EACH]])
+        wanted = torch.tensor([1.0] * EACH + [-1.0] * EACH).view(-1, 1, 1, 1)
+        head, _ = fitted(AttributeFitter("evaluate", bench.model, bench.examples(sides, wanted), name, 0))
+        results[name] = {}
+        for amount in (0.0, *AMOUNTS, *(-a for a in AMOUNTS)):
+            image = unguided if not amount else bench.sampled(lambda part: AttributeTarget.execute(head, amount, 0.0, Spatial.end)[0])
+            setting = f"amount {amount:g}" if amount else "unguided"
+            results[name][setting] = {"share": round(has(image).mean().item(), 4)} | bench.figures(image)
+            show(name, setting, results[name][setting])
+    return results | {"shirt": shirts(bench, drawn[:PICTURES], unguided)}
+
+
+def shirts(bench: AttributeBench, drawn: torch.Tensor, unguided: torch.Tensor) -> dict:
+    def shown(image: torch.Tensor) -> torch.Tensor:
+        return judge.shirt(image).float()[:, None].expand(-1, 3, -1, -1)
+
+    wanted, results = judge.shirt(bench.scene.image), {}
+    head, _ = fitted(Fitter("evaluate", bench.model, bench.examples(drawn, shown(drawn)), "the shirt", 0))
+    image = shown(bench.scene.image).movedim(1, -1)
+    for setting, weight in (("unguided", 0.0), ("weight 0.5", 0.5), ("weight 1", 1.0), ("weight 2", 2.0)):
+        pictures = unguided if not weight else bench.sampled(lambda part: MapTarget.execute(head, image[part], weight, 0.0, Spatial.end)[0])
+        found = judge.shirt(pictures)
+        overlap = (found & wanted).flatten(1).sum(1) / (found | wanted).flatten(1).sum(1).clamp(min=1)
+        results[setting] = {"overlap": round(overlap.mean().item(), 4)} | bench.figures(pictures)
+        show("shirt", setting, results[setting])
+    return results
