@@ -1,4 +1,5 @@
 """Fit Attribute and Attribute Target: something that pictures have or lack, learnt from some of each, as a slider."""
+import math
 import time
 
 import torch
@@ -85,7 +86,8 @@ class AttributeTarget(io.ComfyNode):
             description="More of something that Fit Attribute has learnt, or less of it.",
             inputs=[Head.Input("head", tooltip="From Fit Attribute, for the model that you sample with."),
                     io.Float.Input("amount", default=1.0, min=-10.0, max=10.0, step=0.05,
-                                   tooltip="More of it above 0, less below. It is this target's weight, too: how hard it pulls. 0 turns it off."),
+                                   tooltip="More of it above 0, less below. Up to 1 it is how hard it pulls, until the picture has as much of it as "
+                                   "those that it was learnt from; above 1 the picture gets more of it than those. 0 turns it off."),
                     *when(Attribute)[1:],
                     io.Mask.Input("mask", optional=True, tooltip="Where it should be more or less: white."),
                     CHAIN],
@@ -100,6 +102,6 @@ class AttributeTarget(io.ComfyNode):
             raise ValueError(f"{node}: amount is {checks.shown(amount)}, and should be a number. Check the node that gives it.")
         checks.when(node, abs(amount), start_percent, end_percent)
         start = checks.later_start(node, head, start_percent, end_percent)
-        target = Attribute(name=head.kind, head=head, weight=abs(amount), sign=1.0 if amount > 0 else -1.0, start=start, end=end_percent,
-                           mask=checks.mask(node, mask))
+        level = math.copysign(max(1.0, abs(amount)), amount)
+        target = Attribute(name=head.kind, head=head, weight=abs(amount), level=level, start=start, end=end_percent, mask=checks.mask(node, mask))
         return io.NodeOutput((*(guidance or ()), target))

@@ -19,8 +19,8 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
     each target, and the size [B]: the gradient at a tap is the product. Numbers near 1 survive half precision.
 
     Heads differ in the size of their gradients by orders of magnitude. `balanced`, each target's is brought to the same
-    size at the taps, per picture: its root mean square over all taps is the target's weight, which keeps weights comparable,
-    and the size is 1. Otherwise the energies add as they are, with the published weights beside the targets' own. Either way
+    size at the taps, per picture: its root mean square over all taps is the target's weight, times its force, which keeps
+    weights comparable, and the size is 1. Otherwise the energies add as they are, with the published weights beside the targets' own. Either way
     there is one pass back through the heads for each target but only one through the model.
     """
     batch = reading.features[0].shape[0]
@@ -31,8 +31,8 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
         readout = target.head(features, emb, target.size)
         energy = target.energy(readout, span, repeat(reference, batch))
         gradient = torch.autograd.grad(energy.sum(), features)
-        scale = target.weight / magnitude(gradient) if balanced else torch.full_like(span, target.weight * target.published_weight)
-        gradient = [g * scale.view(-1, 1, 1, 1) for g in gradient]
+        scale = target.force(energy.detach()) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
+        gradient = [g * (target.weight * scale).view(-1, 1, 1, 1) for g in gradient]
         total = gradient if total is None else [t.add_(g) for t, g in zip(total, gradient)]
         values.append(energy.detach())
     whole = torch.ones_like(span)

@@ -51,6 +51,10 @@ class Target:
         """[B], lower is better, of `readout` [B, C, H, W]; `reference` is the reference's readout, likewise."""
         raise NotImplementedError
 
+    def force(self, energy: Tensor) -> Tensor | float:
+        """How hard it pulls at the energies [B], from 0 to 1; its weight is for 1."""
+        return 1.0
+
     @property
     def free(self) -> Tensor | None:
         """Where the picture may leave the target's reference, [M, 1, h, w], 0 to 1, of any size; elsewhere the caller keeps the
@@ -82,11 +86,15 @@ class Spatial(Target):
 class Attribute(Target):
     """More of something, or less, in the picture or in a part of it, as a pooled head tells it: classifier guidance (Dhariwal and Nichol,
     arXiv 2105.05233, section 4) whose classifier is linear in the model's own features."""
-    sign: float                 # 1 for more, -1 for less
+    level: float                # what the head should tell at least, or at most if it is negative: 1 of pictures with it, -1 of those without
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
 
     def energy(self, readout, span, reference):
-        return -self.sign * energies.masked_mean(readout, repeat(self.mask, len(readout)))[:, 0]
+        told = energies.masked_mean(readout, repeat(self.mask, len(readout)))[:, 0]
+        return (self.level - told if self.level > 0 else told - self.level).clamp(min=0).square()
+
+    def force(self, energy):
+        return energy.sqrt().clamp(max=1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,5 +1,4 @@
 """Update rules: from a gradient to a move. Each keeps pictures of a batch apart."""
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,13 +39,15 @@ class Move:
     published_energy: bool = False  # energies add with the published weights, scaled by L of the picture and its references
     # together, which are read in full precision; otherwise each target pulls as hard as its weight says
 
-    def displacement(self, gradient: Tensor, scale: float, weights: Sequence[float]) -> Tensor:
+    def displacement(self, gradient: Tensor, scale: float, weights: Sequence[float | Tensor]) -> Tensor:
         """The shift [B, C, H, W], in the sampler's scale, that lowers the energies whose `gradient` in that scale this is.
 
-        `scale` is what the sampler's latents are larger by than VP-scaled ones. The targets' `weights` multiply the size;
-        in the published procedure they only weigh the energies.
+        `scale` is what the sampler's latents are larger by than VP-scaled ones. The targets' `weights`, of all pictures or [B],
+        multiply the size; in the published procedure they only weigh the energies.
         """
-        length = 1 if self.published_energy else math.sqrt(sum(w**2 for w in weights))
+        length = 1 if self.published_energy else sum(w**2 for w in weights) ** 0.5
+        if isinstance(length, Tensor):
+            length = length.view(-1, *[1] * (gradient.ndim - 1))
         return -self.strength * length * scale * FORMS[self.form](gradient * scale)
 
 

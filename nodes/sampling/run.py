@@ -131,11 +131,12 @@ class Run:
 
             predicted, pulled = self.differentiated(here, conds, pull)
             gradient = gradient + pulled
+        energy = torch.stack(list(values.values())).mean(0)
         if self.trace is not None:
-            self.trace.add(step.sigma, now.targets, torch.stack(list(values.values())).mean(0).unbind(0))
+            self.trace.add(step.sigma, now.targets, energy.unbind(0))
         if not (torch.isfinite(predicted).all() and torch.isfinite(gradient).all()):
             raise ValueError(f"{self.node}: {reasons.not_finite(step.x, positive, step.sigma, step.model)}")
-        return predicted, self.move.displacement(gradient, step.scale, [t.weight for t in targets])
+        return predicted, self.move.displacement(gradient, step.scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
 
     def differentiated(self, step: Step, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
