@@ -1,11 +1,12 @@
 """The boundary: everything that knows ComfyUI."""
 from comfy_api.latest import ComfyExtension
 
-from . import demo, estimate, guide, heads, published, references, relations, targets, tracks
+from . import colour, demo, estimate, guide, heads, published, references, relations, targets, tracks
 
 NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, targets.PoseTarget, targets.DepthTarget,
          targets.EdgeTarget, relations.DragTarget, relations.AppearanceTarget, relations.StructureTarget, relations.IdentityTarget,
-         relations.DragPath, tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
+         colour.ColourTarget, relations.DragPath, tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert,
+         references.KSamplerReadoutReference,
          guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, published.KSamplerReadoutGuidancePublished,
          demo.LoadDemoModel, demo.DemoScene]
 
