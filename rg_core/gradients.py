@@ -9,6 +9,10 @@ from .taps import Reading
 from .targets import Target
 
 
+class EnergyError(ValueError):
+    """The energy of somebody's own target is not what an energy has to be (docs/own_targets.md)."""
+
+
 def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, references: Sequence[Tensor | None],
             balanced: bool = True) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """What pulls at the taps of B pictures, and how hard: the joint gradient of the `targets`' energies.
@@ -49,8 +53,11 @@ def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: 
         x = predicted.detach().float().requires_grad_()
         energy, (gradient,) = differentiated(target, seen(x), span, None if reference is None else repeat(seen(reference.float()), len(x)), [x])
         if (energy < 0).any():
-            raise ValueError(f"the energy of the {target.name} target is {energy.min().item():.3g}, and that of a target without a head is 0 where "
-                             "nothing is left to do, and never less. Its author has to add what is missing.")
+            raise EnergyError(f"the energy of the {target.name} target is {energy.min().item():.3g}, and that of a target without a head is 0 where "
+                              "nothing is left to do, and never less. Its author has to add what is missing.")
+        if torch.isfinite(predicted).all() and not (torch.isfinite(energy).all() and torch.isfinite(gradient).all()):
+            raise EnergyError(f"the energy of the {target.name} target, or its gradient, is NaN or infinite, and the picture is not. A square root "
+                              "or a norm has no gradient at 0; its author has to do without, or keep away from there.")
         gradients.append(gradient)
         values.append(energy)
     return gradients, values
@@ -61,11 +68,11 @@ def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Ten
     energy = target.energy(readout, span, reference)
     if not isinstance(energy, Tensor) or energy.shape != span.shape:
         given = f"of shape {tuple(energy.shape)}" if isinstance(energy, Tensor) else f"a {type(energy).__name__}"
-        raise ValueError(f"the energy of the {target.name} target is {given}, and should be one number for each of {len(span)} pictures, of shape "
-                         f"{tuple(span.shape)}. Its author has to mend that.")
+        raise EnergyError(f"the energy of the {target.name} target is {given}, and should be one number for each of {len(span)} pictures, of shape "
+                          f"{tuple(span.shape)}. Its author has to mend that.")
     if not energy.requires_grad:
-        raise ValueError(f"the energy of the {target.name} target does not depend on what it is given in a way that has a gradient. Its author "
-                         "has to compute it with torch, without detach, no_grad or argmax.")
+        raise EnergyError(f"the energy of the {target.name} target does not depend on what it is given in a way that has a gradient. Its author "
+                          "has to compute it with torch, without detach, no_grad or argmax.")
     return energy.detach(), torch.autograd.grad(energy.sum(), inputs)
 
 

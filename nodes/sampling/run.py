@@ -108,7 +108,10 @@ class Run:
         """What the model predicts for `branches`, each shifted towards the targets."""
         move, now, outs, x = self.move, self.prediction, [None] * len(branches), step.x
         if step.part not in now.shifts:
-            outs, displacement = self.measured(step, branches)
+            try:
+                outs, displacement = self.measured(step, branches)
+            except gradients.EnergyError as error:
+                raise ValueError(f"{self.node}: {error}") from error
             now.shifts[step.part] = displacement * self.share(step) if move.per_step else displacement
             if move.fresh:
                 x, outs = x + displacement, [None] * len(branches)

@@ -15,6 +15,7 @@ from random_models import conditioning, patcher_of, random_model
 from readout_guidance_pack.heads.demo import judge, world
 from readout_guidance_pack.nodes import colour, demo, guide, published, references, relations
 from readout_guidance_pack.rg_core import energies
+from readout_guidance_pack.rg_core.features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.targets import Colour, Target
 from test_combinations import close, sampled
 from test_sampling import SAMPLERS, World
@@ -253,6 +254,18 @@ def test_the_wrong_vae_and_the_published_procedure_are_refused_by_name(w):
     with pytest.raises(ValueError, match="published.*the colour target has none.*Use KSampler"):
         published.KSamplerReadoutGuidancePublished.execute(w.model, 0, 2, 3.0, 0.0, True, w.positive, w.negative,
                                                            {"samples": torch.zeros(1, 3, 64, 64)}, 0.02, target(w, 1))
+
+
+@pytest.mark.parametrize("head", [None, AS_THEY_ARE])
+def test_an_energy_that_cannot_be_is_said_by_the_sampling_node(w, head):
+    class Wrong(Target):
+        def energy(self, readout, span, reference):
+            return readout.square().mean()
+
+    plain, _ = w.sample()
+    with pytest.raises(ValueError, match=r"KSampler \(Readout Guidance\): the energy of the own target is of shape \(\)"):
+        w.sample((Wrong(name="own", head=head),))
+    assert torch.equal(plain, w.sample()[0])
 
 
 def test_interrupted_in_the_middle_it_leaves_nothing_behind(w):

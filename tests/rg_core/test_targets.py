@@ -166,10 +166,11 @@ def test_colours_are_compared_cell_by_cell_where_the_mask_is_white():
 
 @pytest.mark.parametrize("energy, said", [
     (lambda x: x.square().mean(), r"own target is of shape \(\), .* of shape \(2,\)"), (lambda x: 1.0, "is a float"),
-    (lambda x: x.detach().flatten(1).mean(1), "has a gradient"), (lambda x: -x.square().flatten(1).mean(1), "never less")])
+    (lambda x: x.detach().flatten(1).mean(1), "has a gradient"), (lambda x: -x.square().flatten(1).mean(1), "never less"),
+    (lambda x: (0 * x).square().flatten(1).sum(1).sqrt(), "NaN or infinite")])
 def test_energies_that_cannot_be_are_named(energy, said):
     class Own(targets.Target):
         def energy(self, readout, span, reference):
             return energy(readout)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(gradients.EnergyError, match=said):
         gradients.at_prediction(picture(), seen, [Own(name="own")], torch.ones(2), [None])
