@@ -9,17 +9,16 @@ from readout_guidance_pack.rg_core.targets import Colour, Spatial
 from readout_guidance_pack.rg_core.updates import Move
 from tools.control import BATCH, CFG, NOISE_SEED, SAMPLER, SCHEDULER, STEPS, Bench, show
 
-# Of Colour Target, by setting: detail, end_percent, and whether a pose target acts beside it.
-SETTINGS = {"unguided": None, "guided": (Colour.cells, Colour.end, False), "pose": (0, 0, True), "guided, pose": (Colour.cells, Colour.end, True),
-            "4 cells": (4, Colour.end, False), "16 cells": (16, Colour.end, False), "until 0.6": (Colour.cells, 0.6, False),
-            "until 0.9": (Colour.cells, 0.9, False), "until 1": (Colour.cells, 1.0, False)}
+# Whether Colour Target acts, and a pose target beside it, by setting.
+SETTINGS = {"unguided": (False, False), "guided": (True, False), "pose": (False, True), "guided, pose": (True, True)}
 
 
-def chain(bench: Bench, part: slice, cells: int, end: float, pose: bool) -> tuple:
+def chain(bench: Bench, part: slice, colour: bool, pose: bool) -> tuple:
     targets = bench.guidance(("pose",), Spatial.end, part) if pose else ()
-    if not cells:
+    if not colour:
         return targets
-    return ColourTarget.execute(bench.scene.image[part].movedim(1, -1), bench.vae, cells, 1.0, Colour.start, end, guidance=targets)[0]
+    image = bench.scene.image[part].movedim(1, -1)
+    return ColourTarget.execute(image, bench.vae, Colour.cells, 1.0, Colour.start, Colour.end, guidance=targets)[0]
 
 
 @torch.inference_mode()
@@ -29,7 +28,7 @@ def colours(seeds: int) -> dict:
         pictures = []
         for first in range(0, seeds, BATCH):
             part = slice(first, min(first + BATCH, seeds))
-            model = guided("evaluate", bench.model, chain(bench, part, *given), Move()) if given else bench.model
+            model = guided("evaluate", bench.model, chain(bench, part, *given), Move())
             latent = {"samples": torch.zeros(part.stop - first, 3, *bench.size), "batch_index": list(range(first, part.stop))}
             latent, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, SAMPLER, SCHEDULER, [[bench.said_context[part], {}]],
                                                  bench.negative, latent)
