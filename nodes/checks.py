@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..heads import base_models
 from ..rg_core import taps
-from ..rg_core.targets import Target
+from ..rg_core.targets import Target, heads
 
 
 class Shown(reprlib.Repr):
@@ -154,6 +154,26 @@ def one_background(node: str, targets: Iterable) -> None:
     if len({id(t.reference) for t in kept}) > 1:
         raise ValueError(f"{node}: {' and '.join(t.name for t in kept)} targets with masks keep the rest of the picture as two different "
                          "references are, and it cannot be both. Use one reference, or disconnect one of the masks.")
+
+
+def can_shift(node: str, per_step: bool, targets: Iterable) -> None:
+    """The published procedure moves latents by what heads read, and nothing else."""
+    without = [t.name for t in targets if t.head is None]
+    if per_step and without:
+        raise ValueError(f"{node}: the published procedure goes by heads alone, and the {without[0]} target has none. Use KSampler (Readout "
+                         "Guidance), or take that target out.")
+
+
+def targets_fit(node: str, model, targets: tuple) -> None:
+    """`model` must have what `targets` are compared with."""
+    if heads(targets):
+        heads_fit(node, model, heads(targets))
+    made = model.get_model_object("latent_format")
+    for target in targets:
+        if target.channels not in (None, made.latent_channels) or target.channels and made.latent_dimensions != 2:
+            raise ValueError(f"{node}: what the {target.name} target was given was encoded to {target.channels} channels in 2 dimensions, and this "
+                             f"model ({type(model.model.model_config).__name__}) works with {made.latent_channels} in {made.latent_dimensions}. "
+                             "Connect the VAE that belongs to the model; models of videos cannot be guided by it.")
 
 
 def heads_fit(node: str, model, heads: Iterable) -> None:

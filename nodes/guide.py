@@ -5,7 +5,7 @@ import nodes as host_nodes
 from comfy_api.latest import io
 
 from ..rg_core.updates import Move
-from . import ksampler
+from . import extension, ksampler
 from .sampling import Trace, guided
 from .sampling.memory import CHOICES
 from .types import CATEGORY, Guidance
@@ -19,6 +19,8 @@ RECOMPUTE = io.Combo.Input("recompute", options=CHOICES, default=CHOICES[0], opt
 
 
 class ApplyReadoutGuidance(io.ComfyNode):
+    extension = extension  # where other packs find it
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -56,6 +56,23 @@ def correspondence(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor
     return (difference * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
+def colour(picture: Tensor, wanted: Tensor, cells: int, mask: Tensor | None = None) -> Tensor:
+    """How far the coarse colours of `picture` are from those of `wanted`, both [B, C, H, W]: mean over the cells of a grid, `cells` along
+    the shorter side, of the squared difference of their means. [B]
+
+    With `mask` [B, 1, H, W], 0 to 1, a cell's mean is over what the mask has of it, and so much the cell counts.
+    """
+    height, width = picture.shape[-2:]
+    shorter = min(height, width)
+    grid = [max(1, round(cells * n / shorter)) for n in (height, width)]
+    difference = picture - wanted
+    if mask is None:
+        return F.adaptive_avg_pool2d(difference, grid).square().flatten(1).mean(1)
+    cover = F.adaptive_avg_pool2d(mask, grid)
+    means = F.adaptive_avg_pool2d(difference * mask, grid) / cover.clamp(min=1e-6)
+    return masked_mean(means.square(), cover).mean(1)
+
+
 def at(x: Tensor, points: Tensor) -> Tensor:
     """`x` [B, C, H, W] at `points` [B, K, 2] (x, y), shares of the picture, bilinearly between pixel centres: [B, K, C].
 

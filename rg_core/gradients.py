@@ -1,5 +1,5 @@
 """From targets and features to the gradient that moves a picture towards them."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -7,6 +7,10 @@ from torch import Tensor
 from .regions import repeat
 from .taps import Reading
 from .targets import Target
+
+
+class EnergyError(ValueError):
+    """The energy of somebody's own target is not what an energy has to be (docs/own_targets.md)."""
 
 
 def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, references: Sequence[Tensor | None],
@@ -28,10 +32,8 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
     emb = reading.emb.detach().float()
     total, values = None, []
     for target, reference in zip(targets, references, strict=True):
-        readout = target.head(features, emb, target.size)
-        energy = target.energy(readout, span, repeat(reference, batch))
-        gradient = torch.autograd.grad(energy.sum(), features)
-        scale = target.force(energy.detach()) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
+        energy, gradient = differentiated(target, target.head(features, emb, target.size), span, repeat(reference, batch), features)
+        scale = target.force(energy) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
         gradient = [g * (target.weight * scale).view(-1, 1, 1, 1) for g in gradient]
         total = gradient if total is None else [t.add_(g) for t, g in zip(total, gradient)]
         values.append(energy.detach())
@@ -40,6 +42,38 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
         whole = magnitude(total)
         total = [t.div_(whole.view(-1, 1, 1, 1)) for t in total]
     return [t.to(f.dtype) for t, f in zip(total, reading.features)], values, whole
+
+
+def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: Sequence[Target], span: Tensor,
+                  references: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    """The gradient [B, C, H, W] of the energy of each of `targets` with respect to what a model has `predicted` [B, C, H, W], and
+    the energies [B]. `seen(predicted)` is what the targets see of it, and of their `references`. Nothing goes back through the model."""
+    gradients, values = [], []
+    for target, reference in zip(targets, references, strict=True):
+        x = predicted.detach().float().requires_grad_()
+        energy, (gradient,) = differentiated(target, seen(x), span, None if reference is None else repeat(seen(reference.float()), len(x)), [x])
+        if (energy < 0).any():
+            raise EnergyError(f"the energy of the {target.name} target is {energy.min().item():.3g}, and that of a target without a head is 0 where "
+                              "nothing is left to do, and never less. Its author has to add what is missing.")
+        if torch.isfinite(predicted).all() and not (torch.isfinite(energy).all() and torch.isfinite(gradient).all()):
+            raise EnergyError(f"the energy of the {target.name} target, or its gradient, is NaN or infinite, and the picture is not. A square root "
+                              "or a norm has no gradient at 0; its author has to do without, or keep away from there.")
+        gradients.append(gradient)
+        values.append(energy)
+    return gradients, values
+
+
+def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Tensor | None, inputs: Sequence[Tensor]) -> tuple:
+    """The energy [B] of `target`, and its gradient with respect to `inputs`, of which `readout` is made."""
+    energy = target.energy(readout, span, reference)
+    if not isinstance(energy, Tensor) or energy.shape != span.shape:
+        given = f"of shape {tuple(energy.shape)}" if isinstance(energy, Tensor) else f"a {type(energy).__name__}"
+        raise EnergyError(f"the energy of the {target.name} target is {given}, and should be one number for each of {len(span)} pictures, of shape "
+                          f"{tuple(span.shape)}. Its author has to mend that.")
+    if not energy.requires_grad:
+        raise EnergyError(f"the energy of the {target.name} target does not depend on what it is given in a way that has a gradient. Its author "
+                          "has to compute it with torch, without detach, no_grad or argmax.")
+    return energy.detach(), torch.autograd.grad(energy.sum(), inputs)
 
 
 def magnitude(gradient: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,5 @@
-"""Targets: what a picture is steered towards, compared with what heads read of it."""
+"""Targets: what a picture is steered towards, compared with what heads read of it, or with the predicted picture itself."""
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,13 +13,14 @@ from .regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
-    """Something to steer towards, and when it acts. Its subclasses say what is compared with what.
+    """Something to steer towards, and when it acts. Its subclasses say what is compared with what; docs/own_targets.md is for those of
+    other packs.
 
     The defaults of `start` and `end`, here and in the subclasses, are those of the nodes: docs/moves.md and docs/relations.md
     have the measurements that chose them.
     """
     name: str               # in the trace
-    head: ReadoutHead
+    head: ReadoutHead | None = None  # what is read; None: the prediction of the denoised latent, as VAE Decode takes it
     weight: float = 1.0
     start: float = 0.0      # share of the noise schedule at which it begins to act
     end: float = 0.9        # and at which it stops
@@ -35,7 +37,8 @@ class Target:
 
     def at(self, size: tuple[int, int], device: torch.device) -> "Target":
         """The same target made ready for latents of `size` (H, W)."""
-        size = max(1, size[0] // self.head.stride), max(1, size[1] // self.head.stride)
+        stride = 1 if self.head is None else self.head.stride
+        size = max(1, size[0] // stride), max(1, size[1] // stride)
         return replace(self, size=size, **self.fitted(size, device))
 
     def fitted(self, size: tuple[int, int], device: torch.device) -> dict[str, Any]:
@@ -47,8 +50,14 @@ class Target:
         """The share of what the target was given that does not fit into a picture of the shape of `size` (H, W)."""
         return 0.0
 
+    @property
+    def channels(self) -> int | None:
+        """Of the latents that it can be compared with; None: any."""
+        return None
+
     def energy(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
-        """[B], lower is better, of `readout` [B, C, H, W]; `reference` is the reference's readout, likewise."""
+        """[B], lower is better, of `readout` [B, C, H, W], each picture by itself; `reference` is the reference's readout, likewise.
+        Without a head it is 0 where nothing is left to do, and never less."""
         raise NotImplementedError
 
     def force(self, energy: Tensor) -> Tensor | float:
@@ -70,8 +79,7 @@ class Spatial(Target):
     published_weight: ClassVar[float] = 0.5
 
     def cut(self, size):
-        shape = size[0] / size[1] * self.image.shape[-1] / self.image.shape[-2]
-        return 1 - min(shape, 1 / shape)
+        return cut_off(self.image, size)
 
     def fitted(self, size, device):
         image = pictures.to_range(pictures.fit(self.image.float(), size), self.head.control_range)
@@ -151,6 +159,40 @@ class Drag(Target):
 
     def energy(self, readout, span, reference):
         return energies.correspondence(readout, reference, *(repeat(p, len(readout)) for p in self.points))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Colour(Target):
+    """The coarse colours of a picture, given as its latents."""
+    end: float = 0.75           # docs/colour.md
+    image: Tensor               # [N, C, h, w], as VAE Encode gives them
+    cells: int = 8              # along the shorter side of the picture, each of which has one colour
+    mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
+
+    @property
+    def channels(self):
+        return self.image.shape[1]
+
+    def cut(self, size):
+        return cut_off(self.image, size)
+
+    def fitted(self, size, device):
+        return super().fitted(size, device) | {"image": pictures.fit(self.image.float(), size).to(device)}
+
+    def energy(self, readout, span, reference):
+        image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))
+        return energies.colour(readout, image, self.cells, mask)
+
+
+def heads(targets: Iterable[Target]) -> list[ReadoutHead]:
+    """Those that `targets` have, each once; targets on the predicted picture have none."""
+    return list(dict.fromkeys(t.head for t in targets if t.head is not None))
+
+
+def cut_off(image: Tensor, size: tuple[int, int]) -> float:
+    """The share of `image` [N, C, h, w] that pictures.fit leaves out at `size` (H, W)."""
+    shape = size[0] / size[1] * image.shape[-1] / image.shape[-2]
+    return 1 - min(shape, 1 / shape)
 
 
 def along(paths: Tensor, share: float) -> Tensor:

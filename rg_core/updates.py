@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 EPSILON = 1e-8
@@ -49,6 +50,15 @@ class Move:
         if isinstance(length, Tensor):
             length = length.view(-1, *[1] * (gradient.ndim - 1))
         return -self.strength * length * scale * FORMS[self.form](gradient * scale)
+
+    def approach(self, gradient: Tensor, energy: Tensor, scale: float, weight: float) -> Tensor:
+        """The shift [B, C, H, W] of a prediction that lowers the `energy` [B] whose `gradient` with respect to the prediction this is: as
+        large as `displacement`, but nowhere longer than 2 E / |g|^2 times the gradient, which takes an energy that is the square of
+        a distance to 0 (Polyak, "Introduction to Optimization", 1987, section 5.3, with 0 as the least value)."""
+        squares = gradient.float().flatten(1).square()
+        size = squares.mean(1).sqrt().clamp(min=1e-30)
+        step = torch.minimum(self.strength * weight * scale / size, 2 * energy / squares.sum(1).clamp(min=1e-30))
+        return -gradient.float() * step.view(-1, *[1] * (gradient.ndim - 1))
 
 
 # Luo et al., "Readout Guidance", CVPR 2024, section 3.3 and their code.

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from readout_guidance_pack.nodes import NODES, heads
-from readout_guidance_pack.rg_core.targets import Appearance, Attribute, Drag, Identity, Spatial
+from readout_guidance_pack.rg_core.targets import Appearance, Attribute, Colour, Drag, Identity, Spatial
 from readout_guidance_pack.rg_core.updates import Move
 from tools import ROOT, relations
 from tools.workflow import to_api
@@ -14,7 +14,8 @@ heads.register_folder()
 INFO = {node.define_schema().node_id: node.GET_NODE_INFO_V1() for node in NODES}
 TARGETS = {"ReadoutPoseTarget": Spatial, "ReadoutDepthTarget": Spatial, "ReadoutEdgeTarget": Spatial, "ReadoutMapTarget": Spatial,
            "ReadoutAttributeTarget": Attribute, "ReadoutDragTarget": Drag,
-           "ReadoutAppearanceTarget": Appearance, "ReadoutStructureTarget": Appearance, "ReadoutIdentityTarget": Identity}
+           "ReadoutAppearanceTarget": Appearance, "ReadoutStructureTarget": Appearance, "ReadoutIdentityTarget": Identity,
+           "ReadoutColourTarget": Colour}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
 

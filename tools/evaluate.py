@@ -7,6 +7,7 @@ import json
 
 from readout_guidance_pack.rg_core.updates import Move
 from tools.attributes import attributes
+from tools.colour import colours
 from tools.control import CONTROLS, Bench, Setting, show
 from tools.device import device_name
 from tools.estimates import estimates
@@ -23,6 +24,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),
+          "colour": (colours, "coarse colours of other scenes, with and without their pose"),
           "parts": (parts, "context windows, tiles and crops"),
           "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),
           "attributes": (attributes, "arms raised, dusk and where the shirt is, by fitted heads at three strengths"),

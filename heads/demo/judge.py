@@ -141,6 +141,11 @@ def color_error(image: Tensor, shirt: Tensor, trousers: Tensor, scene: Tensor) -
     return (colours(image) - wanted).norm(dim=-1).nan_to_num(1.0).mean(1)
 
 
+def coarse_error(image: Tensor, target: Tensor, cells: int) -> Tensor:
+    """Mean distance, channel by channel, of the mean colours of `cells` x `cells` parts from those of the pictures `target`; [B]."""
+    return (F.adaptive_avg_pool2d(image, cells) - F.adaptive_avg_pool2d(target, cells)).abs().flatten(1).mean(1)
+
+
 def clothes_change(image: Tensor, reference: Tensor) -> Tensor:
     """Mean distance of the shirt's and the trousers' colour from those in another picture; [B]; 1 where one is missing."""
     return (colours(image) - colours(reference))[:, :2].norm(dim=-1).nan_to_num(1.0).mean(1)

@@ -5,7 +5,7 @@ from functools import cached_property
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
-from ...rg_core.targets import Target
+from ...rg_core.targets import Target, heads
 from ...rg_core.updates import Move
 from .. import checks
 from .log import Log
@@ -42,7 +42,7 @@ class Guidance:
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         self.samplings.add(latent_image)
         model = executor.class_obj.model_patcher
-        model.set_additional_models(KEY, [managed(head, model) for head in dict.fromkeys(t.head for t in self.targets) if list(head.parameters())])
+        model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
         run = Run(self, executor.class_obj)
         run.attach(executor.class_obj)
         self.runs.append(run)
@@ -66,7 +66,8 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     all targets act together, each with the strength that it came with."""
     checks.targets(node, targets)
     checks.number(node, "strength", move.strength)
-    checks.heads_fit(node, model, [target.head for target in targets])
+    checks.can_shift(node, move.per_step, targets)
+    checks.targets_fit(node, model, targets)
     checks.references_fit(node, model, targets)
     guided_model, targets = model.clone(), tuple(t for t in targets if t.weight)
     if not move.strength or not targets:

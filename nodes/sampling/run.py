@@ -5,6 +5,9 @@ denoised picture is shifted by -strength * sqrt(1 + sigma^2) * direction. A samp
 sigma' then lands (1 - sigma'/sigma) of that shift away, so the same strength does the same work for any number of
 steps, and trial points, multi-step histories, ancestral noise and denoise masks need no special care. All predictions
 of a step (conditional, unconditional, perturbed, ...) are shifted alike, so whatever a guider makes of them is too.
+
+The direction of targets with heads comes back from the taps through the model. That of targets without is the gradient at the
+conditional prediction itself, and the shift ends where the target is reached; docs/colour.md has what chose this.
 """
 from dataclasses import dataclass, field
 
@@ -16,10 +19,10 @@ from torch import Tensor
 
 from ...rg_core import energies, gradients
 from ...rg_core.regions import mask_at
-from ...rg_core.targets import Target
+from ...rg_core.targets import Target, heads
 from . import memory, reasons, windows
 from .conditioning import parts
-from .gradients import differentiable
+from .gradients import Borrowing, differentiable
 from .log import Log
 from .reader import Readers
 from .step import Pull, Step
@@ -35,6 +38,11 @@ class Prediction:
     positive: list[dict]
     negative: list[dict] | None
     shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # of what the model predicts, by the part of the batch, once known
+
+    @property
+    def reads(self) -> bool:
+        """Whether taps are read for it."""
+        return any(t.head is not None for t in self.targets)
 
 
 class Run:
@@ -62,8 +70,8 @@ class Run:
 
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
         """Tells the host what guided steps need, so that it makes room before it loads the model."""
-        if model.get_additional_models_with_key("multigpu"):
-            return executor(model, noise_shape, conds, *args, **kwargs)  # it clones ControlNets there, and asks nobody else
+        if not heads(self.targets) or model.get_additional_models_with_key("multigpu"):
+            return executor(model, noise_shape, conds, *args, **kwargs)  # with several GPUs it clones ControlNets there, and asks nobody else
         again = self.again
         if again is None:  # it may yet fit without, if the host frees all else
             room = get_total_memory(model.load_device) - model.model_size()
@@ -100,23 +108,43 @@ class Run:
         """What the model predicts for `branches`, each shifted towards the targets."""
         move, now, outs, x = self.move, self.prediction, [None] * len(branches), step.x
         if step.part not in now.shifts:
-            predicted, displacement = self.measured(step, branches)
+            try:
+                outs, displacement = self.measured(step, branches)
+            except gradients.EnergyError as error:
+                raise ValueError(f"{self.node}: {error}") from error
             now.shifts[step.part] = displacement * self.share(step) if move.per_step else displacement
             if move.fresh:
-                x = x + displacement
-            else:
-                positive = step.branch(now.positive, branches)
-                outs = [predicted if c is positive else None for c in branches]
+                x, outs = x + displacement, [None] * len(branches)
         if any(out is None for out in outs):  # each at its place, by which patches tell the branches apart
-            rest = step.every([c if out is None else None for c, out in zip(branches, outs)], x)
+            ask = step.every if now.reads else step.predictions
+            rest = ask([c if out is None else None for c, out in zip(branches, outs)], x)
             outs = [other if out is None else out for out, other in zip(outs, rest)]
         return [out if c is None else out + now.shifts[step.part] for c, out in zip(branches, outs)]
 
-    def measured(self, step: Step, branches: list) -> tuple[Tensor, Tensor]:
-        """The conditional prediction at the step's latents and the displacement [B, C, H, W] that lowers the energies."""
+    def measured(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor]:
+        """What the model predicts for `branches` at the step's latents, None where it was not asked yet, and the displacement [B, C, H, W]
+        that lowers the energies."""
         now, targets = self.prediction, [self.fit(t, step) for t in self.prediction.targets]
-        span = self.span(step, targets)
-        gradient, values, heads = 0, {}, [t.head for t in targets]
+        positive, span = step.branch(now.positive, branches), self.span(step, targets)
+        if now.reads:
+            predicted, displacement, values = self.through_taps(step, branches, [t for t in targets if t.head is not None], span)
+            outs = [predicted if c is positive else None for c in branches]
+        else:
+            outs, displacement, values = step.predictions(branches), 0, {}
+            predicted = next((out for c, out in zip(branches, outs) if c is positive), None)
+            if predicted is None:
+                predicted, = step.predictions([positive])
+        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], span)
+        displacement, values = displacement + shift, values | energy
+        if self.trace is not None:
+            self.trace.add(step.sigma, now.targets, [values[t] for t in targets])
+        if not (torch.isfinite(predicted).all() and torch.isfinite(displacement).all()):
+            raise ValueError(f"{self.node}: {reasons.not_finite(step.x, positive, step.sigma, step.model)}")
+        return outs, displacement
+
+    def through_taps(self, step: Step, branches: list, targets: list[Target], span: Tensor) -> tuple[Tensor, Tensor, dict[Target, Tensor]]:
+        """The conditional prediction, the displacement that lowers the energies of `targets`, which have heads, and these energies."""
+        now, gradient, values = self.prediction, 0, {}
         positive, negative = (c and step.branch(c, branches) for c in (now.positive, now.negative))
         both = self.move.both and negative and step.parts(negative)
         for conds in [negative, positive] if both else [positive]:
@@ -124,7 +152,7 @@ class Run:
             read = self.readers.read(here, targets, None if conds is positive else conds)
 
             def pull(reading):
-                with differentiable(*heads):
+                with differentiable(*heads(targets)), Borrowing():
                     at_taps, energy, size = gradients.at_taps(reading, targets, span, read, balanced=not self.move.published_energy)
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)  # out of memory, it pulls twice
                 return at_taps, size
@@ -132,11 +160,16 @@ class Run:
             predicted, pulled = self.differentiated(here, conds, pull)
             gradient = gradient + pulled
         energy = torch.stack(list(values.values())).mean(0)
-        if self.trace is not None:
-            self.trace.add(step.sigma, now.targets, energy.unbind(0))
-        if not (torch.isfinite(predicted).all() and torch.isfinite(gradient).all()):
-            raise ValueError(f"{self.node}: {reasons.not_finite(step.x, positive, step.sigma, step.model)}")
-        return predicted, self.move.displacement(gradient, step.scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
+        displacement = self.move.displacement(gradient, step.scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
+        return predicted, displacement, dict(zip(targets, energy))
+
+    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], span: Tensor) -> tuple[Tensor, dict[Target, Tensor]]:
+        """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
+        ways = [None if t.reference is None else step.own(self.readers.way(t, step)[1]) for t in targets]
+        with torch.inference_mode(False), torch.enable_grad(), Borrowing():
+            found = gradients.at_prediction(predicted, step.model.process_latent_out, targets, span, ways)
+        shifts = [self.move.approach(gradient, energy, step.scale, t.weight) for t, gradient, energy in zip(targets, *found)]
+        return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
 
     def differentiated(self, step: Step, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""

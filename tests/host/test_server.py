@@ -1,6 +1,7 @@
 """The pack in a real ComfyUI server, over its HTTP API."""
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ PUBLISHED = ReadoutHead("pose", BASE_MODELS["sdv15"].channels, projection_dim=12
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     home = tmp_path_factory.mktemp("server")
-    with Server(home / "output", home=home, extra_nodes=[ROOT / "tests" / "host" / "odd_inputs.py"]) as running:
+    (home / "balance.py").write_text(re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own_targets.md").read_text(), re.S)[1])
+    with Server(home / "output", home=home, extra_nodes=[ROOT / "tests" / "host" / "odd_inputs.py", home / "balance.py"]) as running:
         folder = home / "models" / "readout_heads"
         save_head(PUBLISHED, folder / "sd15_pose.safetensors")
         save_head(PUBLISHED, folder / "readout_sdxl_spatial_depth.safetensors")
@@ -86,6 +88,18 @@ def stock(model=("model", 0), **changes) -> dict:
 
 def picture(server: Server, prompt: dict) -> torch.Tensor:
     return to_tensor(Image.open(server.files(server.run(prompt))["save"][0]))
+
+
+def test_another_packs_target_acts_beside_ours(server):
+    """The node of docs/own_targets.md, a pack of its own, chained with Colour Target."""
+    own = dict(target=("BalanceTarget", {"weight": 1.0, "end_percent": 0.9}), trace=("PreviewAny", {"source": ["sampler", 1]}))
+    colour = ("ReadoutColourTarget", {"image": ["scene", 0], "vae": ["model", 2], "detail": 8, "weight": 1.0, "start_percent": 0.0,
+                                      "end_percent": 0.75, "guidance": ["own", 0]})
+    plain, balanced = picture(server, stock()), picture(server, graph(**own))
+    imbalance = [(x - x.flip(-1)).abs().mean() for x in (torch.nn.functional.avg_pool2d(x, 8) for x in (plain, balanced))]
+    assert imbalance[1] < 0.7 * imbalance[0]
+    outputs = server.run(graph(**own | {"own": own["target"], "target": colour}))
+    assert {row["target"] for row in json.loads(outputs["trace"]["text"][0])} == {"balance", "colour"}
 
 
 @pytest.mark.skipif("COMFYUI_VERSION" not in os.environ, reason="no version was asked for")

@@ -1,9 +1,13 @@
 """Targets to gradients: checked against gradients taken directly, in float64."""
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import nn
 
 from readout_guidance_pack.rg_core import energies, gradients, regions, taps, targets
 from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.updates import Move
 
 CHANNELS = [32, 32]
 CPU = torch.device("cpu")
@@ -98,3 +102,75 @@ def test_a_drag_along_its_path_stops_where_each_picture_says():
     start, end, counts = drag.points
     assert torch.allclose(end[:, 0], torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.5, 0.5], [0.5, 1.0]]))
     assert (start == 0).all() and counts[:, 0].tolist() == [0, 1, 1, 1]  # nothing is dragged in the first picture
+
+
+class Away(targets.Target):
+    """Without a head: how far the picture is from a constant, squared."""
+
+    def energy(self, readout, span, reference):
+        return (readout - (0.5 if reference is None else reference)).square().flatten(1).sum(1)
+
+
+def picture(batch=2, seed=3):
+    return torch.randn(batch, 4, 6, 10, generator=torch.Generator().manual_seed(seed))
+
+
+def seen(x):
+    return x / 0.2 + 0.1
+
+
+def test_the_gradient_at_a_prediction_is_that_of_the_energy_seen_through_the_latents_scale():
+    x, wanted = picture(), targets.Colour(name="colour", image=picture(1, 5), cells=3, mask=torch.rand(1, 1, 6, 10)).at((6, 10), CPU)
+    (gradient,), (energy,) = gradients.at_prediction(x, seen, [wanted], torch.ones(2), [None])
+    exact = replace(wanted, image=wanted.image.double(), mask=wanted.mask.double())
+    step, rng = 1e-4, torch.Generator().manual_seed(0)
+    for b in range(2):
+        along = torch.randn(x.shape[1:], generator=rng, dtype=torch.float64)
+        ends = [exact.energy(seen(x[b:b + 1].double() + side * step * along), torch.ones(1), None) for side in (1, -1)]
+        assert torch.isclose((ends[0] - ends[1]) / (2 * step), (gradient[b].double() * along).sum(), rtol=1e-4)
+        assert torch.isclose(exact.energy(seen(x[b:b + 1].double()), torch.ones(1), None), energy[b].double(), rtol=1e-5)
+
+
+def test_a_shift_is_as_long_as_the_strength_says_but_never_beyond_the_goal():
+    x, target = picture(), Away(name="away")
+    found = gradients.at_prediction(x, seen, [target], torch.ones(2), [None])
+    short = Move(1e-3).approach(found[0][0], found[1][0], scale=5.0, weight=2.0)
+    assert torch.allclose(short.square().mean((1, 2, 3)).sqrt(), torch.full((2,), 1e-2))
+    long = Move(1e3).approach(found[0][0], found[1][0], scale=5.0, weight=2.0)
+    assert torch.allclose(seen(x + long), torch.full_like(x, 0.5), atol=1e-5)  # exactly there, whatever the strength
+    there = gradients.at_prediction(x + long, seen, [target], torch.ones(2), [None])
+    assert (Move().approach(there[0][0], there[1][0], 5.0, 1.0).abs() < 1e-5).all()
+
+
+def test_a_reference_is_seen_as_the_prediction_is():
+    x, other = picture(), picture(1, 8)
+    _, (energy,) = gradients.at_prediction(x, seen, [Away(name="away")], torch.ones(2), [other])
+    assert torch.allclose(energy, (seen(x) - seen(other)).square().flatten(1).sum(1))
+
+
+def test_colours_are_compared_cell_by_cell_where_the_mask_is_white():
+    x, wanted = picture().double(), picture(1, 5).double()
+    cells = [(slice(0, 3), slice(0, 4)), (slice(0, 3), slice(3, 7)), (slice(0, 3), slice(6, 10)),
+             (slice(3, 6), slice(0, 4)), (slice(3, 6), slice(3, 7)), (slice(3, 6), slice(6, 10))]  # 2 x 3 of 6 x 10; shared columns are in both
+    by_hand = torch.stack([(x[:, :, r, c] - wanted[:, :, r, c]).mean((2, 3)).square().mean(1) for r, c in cells]).mean(0)
+    assert torch.allclose(energies.colour(x, wanted, 2), by_hand)
+    assert torch.allclose(energies.colour(x, wanted, 2, torch.ones(1, 1, 6, 10).double()), by_hand)
+    mask = torch.zeros(1, 1, 6, 10).double()
+    mask[..., 1:3, 7:9] = 1
+    inside = (x - wanted)[:, :, 1:3, 7:9].mean((2, 3)).square().mean(1)
+    assert torch.allclose(energies.colour(x, wanted, 2, mask), inside)
+    x.requires_grad_()
+    gradient, = torch.autograd.grad(energies.colour(x, wanted, 2, mask).sum(), x)
+    assert (gradient[:, :, 1:3, 7:9] != 0).all() and (gradient * (1 - mask) == 0).all()
+
+
+@pytest.mark.parametrize("energy, said", [
+    (lambda x: x.square().mean(), r"own target is of shape \(\), .* of shape \(2,\)"), (lambda x: 1.0, "is a float"),
+    (lambda x: x.detach().flatten(1).mean(1), "has a gradient"), (lambda x: -x.square().flatten(1).mean(1), "never less"),
+    (lambda x: (0 * x).square().flatten(1).sum(1).sqrt(), "NaN or infinite")])
+def test_energies_that_cannot_be_are_named(energy, said):
+    class Own(targets.Target):
+        def energy(self, readout, span, reference):
+            return energy(readout)
+    with pytest.raises(gradients.EnergyError, match=said):
+        gradients.at_prediction(picture(), seen, [Own(name="own")], torch.ones(2), [None])

@@ -1,0 +1,280 @@
+"""Targets on the predicted picture, through the host: Colour Target, alone and with all that a sampling can have beside it."""
+import json
+import re
+from dataclasses import replace
+
+import comfy.model_management
+import comfy.samplers
+import comfy.supported_models
+import nodes as host_nodes
+import pytest
+import torch
+from comfy_extras import nodes_custom_sampler as custom
+
+from random_models import conditioning, patcher_of, random_model
+from readout_guidance_pack.heads.demo import judge, world
+from readout_guidance_pack.nodes import colour, demo, guide, published, references, relations
+from readout_guidance_pack.rg_core import energies
+from readout_guidance_pack.rg_core.features import AS_THEY_ARE
+from readout_guidance_pack.rg_core.targets import Colour, Target
+from test_combinations import close, sampled
+from test_sampling import SAMPLERS, World
+from tools.parts import windowed
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode():
+        yield World()
+
+
+def scenes(batch, seed=5):
+    """Pictures [B, H, W, 3]."""
+    return demo.DemoScene.execute(seed, 64, 64, batch).args[0]
+
+
+def target(w, batch=2, seed=5, **changes):
+    return colour.ColourTarget.execute(**{"image": scenes(batch, seed), "vae": w.vae, "detail": Colour.cells, "weight": 1.0, "start_percent": 0.0,
+                                          "end_percent": 0.9} | changes)[0]
+
+
+def error(latents, wanted, cells=4):
+    """The mean distance of coarse colours, by the picture; `wanted` [B, H, W, 3]."""
+    picture, wanted = (torch.nn.functional.avg_pool2d(x, 64 // cells) for x in ((latents + 1) / 2, wanted.movedim(-1, 1)))
+    return (picture - wanted).abs().mean().item()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_colours_come_near_and_weight_0_is_the_stock_sampler_to_the_bit(w, sampler):
+    wanted = scenes(2)
+    plain, _ = w.sample(sampler=sampler, steps=6)
+    guided, trace = w.sample(target(w), sampler=sampler, steps=6)
+    assert error(guided, wanted) < 0.9 * error(plain, wanted)
+    assert torch.isfinite(guided).all() and {row["target"] for row in trace} == {"colour"} and len(trace[0]["energy"]) == 2
+    for off in ({"guidance": target(w, weight=0.0)}, {"guidance": target(w), "strength": 0.0}):
+        assert torch.equal(plain, w.sample(sampler=sampler, steps=6, **off)[0])
+    patched = guide.ApplyReadoutGuidance.execute(w.model, target(w), 0.1)[0]
+    assert torch.equal(guided, w.sample(model=patched, sampler=sampler, steps=6)[0])
+
+
+def test_a_step_without_heads_asks_the_model_as_often_as_a_plain_one(w):
+    calls = []
+    hook = w.model.model.diffusion_model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    try:
+        w.sample()
+        plain = len(calls)
+        w.sample(target(w, end_percent=1.0))
+    finally:
+        hook.remove()
+    assert len(calls) == 2 * plain and not any(calls)
+
+
+def test_the_first_step_reaches_the_colours_where_strength_allows(w):
+    """By hand: the conditional prediction's coarse colours go all the way, the unconditional one is shifted alike."""
+    outs = []
+
+    def keep(args):
+        outs.append((args["cond_denoised"], args["uncond_denoised"]))
+        return args["denoised"]
+
+    for guidance in (None, target(w, 1)):
+        model = w.model.clone()
+        model.set_model_sampler_post_cfg_function(keep)
+        w.sample(guidance, model=model, batch=1, steps=1)
+    (cond, uncond), (shifted, shifted_uncond) = outs
+    wanted = target(w, 1)[0].at((64, 64), cond.device).image
+    assert energies.colour(cond, wanted, 8) > 1e-3 and energies.colour(shifted, wanted, 8) < 1e-8
+    assert torch.allclose(shifted - cond, shifted_uncond - uncond, atol=1e-5)
+
+
+def test_a_picture_does_not_depend_on_its_batch_nor_on_context_windows(w):
+    model = guide.ApplyReadoutGuidance.execute(w.model, target(w, 6), 0.1)[0]
+    whole = sampled(w, model, 6)
+    assert not close(whole, sampled(w, w.model, 6))
+    assert close(sampled(w, windowed(model, 2, 0, False), 6), whole)
+    assert close(sampled(w, windowed(model, 4, 2, True), 6), whole)
+    alone = guide.ApplyReadoutGuidance.execute(w.model, target(w, image=scenes(6)[3:4]), 0.1)[0]
+    assert close(sampled(w, alone, 1, first=3), whole[3:4])
+
+
+def test_a_mask_lets_it_act_only_where_it_is_white(w):
+    """In the predictions; what the model then makes of the rest is its own."""
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 10:30, 20:51] = 1
+    outs = []
+    for guidance in (None, target(w, 1, mask=mask)):
+        model = w.model.clone()
+        model.set_model_sampler_post_cfg_function(lambda args: outs.append(args["cond_denoised"]) or args["denoised"])
+        w.sample(guidance, model=model, batch=1, steps=1)
+    moved = (outs[1] - outs[0]).abs().amax(1)
+    assert (moved[mask == 0] == 0).all() and (moved[mask == 1] > 1e-4).all()
+
+
+def test_it_goes_with_a_pose_and_both_are_obeyed(w):
+    scene = world.draw(4, seed=5)
+    wanted = scene.image.movedim(1, -1)
+    both = target(w, 4, image=wanted, guidance=w.pose(4, end_percent=0.9))
+    images = {}
+    for name, guidance in (("plain", None), ("both", both)):
+        latents, trace = w.sample(guidance, batch=4, steps=12, sampler="dpmpp_2m")
+        images[name] = latents, judge.pck(w.vae.decode(latents).movedim(-1, 1), scene.joints, scene.height).mean().item()
+    assert [row["target"] for row in trace[:2]] == ["pose", "colour"]
+    assert images["both"][1] > 0.6 and error(images["both"][0], wanted) < 0.6 * error(images["plain"][0], wanted)
+
+
+def test_two_of_them_act_each_in_its_own_mask(w):
+    left = torch.zeros(1, 64, 64)
+    left[..., :32] = 1
+    light, dark = torch.ones(1, 64, 64, 3) * 0.9, torch.ones(1, 64, 64, 3) * 0.1
+    guidance = target(w, image=dark, mask=1 - left, guidance=target(w, image=light, mask=left))
+    out, trace = w.sample(guidance, batch=2, steps=8)
+    plain, _ = w.sample(batch=2, steps=8)
+    gap = [(x[..., :32].mean() - x[..., 32:].mean()).item() for x in (out, plain)]
+    assert gap[0] > 0.5 and abs(gap[1]) < 0.2 and len(trace) % 2 == 0
+
+
+def test_a_drags_mask_keeps_the_rest_all_the_same(w):
+    """Outside of it the picture follows the reference to the bit, whatever colours ask."""
+    latent = {"samples": w.vae.encode(scenes(1, 9))}
+    reference = references.ReadoutReference.execute(w.model, w.positive, latent, 3, 64)[0]
+    mask = torch.zeros(1, 64, 64)
+    mask[..., 32:] = 1
+    drag = relations.DragTarget.execute(reference, "[[[0.7, 0.5], [0.8, 0.5]]]", 1.0, 0.0, 0.9, mask=mask)[0]
+    both, trace = w.sample(target(w, 1, guidance=drag), batch=1, steps=8)
+    alone, _ = w.sample(drag, batch=1, steps=8)
+    assert torch.allclose(both[..., :31], latent["samples"][..., :31], atol=1e-3)
+    assert torch.equal(both[..., :31], alone[..., :31]) and not close(both[..., 32:], alone[..., 32:])
+    assert {row["target"] for row in trace} == {"drag", "colour"}
+
+
+def test_with_every_guider(w):
+    patched = guide.ApplyReadoutGuidance.execute(w.model, target(w, 1), 0.1)[0]
+    sigmas = comfy.samplers.calculate_sigmas(patched.get_model_object("model_sampling"), "karras", 6)
+    for guider, arguments in ((custom.BasicGuider, (w.positive,)), (custom.CFGGuider, (w.positive, w.negative, 3.0)),
+                              (custom.DualCFGGuider, (w.positive, w.positive, w.negative, 3.0, 2.0, "regular"))):
+        noise, sampler, latent = custom.RandomNoise.execute(1)[0], comfy.samplers.sampler_object("euler"), {"samples": torch.zeros(1, 3, 64, 64)}
+        made = [custom.SamplerCustomAdvanced.execute(noise, guider.execute(model, *arguments)[0], sampler, sigmas, latent)[0]["samples"]
+                for model in (patched, w.model)]
+        assert error(made[0], scenes(1)) < 0.8 * error(made[1], scenes(1))
+
+
+class Lighter(Target):
+    """Another pack's: made while the host was in inference mode, with numbers from there."""
+
+    def energy(self, readout, span, reference):
+        return (readout.mean((1, 2, 3)) - GOAL).square() * SCALE
+
+
+with torch.inference_mode():
+    GOAL, SCALE = torch.tensor(0.8), torch.ones(1)
+
+
+def test_an_own_energy_acts(w):
+    made, trace = w.sample((Lighter(name="lighter"),), steps=8)
+    plain, _ = w.sample(steps=8)
+    assert (made.mean((1, 2, 3)) > plain.mean((1, 2, 3)) + 0.1).all() and trace[-1]["energy"][0] < trace[0]["energy"][0]
+
+
+def test_the_prediction_is_seen_as_vae_decode_takes_it():
+    """Stable Diffusion's latents are 0.18215 of a VAE's; and a model whose taps nobody reads needs none."""
+    model, seen = random_model("small"), []
+
+    class Own(Target):
+        def energy(self, readout, span, reference):
+            seen.append(readout.detach())
+            return readout.square().flatten(1).sum(1)
+
+    outs = []
+    model.set_model_sampler_post_cfg_function(lambda args: outs.append(args["cond_denoised"]) or args["denoised"])
+    said, latent = conditioning(768, 0), {"samples": torch.zeros(1, 4, 16, 16)}
+    guided = guide.ApplyReadoutGuidance.execute(model, (Own(name="own", weight=1e-9),), 0.1)[0]
+    host_nodes.common_ksampler(guided, 1, 1, 1.0, "euler", "karras", said, said, latent)
+    assert torch.allclose(seen[0], outs[0] / 0.18215, rtol=1e-4, atol=1e-4)
+
+
+def transformer():
+    """Flux, made very small, with random weights."""
+    config = comfy.supported_models.Flux({"image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 8, "context_in_dim": 8,
+                                          "hidden_size": 16, "mlp_ratio": 1.0, "num_heads": 1, "depth": 1, "depth_single_blocks": 1,
+                                          "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": False,
+                                          "txt_ids_dims": [], "dtype": torch.float32})
+    model, rng = config.get_model({}, "", device=torch.device("cpu")), torch.Generator().manual_seed(0)
+    for weight in model.diffusion_model.parameters():
+        weight.data = torch.randn(weight.shape, generator=rng) * 0.05
+    return patcher_of(model)
+
+
+def test_models_without_taps_are_guided_too():
+    model, rng = transformer(), torch.Generator().manual_seed(1)
+    said = [[torch.randn(1, 5, 8, generator=rng), {"pooled_output": torch.randn(1, 8, generator=rng)}]]
+    wanted = Colour(name="colour", image=torch.randn(1, 16, 24, 24, generator=rng).cumsum(-1) / 5)
+    outs = []
+    for made in (model, guide.ApplyReadoutGuidance.execute(model, (wanted,), 0.1)[0]):
+        latent = {"samples": torch.zeros(2, 16, 24, 24)}
+        latent, = host_nodes.common_ksampler(made, 1, 8, 1.0, "euler", "simple", said, said, latent)
+        outs.append(energies.colour(latent["samples"], wanted.image, wanted.cells))
+    assert (outs[1] < 0.8 * outs[0]).all()
+
+
+def refused(w, match, **changes):
+    with pytest.raises(ValueError, match=match):
+        target(w, **changes)
+
+
+def test_what_cannot_be_a_picture_of_colours_is_refused(w):
+    refused(w, "Colour Target: the image is a str", image="photo.png")
+    refused(w, "Colour Target: the image is empty", image=torch.zeros(0, 64, 64, 3))
+    refused(w, "Colour Target: the image holds NaN", image=torch.full((1, 64, 64, 3), float("nan")))
+    refused(w, "Colour Target: the image holds values from 0 to 200", image=torch.rand(1, 64, 64, 3).round() * 200)
+    refused(w, "Colour Target: there is no VAE", vae=None)
+    refused(w, "Colour Target: the mask is empty", mask=torch.zeros(1, 64, 64))
+    refused(w, "Colour Target: the mask is 32x32 pixels", mask=torch.ones(1, 32, 32))
+    refused(w, "Colour Target: start_percent is 0.9", start_percent=0.9)
+
+
+@pytest.mark.parametrize("image", [torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8), torch.rand(1, 64, 64, 1), torch.rand(2, 64, 64, 4),
+                                   torch.rand(1, 2, 2, 3), torch.rand(1, 3, 900, 3), torch.rand(1, 700, 1000, 3)])
+def test_pictures_as_people_have_them_are_taken(w, image):
+    """Bytes, grey, with alpha, sketches of a few pixels, banners, photographs; on pictures of other sizes than the mask's cells."""
+    out, _ = w.sample(target(w, image=image), batch=1, steps=3, size=(56, 80))
+    assert torch.isfinite(out).all()
+
+
+def test_colours_of_another_shape_are_cut_with_a_word(w, caplog):
+    w.sample(target(w, image=torch.rand(1, 64, 128, 3)), batch=1, steps=2)
+    assert len([r for r in caplog.records if re.search("5[01]% of what the colour target was given is left out", r.message)]) == 1
+
+
+def test_the_wrong_vae_and_the_published_procedure_are_refused_by_name(w):
+    made = replace(target(w, 1)[0], image=torch.zeros(1, 16, 64, 64))
+    with pytest.raises(ValueError, match="Apply Readout Guidance: .* colour target .* 16 channels .* works with 3 .*Connect the VAE"):
+        guide.ApplyReadoutGuidance.execute(w.model, (made,), 0.1)
+    with pytest.raises(ValueError, match="published.*the colour target has none.*Use KSampler"):
+        published.KSamplerReadoutGuidancePublished.execute(w.model, 0, 2, 3.0, 0.0, True, w.positive, w.negative,
+                                                           {"samples": torch.zeros(1, 3, 64, 64)}, 0.02, target(w, 1))
+
+
+@pytest.mark.parametrize("head", [None, AS_THEY_ARE])
+def test_an_energy_that_cannot_be_is_said_by_the_sampling_node(w, head):
+    class Wrong(Target):
+        def energy(self, readout, span, reference):
+            return readout.square().mean()
+
+    plain, _ = w.sample()
+    with pytest.raises(ValueError, match=r"KSampler \(Readout Guidance\): the energy of the own target is of shape \(\)"):
+        w.sample((Wrong(name="own", head=head),))
+    assert torch.equal(plain, w.sample()[0])
+
+
+def test_interrupted_in_the_middle_it_leaves_nothing_behind(w):
+    plain, _ = w.sample()
+
+    class Stopping(Target):
+        def energy(self, readout, span, reference):
+            raise comfy.model_management.InterruptProcessingException()
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        w.sample((Stopping(name="own"),))
+    assert torch.equal(plain, w.sample()[0]) and json.dumps(w.sample(target(w))[1])

@@ -1,0 +1,56 @@
+"""What docs/own_targets.md tells authors of other packs, run as it stands there."""
+import asyncio
+import re
+
+import nodes as host_nodes
+import pytest
+import torch
+
+from readout_guidance_pack.nodes import extension, guide
+from test_sampling import World
+from tools import ROOT
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
+COMPLETE, CLASSES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_targets.md").read_text(), re.S)
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode():
+        yield World()
+
+
+def test_the_node_balances_pictures(w, monkeypatch):
+    """Loaded before this pack, as a host may."""
+    monkeypatch.delitem(host_nodes.NODE_CLASS_MAPPINGS, "ApplyReadoutGuidance", raising=False)
+    pack = {"__name__": "balance"}
+    exec(COMPLETE, pack)
+    node, = asyncio.run(asyncio.run(pack["comfy_entrypoint"]()).get_node_list())
+    assert node.GET_SCHEMA().node_id == "BalanceTarget"
+    monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "ApplyReadoutGuidance", guide.ApplyReadoutGuidance)
+
+    def imbalance(latents):
+        coarse = torch.nn.functional.avg_pool2d(latents, 8)
+        return (coarse - coarse.flip(-1)).abs().mean((1, 2, 3))
+
+    plain, _ = w.sample(batch=4, steps=8)
+    balanced, trace = w.sample(node.execute(1.0, 0.9)[0], batch=4, steps=8)
+    assert (imbalance(balanced) < 0.7 * imbalance(plain)).all() and trace[0]["target"] == "balance"
+    _, trace = w.sample(node.execute(1.0, 0.9, w.pose(4))[0], batch=4, steps=2)
+    assert [row["target"] for row in trace[:2]] == ["pose", "balance"]
+
+
+def test_the_classes_act_on_readouts_and_taps(w):
+    names = {"F": torch.nn.functional, "head": w.heads["depth"]} | {name: getattr(extension, name) for name in extension.__all__}
+    exec(CLASSES, names)
+    assert {t.name for t in names["targets"]} == {"flat", "alike"}
+    for target in names["targets"]:
+        last = [torch.tensor(w.sample((target,), steps=8, strength=strength)[1][-1]["energy"]) for strength in (1e-6, 0.1)]
+        assert last[1].mean() < 0.9 * last[0].mean(), target.name
+
+
+def test_every_name_in_the_docs_is_there():
+    text = (ROOT / "docs" / "own_targets.md").read_text()
+    assert all(f"`{name}" in text for name in extension.__all__)
+    assert guide.ApplyReadoutGuidance.extension is extension

@@ -1,0 +1,41 @@
+"""Coarse colours of other scenes, with and without their pose: `python run.py evaluate --colour [--seeds N]`."""
+import nodes as host_nodes
+import torch
+
+from readout_guidance_pack.heads.demo import judge
+from readout_guidance_pack.nodes.colour import ColourTarget
+from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.rg_core.targets import Colour, Spatial
+from readout_guidance_pack.rg_core.updates import Move
+from tools.control import BATCH, CFG, NOISE_SEED, SAMPLER, SCHEDULER, STEPS, Bench, show
+
+# Whether Colour Target acts, and a pose target beside it, by setting.
+SETTINGS = {"unguided": (False, False), "guided": (True, False), "pose": (False, True), "guided, pose": (True, True)}
+
+
+def chain(bench: Bench, part: slice, colour: bool, pose: bool) -> tuple:
+    targets = bench.guidance(("pose",), Spatial.end, part) if pose else ()
+    if not colour:
+        return targets
+    image = bench.scene.image[part].movedim(1, -1)
+    return ColourTarget.execute(image, bench.vae, Colour.cells, 1.0, Colour.start, Colour.end, guidance=targets)[0]
+
+
+@torch.inference_mode()
+def colours(seeds: int) -> dict:
+    bench, results = Bench(seeds), {}
+    for setting, given in SETTINGS.items():
+        pictures = []
+        for first in range(0, seeds, BATCH):
+            part = slice(first, min(first + BATCH, seeds))
+            model = guided("evaluate", bench.model, chain(bench, part, *given), Move())
+            latent = {"samples": torch.zeros(part.stop - first, 3, *bench.size), "batch_index": list(range(first, part.stop))}
+            latent, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, SAMPLER, SCHEDULER, [[bench.said_context[part], {}]],
+                                                 bench.negative, latent)
+            pictures.append(bench.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
+        image, scene = torch.cat(pictures), bench.scene
+        values = {f"colour{cells}": judge.coarse_error(image, scene.image, cells) for cells in (4, 8)}
+        values |= {"valid": judge.valid(image), "texture": judge.texture(image), "pck": judge.pck(image, scene.joints, scene.height)}
+        results[setting] = {name: round(value.mean().item(), 4) for name, value in values.items()}
+        show("colour", setting, results[setting])
+    return {"colour": results}
