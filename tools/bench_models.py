@@ -12,10 +12,12 @@ from readout_guidance_pack.heads.base_models import BASE_MODELS, BaseModel
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes import references
 from readout_guidance_pack.nodes.demo_model import load_demo
+from readout_guidance_pack.nodes.fitter import BANDS, LEVELS
 from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.rg_core import taps
 from readout_guidance_pack.rg_core.features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.linear_head import LinearHead, from_maps
 from readout_guidance_pack.rg_core.references import renoised
 from readout_guidance_pack.rg_core.targets import Drag, Spatial
 from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
@@ -68,6 +70,14 @@ def spatial(head: ReadoutHead, **when: float) -> Spatial:
     return Spatial(name=head.kind, head=head, image=torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), **when)
 
 
+def linear(subject: Subject) -> LinearHead:
+    """A head such as Fit Readout Head makes, with random weights, that reads at the same size as the subject's."""
+    rng = torch.Generator().manual_seed(3)
+    maps = [(torch.randn(sum(subject.head.channels), 3, generator=rng) * 1e-3, torch.zeros(3)) for _ in range(BANDS)]
+    levels = torch.randn(LEVELS, subject.model.model.diffusion_model.time_embed[-1].out_features, generator=rng)
+    return from_maps("pose", subject.head.channels, maps, levels, stride=subject.head.stride)
+
+
 @torch.inference_mode(False)
 def drag(subject: Subject, cache_mb: int, head=None, **when: float) -> Drag:
     """A drag on a reference of noise, read by a random head as large as the subject's if no other is given."""
@@ -92,6 +102,7 @@ def steps(subject: Subject) -> dict:
             "default, blocks computed again": guided_by(subject, target, recompute="on"),
             "fresh forward": guided_by(subject, target, move=Move(0.05, per_step=True, fresh=True)),
             "published": guided_by(subject, target, move=PUBLISHED),
+            "fitted head": guided_by(subject, spatial(linear(subject), **ALL_THE_TIME)),
             "two targets": guided_by(subject, target, target),
             "drag, reference cached": guided_by(subject, drag(subject, 4096, **ALL_THE_TIME)),
             "drag without a head": guided_by(subject, drag(subject, 4096, AS_THEY_ARE, **ALL_THE_TIME)),
