@@ -109,7 +109,7 @@ def _build(path: Path, weights: dict, config: HeadConfig, chosen: str | None) ->
     # guidance time, in a correspondence head.
     embedded = any("emb_layers" in name for name in weights) and not sequential and (config.ours or kind != "correspondence")
     more = {"tanh": config.tanh, "control_range": config.range_for(kind), "base_model": about.get("model_id") or "", "stride": config.stride,
-            "config": about}
+            "start": config.start, "config": about}
     return _filled(_empty(kind, weights, embedded, more), weights)
 
 
