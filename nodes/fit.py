@@ -10,14 +10,14 @@ from ..rg_core import fitting, taps
 from ..rg_core.linear_head import LinearHead, from_maps
 from . import checks, quality
 from .examples import Example, examples, kind_given
-from .material import Material, single
+from .material import BANDS, Material, single
 from .sampling.ask import embeddings, sigma_at
 from .sampling.reader import read
 from .types import CATEGORY, Head
 
 NODE = "Fit Readout Head"
 # docs/fitting.md has the measurements that chose these.
-BANDS, SHARED = 5, 0.3
+SHARED = 0.3
 RIDGES = (1e-3, 1e-2, 1e-1)
 LEVELS = 64       # noise levels that a head can tell apart
 PIXELS = 1024     # of each picture at each band, at random where it has more

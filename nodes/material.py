@@ -12,6 +12,7 @@ from .examples import Example, batches
 from .references import family
 from .sampling.ask import asked, sigma_at
 
+BANDS = 5         # of noise, in which heads are judged
 HELD_OUT = 0.2    # of the pictures
 MOST_HELD_OUT = 16
 
@@ -25,6 +26,7 @@ class Material:
         # Where latents are pixels, reading at half their size is fine enough.
         self.stride = 2 if model.get_model_object("latent_format").spacial_downscale_ratio == 1 else 1
         self.channels = taps.channels(model.model.diffusion_model)
+        self.known: dict[Example, Tensor] = {}
 
     def about(self) -> dict:
         """What a head says of itself, as keyword arguments; `config` is to be added to."""
@@ -43,7 +45,13 @@ class Material:
 
     def wanted(self, example: Example) -> Tensor:
         """What should be read of it, [1, 3, H, W], in the control range."""
-        return to_range(fit(example.image, self.size(example)), self.control_range)
+        if example not in self.known:
+            self.known[example] = to_range(fit(example.image, self.size(example)), self.control_range)
+        return self.known[example]
+
+    def fingerprint(self) -> Tensor:
+        """What tells these pictures from others, [N, 4], up to the last bits, which a VAE may give otherwise tomorrow."""
+        return torch.stack([torch.stack([f(x.float().cpu()) for x in (e.latent, e.image) for f in (torch.mean, torch.std)]) for e in self.given])
 
     def mean(self, places: list[int]) -> Tensor:
         """What should be read of those at `places` on average, [1, 3, H, W], of the first one's size."""

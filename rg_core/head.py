@@ -77,8 +77,8 @@ class ReadoutHead(nn.Module):
 
     `kind` says which one: pose, depth, edge, appearance, identity, correspondence or keypoints. `channels` are the taps'
     channels that it was trained on, `control_range` the (low, high) of a spatial head's readout, `base_model` the
-    diffusion model it belongs to. A head reads at the latent's size over `stride`, which is 1 for the published heads, and from the share `start` of the
-    noise schedule on it reads anything worth guiding by.
+    diffusion model it belongs to. A head reads at the latent's size over `stride`, which is 1 for the published heads.
+    `start` is the share of the noise schedule from which on it reads anything worth guiding by.
     `emb_channels` is None for heads without a timestep embedding, `out_channels` None
     for relative heads, which return the `projection_dim` channels themselves. `config` is what else its file says of it.
     """

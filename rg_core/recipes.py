@@ -6,6 +6,7 @@ from .trainer import Schedule, constant, cosine
 
 @dataclass(frozen=True)
 class Recipe:
+    name: str
     projection_dim: int
     hidden: tuple[int, int]    # channels between the convolutions at a spatial head's end
     steps: int
@@ -20,7 +21,7 @@ class Recipe:
 # As there: the rate stays what it is, and nothing decays. Not as there: Adam in single precision, where they keep its state in 8 bits; a noise level
 # for each picture of a batch, where they take one for all; targets resized smoothly, where they take the nearest pixels; pictures drawn one by
 # one, where they go through all before any comes again; no random square cut of a picture.
-PUBLISHED = Recipe(384, (128, 32), 5000, 8, 1e-3, constant, ("pose", "edge"))
+PUBLISHED = Recipe("published", 384, (128, 32), 5000, 8, 1e-3, constant, ("pose", "edge"))
 # That of the shipped demo heads.
-SMALL = Recipe(128, (32, 16), 1000, 16, 1e-3, cosine, ())
-RECIPES = {"small": SMALL, "published": PUBLISHED}
+SMALL = Recipe("small", 128, (32, 16), 1000, 16, 1e-3, cosine, ())
+RECIPES = {recipe.name: recipe for recipe in (SMALL, PUBLISHED)}

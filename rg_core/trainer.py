@@ -67,10 +67,10 @@ class Trainer:
         """Goes on after `done` steps that left the heads' weights as they are, and this `state`. Raises ValueError for one of other heads, or
         a damaged one."""
         for name, weight in self.modules.named_parameters():
-            moments = [state.get(f"{name}.{key}") for key in MOMENTS]
-            if any(x is None or x.shape != weight.shape or x.dtype != weight.dtype or not x.isfinite().all() for x in moments) or (moments[1] < 0).any():
+            moments = {key: state.get(f"{name}.{key}") for key in MOMENTS}
+            if any(x is None or x.shape != weight.shape or x.dtype != weight.dtype or not x.isfinite().all() for x in moments.values()):
                 raise ValueError(f"what the optimizer should remember of {name} is damaged or missing")
-            self.optimizer.state[weight] = {"step": torch.tensor(float(done))} | {key: x.to(weight.device) for key, x in zip(MOMENTS, moments)}
+            self.optimizer.state[weight] = {key: x.to(weight.device, copy=True) for key, x in moments.items()} | {"step": torch.tensor(float(done))}
         try:
             self.rng.set_state(state["dice"])
         except (KeyError, RuntimeError, TypeError) as error:
