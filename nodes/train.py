@@ -54,9 +54,12 @@ class Training:
         progress = comfy.utils.ProgressBar(self.recipe.steps)
         while self.trainer.done < self.recipe.steps:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with torch.inference_mode(False), torch.enable_grad(), repeatable():
-                self.curve.append(self.trainer.step()["head"])
+            self.step()
             progress.update_absolute(self.trainer.done)
+
+    def step(self) -> None:
+        with torch.inference_mode(False), torch.enable_grad(), repeatable():
+            self.curve.append(self.trainer.step()["head"])
 
     def judged(self) -> quality.Quality:
         """Ends the training; how well the head reads the pictures that it has not seen."""

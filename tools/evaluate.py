@@ -17,6 +17,7 @@ from tools.presets import presets
 from tools.ranges import ranges
 from tools.relations import relations
 from tools.samplers import samplers
+from tools.train import trains
 
 TABLES = {"relations": (relations, "drag, appearance, identity, structure and inversion"), "moves": (moves, "the move's form and size, for pose"),
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
@@ -24,6 +25,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "presets": (presets, "the published preset beside the default"),
           "parts": (parts, "context windows, tiles and crops"),
           "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),
+          "train": (trains, "heads trained on 100 drawn pictures, beside fitted and shipped ones"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 
