@@ -155,7 +155,7 @@ def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, 
     except Diverged as error:
         raise ValueError(f"{NODE}: {error}. Lower learning_rate; at the very first step it is the model itself that gives no numbers.") from error
     except BaseException:
-        if training.trainer.done:
+        if training.trainer.done and not training.trainer.torn:
             training.save(path)
             logging.warning("%s: stopped after %d of %d steps, kept in %s. Queue it again with resume on, to go on from there.", NODE,
                             training.trainer.done, training.recipe.steps, path.name)

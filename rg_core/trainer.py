@@ -38,6 +38,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.modules.parameters(), lr=lr)
         self.rng = torch.Generator().manual_seed(seed)
         self.done, self.dice = 0, self.rng.get_state()  # after whole steps: one that breaks off has rolled the dice for nothing
+        self.torn = False  # a step broke off while it changed the weights: there is nothing to go on from
 
     def step(self) -> dict[str, float]:
         """One step; the losses before it. Raises Diverged."""
@@ -50,8 +51,9 @@ class Trainer:
                 found[name] = found.get(name, 0.0) + loss.item()
         if not all(map(math.isfinite, found.values())):
             raise Diverged(f"the loss is {sum(found.values())} at step {self.done + 1}")
+        self.torn = True
         self.optimizer.step()
-        self.done, self.dice = self.done + 1, self.rng.get_state()
+        self.done, self.dice, self.torn = self.done + 1, self.rng.get_state(), False
         return found
 
     def finish(self) -> None:
