@@ -142,22 +142,22 @@ def repeatable() -> Iterator[None]:
 def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, quality.Quality, str]:
     """The head, how well it reads, and in words how it was made. It goes on from `path` if it should `resume`, and writes itself there at the
     end and when it is interrupted or fails. Raises ValueError."""
-    begin = time.monotonic()
+    begin, node = time.monotonic(), training.material.node
     try:
         if resume:
             training.resume(path)
     except ValueError as error:
-        raise ValueError(f"{NODE}: {error}") from error
+        raise ValueError(f"{node}: {error}") from error
     before = training.trainer.done
     try:
         training.run()
         found = training.judged()
     except Diverged as error:
-        raise ValueError(f"{NODE}: {error}. Lower learning_rate; at the very first step it is the model itself that gives no numbers.") from error
+        raise ValueError(f"{node}: {error}. Lower learning_rate; at the very first step it is the model itself that gives no numbers.") from error
     except BaseException:
         if training.trainer.done and not training.trainer.torn:
             training.save(path)
-            logging.warning("%s: stopped after %d of %d steps, kept in %s. Queue it again with resume on, to go on from there.", NODE,
+            logging.warning("%s: stopped after %d of %d steps, kept in %s. With resume on it goes on from there.", node,
                             training.trainer.done, training.recipe.steps, path.name)
         raise
     training.save(path)
