@@ -8,7 +8,8 @@ import torch
 from readout_guidance_pack.nodes.examples import Example
 from readout_guidance_pack.nodes.fit import fitted
 from readout_guidance_pack.nodes.material import Material
-from readout_guidance_pack.nodes.train import NODE, Training
+from readout_guidance_pack.nodes.train import NODE
+from readout_guidance_pack.nodes.training import Training
 from readout_guidance_pack.rg_core.recipes import SMALL
 from readout_guidance_pack.rg_core.updates import Move
 from tools.control import Bench, Setting, show

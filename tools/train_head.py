@@ -25,7 +25,7 @@ from torchvision.transforms.functional import to_pil_image
 from readout_guidance_pack.nodes import checks, demo_model, quality
 from readout_guidance_pack.nodes.examples import examples, kind_given
 from readout_guidance_pack.nodes.material import Material
-from readout_guidance_pack.nodes.train import Training, trained
+from readout_guidance_pack.nodes.training import Training, trained
 from readout_guidance_pack.rg_core.recipes import RECIPES, SMALL
 from tools.folders import caption, load, pairs
 
