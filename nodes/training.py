@@ -70,8 +70,9 @@ class Training:
 
     def settings(self) -> dict:
         """What a training must have in common with the one that it goes on with."""
-        return {"kind": self.material.kind, "model": self.head.base_model, "preset": self.recipe.name, "batch_size": self.recipe.batch_size,
-                "learning_rate": self.recipe.learning_rate, "seed": self.seed, "pictures": len(self.material.given)}
+        return {"kind": self.material.kind, "model": self.head.base_model, "taps": self.material.channels, "preset": self.recipe.name,
+                "batch_size": self.recipe.batch_size, "learning_rate": self.recipe.learning_rate, "seed": self.seed,
+                "pictures": len(self.material.given)}
 
     def save(self, path: Path) -> None:
         """Writes the head as it is and all that is needed to go on; a file that is there is replaced at once or not at all."""
@@ -82,7 +83,8 @@ class Training:
     def resume(self, path: Path) -> None:
         """Goes on where the training that wrote `path` was. Raises ValueError where that was another one."""
         head, (state, config) = load_head(path), load_training(path)
-        known = config.get("training") or {}
+        known = config.get("training")
+        known = known if isinstance(known, dict) else {}
         differ = [f"{name} {checks.shown(known.get(name))} and not {value}" for name, value in self.settings().items() if known.get(name) != value]
         if not differ and not alike(state.get("pictures"), self.material.fingerprint()):
             differ = ["other pictures, or the same in another order"]
@@ -139,7 +141,7 @@ def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, 
     try:
         if resume:
             training.resume(path)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: torch on weights of other shapes than the file says
         raise ValueError(f"{node}: {error}") from error
     before = training.trainer.done
     try:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from random_models import random_model
-from readout_guidance_pack.heads import load_head, load_training
+from readout_guidance_pack.heads import load_head, load_training, save_head
 from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.nodes import demo_model, guide, targets, train
 from readout_guidance_pack.nodes.examples import examples
@@ -167,6 +167,20 @@ def test_going_on_with_other_pictures_or_a_file_that_holds_no_training_is_refuse
     SaveReadoutHead.execute(head, "readout_heads/mine")
     with pytest.raises(ValueError, match="mine_00002_.safetensors holds a head, but nothing to train it on with"):
         w.train(resume=True)
+
+
+def test_a_state_that_is_damaged_is_refused(w, output):
+    w.train()
+    path = output / "mine_00001_.safetensors"
+    head, (state, config) = load_head(path), load_training(path)
+    weight = "head.mixing_weights.exp_avg"
+    for changes, training, words in (({}, [1], "was trained with kind None"), ({"curve": state["curve"][:2]}, config["training"], "how far"),
+                                     ({}, config["training"] | {"done": -1}, "how far"), ({weight: state[weight][:2]}, config["training"], "mixing"),
+                                     ({"dice": state["dice"][:9]}, config["training"], "random numbers"),
+                                     ({}, config["training"] | {"taps": [1]}, r"taps \[1\] and not")):
+        save_head(head, path, torch.float32, state | changes, training=training)
+        with pytest.raises(ValueError, match=f"Train Readout Head: .*{words}"):
+            w.train(resume=True)
 
 
 BAD = {
