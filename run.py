@@ -7,6 +7,7 @@
     python run.py serve                           the same ComfyUI, left running
     python run.py test [pytest arguments]         the tests
     python run.py train-demo [--heads [KIND ...]] trains the demo model and its heads from nothing
+    python run.py train-head PICTURES TARGETS --checkpoint FILE --kind KIND --out FILE   trains a head on folders of files; --help
     python run.py convert FILE.pt [FILE.pt ...]   published heads as safetensors beside them
 
 The first run makes .venv from requirements-dev.txt, except for convert where the Python that runs this has torch and
@@ -35,7 +36,7 @@ HOSTS = {
 }
 DEFAULT_VERSION = "0.30.0"
 COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.bench", "gpu": "tools.gpu", "serve": "tools.serve",
-            "train-demo": "tools.train_demo", "convert": "tools.convert", "test": "pytest"}
+            "train-demo": "tools.train_demo", "train-head": "tools.train_head", "convert": "tools.convert", "test": "pytest"}
 PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
 
 
@@ -148,7 +149,7 @@ def main() -> int:
         arguments = [a if a.startswith("-") else os.path.abspath(a) for a in arguments]
     version = chosen_version()
     python = ensure_environment()
-    environment = os.environ | {"COMFYUI_PATH": str(host(version)), "PYTHONUNBUFFERED": "1",
+    environment = os.environ | {"COMFYUI_PATH": str(host(version)), "PYTHONUNBUFFERED": "1", "RUN_FROM": os.getcwd(),
                                 "PYTHONPYCACHEPREFIX": str(CACHE / "pycache")}  # the host's folder stays as it is
     packages = pinned_packages(version) if version else None
     if packages:  # found before those of .venv

@@ -22,6 +22,7 @@ from . import published
 from .config import KINDS, FieldError, HeadConfig, kind_of
 
 METADATA_KEY = "readout_head"
+TRAINING = "training."  # begins the names of what is no weight
 RELATIVE = {"correspondence", "appearance", "identity"}
 
 
@@ -48,8 +49,10 @@ def load_head(path: str | PathLike, kind: str | None = None) -> ReadoutHead | Li
         raise HeadFileError(f"{path.name} is not a whole readout head: {error}. Download or export it again.") from error
 
 
-def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch.dtype = torch.float16, **about: object) -> None:
-    """Writes `head` as safetensors; `about` joins the config in the metadata (training set, quality, ...)."""
+def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch.dtype = torch.float16,
+              state: dict[str, Tensor] | None = None, **about: object) -> None:
+    """Writes `head` as safetensors; `about` joins the config in the metadata (training set, quality, ...). `state` is what is needed to
+    train on: load_training alone reads it, and it is kept as it is, whatever `dtype`."""
     config = {**head.config, "kind": head.kind, "model_id": head.base_model, "dims": head.channels,
               "dataset_args": (head.config.get("dataset_args") or {}) | {"control_range": list(head.control_range)},
               "output_stride": head.stride, "start": head.start, "pooled": head.pooled, **about}
@@ -58,7 +61,21 @@ def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch
             "bottleneck_sequential": False, "use_output_head": head.output_head is not None,
             "output_head_act": head.output_head is not None and isinstance(head.output_head[-1], torch.nn.Tanh)}
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in head.state_dict().items()}
+    weights |= {TRAINING + name: value.detach().cpu().contiguous() for name, value in (state or {}).items()}
     save_file(weights, path, metadata={METADATA_KEY: json.dumps(config, default=str)})
+
+
+def load_training(path: str | PathLike) -> tuple[dict[str, Tensor], dict]:
+    """What `save_head` was given as `state`, and all that the file says. Nobody has looked at either. Raises HeadFileError."""
+    path = Path(path)
+    try:
+        weights, config = _read_safetensors(path)
+    except Exception as error:  # as in load_head
+        raise HeadFileError(f"{path.name} cannot be read: it is damaged, incomplete or another kind of file ({type(error).__name__}).") from error
+    state = {name.removeprefix(TRAINING): value for name, value in weights.items() if name.startswith(TRAINING)}
+    if not state:
+        raise HeadFileError(f"{path.name} holds a head, but nothing to train it on with.")
+    return state, config
 
 
 def _read_safetensors(path: Path) -> tuple[Any, Any]:
@@ -109,7 +126,7 @@ def _build(path: Path, weights: dict, config: HeadConfig, chosen: str | None) ->
     # guidance time, in a correspondence head.
     embedded = any("emb_layers" in name for name in weights) and not sequential and (config.ours or kind != "correspondence")
     more = {"tanh": config.tanh, "control_range": config.range_for(kind), "base_model": about.get("model_id") or "", "stride": config.stride,
-            "config": about}
+            "start": config.start, "config": about}
     return _filled(_empty(kind, weights, embedded, more), weights)
 
 

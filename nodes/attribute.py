@@ -12,7 +12,8 @@ from ..rg_core.linear_head import LinearHead
 from ..rg_core.targets import Attribute
 from . import checks, quality
 from .examples import Example, conditionings, kind_given
-from .fitter import Fitter, fitted
+from .fitter import fitted
+from .material import Material
 from .references import samples_for
 from .sampling.reader import read
 from .targets import CHAIN, when
@@ -22,8 +23,8 @@ NODE = "Fit Attribute"
 LEAST = 3  # pictures of each sort
 
 
-class AttributeFitter(Fitter):
-    """Fits heads that tell whether a picture has something, by its taps' means; what is wanted of an example is 1 or -1."""
+class Sides(Material):
+    """Pictures with something and without it, for a head that tells which by its taps' means; `image` of an example is 1 or -1."""
 
     outputs, pooled = 1, True
     control_range = -1.0, 1.0
@@ -37,7 +38,7 @@ class AttributeFitter(Fitter):
     def rows(self, example: Example, reading: taps.Reading) -> Tensor:
         return torch.cat(means(reading.features), 1)[..., 0, 0]
 
-    def read(self, head: LinearHead, example: Example, reading: taps.Reading) -> Tensor:
+    def readout(self, head: LinearHead, example: Example, reading: taps.Reading) -> Tensor:
         return read(head, taps.Reading(reading.emb, means(reading.features)), (1, 1))
 
 
@@ -74,7 +75,8 @@ class FitAttribute(io.ComfyNode):
                              "Ten of each or more do well.")
         wanted = [torch.full((1, 1, 1, 1), sign) for side, sign in zip(sides, (1.0, -1.0)) for _ in side]
         said = conditionings(NODE, positive, len(wanted))
-        head, found = fitted(AttributeFitter(NODE, model, [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)], name, seed[0]))
+        given = [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)]
+        head, found = fitted(Sides(NODE, model, given, name), seed[0])
         return io.NodeOutput(head, quality.told(NODE, head, found, len(wanted), time.monotonic() - begin))
 
 

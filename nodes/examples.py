@@ -46,6 +46,12 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
         if abs(math.log(shapes[0] / shapes[1])) > max(0.03, pixel):
             raise ValueError(f"{node}: picture {i} is {latent.shape[-1]}x{latent.shape[-2]} in latents, and what should be read of it "
                              f"{image.shape[-1]}x{image.shape[-2]} pixels, which is of another shape. Make both from the same picture.")
+    if len(samples) < 2:
+        raise ValueError(f"{node}: got one picture, and it needs two at least, one to learn from and one to judge by. Ten make a head, and more a "
+                         "better one.")
+    if all((x.amax((2, 3)) - x.amin((2, 3))).max() < 1 / 255 for x in shown):
+        raise ValueError(f"{node}: every image of what should be read has one colour all over, so there is nothing to read. Check the node "
+                         "that made them.")
     return [Example(*parts) for parts in zip(samples, said, shown)]
 
 

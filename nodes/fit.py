@@ -5,7 +5,8 @@ from comfy_api.latest import io
 
 from . import checks, quality
 from .examples import examples, kind_given
-from .fitter import Fitter, fitted
+from .fitter import fitted
+from .material import Material
 from .types import CATEGORY, Head
 
 NODE = "Fit Readout Head"
@@ -32,12 +33,6 @@ class FitReadoutHead(io.ComfyNode):
         model, kind, seed, begin = model[0], kind_given(NODE, kind[0]), seed[0], time.monotonic()
         checks.heads_fit(NODE, model, [])
         given = examples(NODE, model, latents, positive, image, kind)
-        if len(given) < 2:
-            raise ValueError(f"{NODE}: got one picture, and it needs two at least, one to fit and one to judge by. Ten make a head, and more a "
-                             "better one.")
-        if all((e.image.amax((2, 3)) - e.image.amin((2, 3))).max() < 1 / 255 for e in given):
-            raise ValueError(f"{NODE}: every image of what should be read has one colour all over, so there is nothing to read. Check the node "
-                             "that made them.")
-        head, found = fitted(Fitter(NODE, model, given, kind, seed))
-        report = quality.report(NODE, head, found, len(given), time.monotonic() - begin)
+        head, found = fitted(Material(NODE, model, given, kind), seed)
+        report = quality.report(NODE, head, found, f"fitted from {len(given)} pictures in {time.monotonic() - begin:.0f} seconds")
         return io.NodeOutput(head, report, quality.sheet(model, head, found))

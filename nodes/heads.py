@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..heads import KINDS, kind_of, load_head, published, save_head
 from ..heads.demo import HEADS_FOLDER
+from . import checks
 from .types import CATEGORY, Head
 
 FOLDER = "readout_heads"
@@ -24,6 +25,17 @@ def register_folder() -> None:
     for path in (folder(), Path(folder_paths.get_output_directory()) / FOLDER, HEADS_FOLDER):
         folder_paths.add_model_folder_path(FOLDER, str(path))
     folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
+
+
+def places(node: str, filename_prefix: str) -> tuple[Path, Path | None]:
+    """Where the next head of this name goes in the host's output folder, and where the last one is, if there is any."""
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
+    except Exception as error:  # the host raises no other
+        raise ValueError(f"{node}: filename_prefix is {checks.shown(filename_prefix)}, and that is no place in ComfyUI's output folder. Write a "
+                         f"name such as {FOLDER}/mine.") from error
+    last = Path(folder, f"{name}_{counter - 1:05}_.safetensors")
+    return Path(folder, f"{name}_{counter:05}_.safetensors"), last if last.exists() else None
 
 
 def missing(head_name: str) -> str:
@@ -92,6 +104,6 @@ class SaveReadoutHead(io.ComfyNode):
 
     @classmethod
     def execute(cls, head, filename_prefix):
-        path, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
-        save_head(head, Path(path) / f"{name}_{counter:05}_.safetensors", dtype=torch.float32)
+        path, _ = places("Save Readout Head", filename_prefix)
+        save_head(head, path, dtype=torch.float32)
         return io.NodeOutput()

@@ -24,6 +24,10 @@ class Quality:
     start: float           # from which on the head should act
     seen: list[tuple[Example, Tensor, list[Tensor]]]  # held-out pictures, what was wanted and what is read in each band
 
+    def explained(self) -> dict[str, float]:
+        """The shares by percent, for a head's file."""
+        return {f"{p:.1f}": round(share, 3) for p, share in zip(self.percents, self.shares)}
+
 
 class Judge:
     """Compares what several trial heads read of held-out pictures with what was wanted, by band."""
@@ -50,7 +54,8 @@ class Judge:
         return Quality([(band + 0.5) / bands for band in range(bands)], shares, acting / bands, seen)
 
 
-def report(node: str, head, found: Quality, count: int, seconds: float) -> str:
+def report(node: str, head, found: Quality, made: str) -> str:
+    """In words; `made` says from what and how."""
     best = max(found.shares)
     words = ("It reads well." if best >= GOOD else "It reads roughly: guiding by it should work, if not to the line." if best >= USEFUL else
              "It is not fit for use: it reads hardly anything. Give it more pictures, or ones that differ more; perhaps the model does not know "
@@ -58,7 +63,7 @@ def report(node: str, head, found: Quality, count: int, seconds: float) -> str:
     if best < USEFUL:
         logging.warning("%s: the %s head is not fit for use; see the report.", node, head.kind)
     levels = "\n".join(f"  percent {p:.1f}: {max(0.0, share):.2f}" for p, share in zip(found.percents, found.shares))
-    return (f"A head that reads {head.kind} of {head.base_model}, fitted from {count} pictures in {seconds:.0f} seconds.\n{words}\n"
+    return (f"A head that reads {head.kind} of {head.base_model}, {made}.\n{words}\n"
             f"Targets that use it act from percent {found.start:.1f} on, or later.\n"
             f"Of what differs between {len(found.seen)} held-out pictures, {'it' if len(found.seen) > 1 else 'which is few to judge by, it'} reads, "
             f"from noise (percent 0) to the clean picture (1):\n{levels}\n1 is all, 0 no more than their average.")

@@ -4,49 +4,52 @@ Works on any model that has taps: the caller hands over a function that noises i
 Source of the recipe: Luo et al., "Readout Guidance", CVPR 2024, section 3.2 (features at random noise levels; a mean
 squared error against the property's picture, a contrastive loss over tracked points, or triplets).
 """
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import energies
 from .head import ReadoutHead
 from .taps import Reading
+from .trainer import Losses, Trainer
 
 Read = Callable[[Tensor, Tensor], Reading]
 
 
-def train(heads: dict[str, ReadoutHead], losses: Callable[[torch.Generator], dict[str, Tensor]], steps: int, *,
-          lr: float = 1e-3, seed: int = 0, report: Callable[[str], None] = print) -> None:
-    """Trains `heads` in place: `losses(rng)` draws a batch and returns the loss of each head by name.
-
-    Adam with a cosine-shaped learning rate.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    modules = nn.ModuleDict(heads).train().requires_grad_()
-    optimizer = torch.optim.Adam(modules.parameters(), lr=lr)
-    rolling, start = dict.fromkeys(heads, 0.0), time.monotonic()
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        now = losses(rng)
-        optimizer.zero_grad(set_to_none=True)
-        sum(now.values()).backward()
-        optimizer.step()
-        for name, loss in now.items():
-            rolling[name] = loss.item() if step == 0 else 0.98 * rolling[name] + 0.02 * loss.item()
-        if (step + 1) % 50 == 0:
-            report(f"heads: step {step + 1} of {steps}, "
+def train(heads: dict[str, ReadoutHead], losses: Losses, steps: int, *, lr: float = 1e-3, seed: int = 0,
+          report: Callable[[str], None] = print) -> None:
+    """Trains `heads` in place from nothing to the end; see Trainer."""
+    trainer = Trainer(heads, losses, steps, lr=lr, seed=seed)
+    rolling, start = {}, time.monotonic()
+    while trainer.done < steps:
+        for name, loss in trainer.step().items():
+            rolling[name] = 0.98 * rolling.get(name, loss) + 0.02 * loss
+        if trainer.done % 50 == 0:
+            report(f"heads: step {trainer.done} of {steps}, "
                    + ", ".join(f"{name} {loss:.4f}" for name, loss in rolling.items())
                    + f", {time.monotonic() - start:.0f} s")
-    modules.eval().requires_grad_(False)
+    trainer.finish()
 
 
 def readout(head: ReadoutHead, reading: Reading, size: tuple[int, int]) -> Tensor:
     """What `head` reads, in single precision."""
     return head([f.float() for f in reading.features], reading.emb.float(), size)
+
+
+def spatial_loss(head: ReadoutHead, reading: Reading, wanted: Tensor, balanced: bool = False) -> Tensor:
+    """The mean squared error of what `head` reads against `wanted` [B, channels, H, W], both in units of its control range. Where it is
+    `balanced`, what is empty (at the low end of the range, as the ground of edges) counts as much as all the rest, however much there is of it."""
+    low, high = head.control_range
+    error = ((readout(head, reading, tuple(wanted.shape[-2:])) - wanted) / (high - low)).square()
+    if not balanced:
+        return error.mean()
+    empty = wanted <= low
+    share = empty.float().mean()
+    sides = (share > 0).float() + (share < 1).float()
+    return (error / torch.where(empty, share, 1 - share)).mean() / sides
 
 
 def spatial_losses(heads: dict[str, ReadoutHead], read: Read, targets: dict[str, Tensor], timesteps: int, batch: int = 16):
@@ -58,15 +61,13 @@ def spatial_losses(heads: dict[str, ReadoutHead], read: Read, targets: dict[str,
     """
     count = len(next(iter(targets.values())))
 
-    def losses(rng: torch.Generator) -> dict[str, Tensor]:
+    def losses(rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
         pick = torch.randint(count, (batch,), generator=rng)
         reading = read(pick, torch.randint(timesteps, (batch,), generator=rng))
         found = {}
         for name, head in heads.items():
-            wanted = targets[name][pick].to(reading.emb.device)
-            low, high = head.control_range
-            found[name] = ((readout(head, reading, tuple(wanted.shape[-2:])) - wanted) / (high - low)).square().mean()
-        return found
+            found[name] = spatial_loss(head, reading, targets[name][pick].to(reading.emb.device))
+        yield found
 
     return losses
 
@@ -82,7 +83,7 @@ def correspondence_losses(head: ReadoutHead, read: Read, pairs: Tensor, tracks: 
     """
     height, width = size
 
-    def losses(rng: torch.Generator) -> dict[str, Tensor]:
+    def losses(rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
         pick = torch.randint(len(pairs), (batch,), generator=rng)
         t = torch.randint(timesteps, (batch,), generator=rng)
         reading = read(pairs[pick].T.flatten(), t.repeat(2))
@@ -95,7 +96,7 @@ def correspondence_losses(head: ReadoutHead, read: Read, pairs: Tensor, tracks: 
             cell = (points[other] * torch.tensor([width, height], device=logits.device)).long()
             answer = cell[..., 1].clamp(0, height - 1) * width + cell[..., 0].clamp(0, width - 1)
             total = total + F.cross_entropy(logits.flatten(0, 1), answer.flatten())
-        return {"correspondence": total / 2}
+        yield {"correspondence": total / 2}
 
     return losses
 
@@ -107,13 +108,13 @@ def triplet_losses(head: ReadoutHead, read: Read, triplets: Tensor, energy: Call
     `triplets` [N, 3] are indices of latents (anchor, positive, negative), `energy(readouts, readouts, span)` is what
     guidance will use the head with: `energies.appearance` or `energies.identity`.
     """
-    def losses(rng: torch.Generator) -> dict[str, Tensor]:
+    def losses(rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
         pick = torch.randint(len(triplets), (batch,), generator=rng)
         t = torch.randint(timesteps, (batch,), generator=rng)
         anchor, positive, negative = readout(head, read(triplets[pick].T.flatten(), t.repeat(3)), size).chunk(3)
         one = torch.ones(batch, device=anchor.device)
         gap = energy(anchor, positive, one) - energy(anchor, negative, one)
-        return {head.kind: F.softplus(gap / temperature).mean()}
+        yield {head.kind: F.softplus(gap / temperature).mean()}
 
     return losses
 

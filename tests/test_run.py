@@ -158,3 +158,16 @@ def test_convert_without_torch_gets_the_environment_and_finds_files_from_there(t
     monkeypatch.setattr(run.sys, "argv", ["run.py", "convert", "my_pose.pt"])
     run.main()
     assert started == [["python", "-m", "tools.convert", str(tmp_path / "my_pose.pt")]]
+
+
+def test_commands_know_where_they_were_called(tmp_path, monkeypatch):
+    run, started = load(ROOT / "run.py"), []
+    monkeypatch.setattr(run, "ensure_environment", lambda: Path("python"))
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    (tmp_path / "main.py").touch()
+    monkeypatch.setattr(run.os, "execve", lambda python, command, environment: started.append((command, environment["RUN_FROM"])))
+    monkeypatch.setattr(run.os, "name", "posix")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run.sys, "argv", ["run.py", "train-head", "pictures", "depth"])
+    run.main()
+    assert started == [(["python", "-m", "tools.train_head", "pictures", "depth"], str(tmp_path))]

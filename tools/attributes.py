@@ -7,9 +7,10 @@ import nodes as host_nodes
 import torch
 
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes.attribute import AttributeFitter, AttributeTarget
+from readout_guidance_pack.nodes.attribute import AttributeTarget, Sides
 from readout_guidance_pack.nodes.examples import Example
-from readout_guidance_pack.nodes.fitter import Fitter, fitted
+from readout_guidance_pack.nodes.fitter import fitted
+from readout_guidance_pack.nodes.material import Material
 from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.nodes.targets import MapTarget
 from readout_guidance_pack.rg_core.targets import Spatial
@@ -71,7 +72,7 @@ def attributes(seeds: int) -> dict:
         having = has(drawn) > 0
         sides = torch.cat([drawn[having][:EACH], drawn[~having][:EACH]])
         wanted = torch.tensor([1.0] * EACH + [-1.0] * EACH).view(-1, 1, 1, 1)
-        head, _ = fitted(AttributeFitter("evaluate", bench.model, bench.examples(sides, wanted), name, 0))
+        head, _ = fitted(Sides("evaluate", bench.model, bench.examples(sides, wanted), name), 0)
         results[name] = {}
         for amount in (0.0, *AMOUNTS, *(-a for a in AMOUNTS)):
             image = unguided if not amount else bench.sampled(lambda part: AttributeTarget.execute(head, amount, 0.0, Spatial.end)[0])
@@ -86,7 +87,7 @@ def shirts(bench: AttributeBench, drawn: torch.Tensor, unguided: torch.Tensor) -
         return judge.shirt(image).float()[:, None].expand(-1, 3, -1, -1)
 
     wanted, results = judge.shirt(bench.scene.image), {}
-    head, _ = fitted(Fitter("evaluate", bench.model, bench.examples(drawn, shown(drawn)), "the shirt", 0))
+    head, _ = fitted(Material("evaluate", bench.model, bench.examples(drawn, shown(drawn)), "the shirt"), 0)
     image = shown(bench.scene.image).movedim(1, -1)
     for setting, weight in (("unguided", 0.0), ("weight 0.5", 0.5), ("weight 1", 1.0), ("weight 2", 2.0)):
         pictures = unguided if not weight else bench.sampled(lambda part: MapTarget.execute(head, image[part], weight, 0.0, Spatial.end)[0])

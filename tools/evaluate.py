@@ -19,6 +19,7 @@ from tools.presets import presets
 from tools.ranges import ranges
 from tools.relations import relations
 from tools.samplers import samplers
+from tools.train import trains
 
 TABLES = {"relations": (relations, "drag, appearance, identity, structure and inversion"), "moves": (moves, "the move's form and size, for pose"),
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
@@ -27,6 +28,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "colour": (colours, "coarse colours of other scenes, with and without their pose"),
           "parts": (parts, "context windows, tiles and crops"),
           "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),
+          "train": (trains, "heads trained on 100 drawn pictures, beside fitted and shipped ones"),
           "attributes": (attributes, "arms raised, dusk and where the shirt is, by fitted heads at three strengths"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 

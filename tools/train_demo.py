@@ -13,11 +13,11 @@ from readout_guidance_pack.heads import save_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, text, train, world
 from readout_guidance_pack.rg_core import energies, pictures, taps, training
 from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.recipes import SMALL
 from tools import demo_unet
 
 CONTROL_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)}
 TRAINING_SCENES, HELD_OUT_SCENES = 1536, 256
-PROJECTION, HIDDEN = 128, (32, 16)
 STRIDE = 2  # the demo's latent is pixels, so reading at half its size is fine enough, for a twelfth of the time on a CPU
 SIZE = 64 // STRIDE, 64 // STRIDE  # of a readout
 TIMESTEPS = (50, 200, 400, 600, 800, 950)
@@ -95,8 +95,8 @@ def load_model(device: torch.device):
 def new_head(kind: str, unet, device: torch.device) -> ReadoutHead:
     torch.manual_seed(0)
     spatial = kind in CONTROL_RANGES
-    return ReadoutHead(kind, taps.channels(unet), projection_dim=PROJECTION, emb_channels=256 if spatial else None,
-                       out_channels=3 if spatial else None, hidden=HIDDEN, control_range=CONTROL_RANGES.get(kind, (-0.5, 0.5)),
+    return ReadoutHead(kind, taps.channels(unet), projection_dim=SMALL.projection_dim, emb_channels=256 if spatial else None,
+                       out_channels=3 if spatial else None, hidden=SMALL.hidden, control_range=CONTROL_RANGES.get(kind, (-0.5, 0.5)),
                        base_model="demo", stride=STRIDE).to(device)
 
 

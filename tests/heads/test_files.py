@@ -190,3 +190,18 @@ def test_a_compressed_pickle_is_not_opened(tmp_path):
             bomb.writestr(entry.filename, bytes(len(whole.read(entry))))
     with pytest.raises(heads.HeadFileError, match="bomb_pose.pt was refused: it is compressed"):
         heads.load_head(tmp_path / "bomb_pose.pt")
+
+
+def test_what_training_goes_on_with_is_kept_to_the_bit_beside_the_head(tmp_path):
+    head, path = ReadoutHead("edge", CHANNELS, projection_dim=128, emb_channels=40, start=0.4).eval(), tmp_path / "edge.safetensors"
+    state = {"head.mixing_weights.exp_avg": torch.randn(3, dtype=torch.float64), "dice": torch.arange(9, dtype=torch.uint8)}
+    heads.save_head(head, path, state=state, training={"done": 7})
+    again, (found, config) = heads.load_head(path), heads.load_training(path)
+    assert again.start == 0.4 and again.state_dict().keys() == head.state_dict().keys()
+    assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state) and config["training"] == {"done": 7}
+    heads.save_head(again, path)
+    with pytest.raises(heads.HeadFileError, match="edge.safetensors holds a head, but nothing to train it on with"):
+        heads.load_training(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(heads.HeadFileError, match="edge.safetensors cannot be read"):
+        heads.load_training(path)

@@ -9,7 +9,7 @@ import torch
 from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes import demo_model, estimate, fit, fitter, guide, heads, quality, targets
+from readout_guidance_pack.nodes import demo_model, estimate, fit, fitter, guide, heads, material, quality, targets
 from readout_guidance_pack.rg_core import fitting
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -206,7 +206,8 @@ def test_the_best_ridge_is_chosen_for_each_band_and_shares_are_those_of_the_vari
 
 def test_taps_of_one_call_are_told_apart_by_picture(w):
     """Pictures that are read at a time, each at a noise level of its own, are read as they are alone."""
-    one = fitter.Fitter(fit.NODE, w.model, fit.examples(fit.NODE, w.model, [w.latents], [w.empty], [w.depth], "depth"), "depth", 0)
+    given = fit.examples(fit.NODE, w.model, [w.latents], [w.empty], [w.depth], "depth")
+    one = fitter.Fitter(fit.Material(fit.NODE, w.model, given, "depth"), 0)
     together, alone = [], []
     one.look([0, 1, 2], lambda band, example, reading: together.append((band, reading.emb.clone(), reading.features[3].clone())))
     noise, percents = torch.Generator().manual_seed(0), []
@@ -215,7 +216,7 @@ def test_taps_of_one_call_are_told_apart_by_picture(w):
         drawn = torch.randn(3, 3, 64, 64, generator=noise)
         for i in range(3):
             level = torch.tensor([fitter.sigma_at(w.model, float(percents[-1][i]))])
-            fitter.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
+            material.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
                       lambda _, reading: alone.append((band, reading.emb.clone(), reading.features[3].clone())))
     assert len(together) == len(alone) == 3 * fitter.BANDS
     for (band, emb, features), (other, emb_alone, features_alone) in zip(together, alone):

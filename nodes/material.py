@@ -1,0 +1,99 @@
+"""What heads are made from, as the model reads it: pictures at random noise levels, and what should be read of them."""
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..heads.config import CONTROL_RANGES, DEFAULT_RANGE
+from ..rg_core import fitting, taps
+from ..rg_core.head import resize
+from ..rg_core.pictures import fit, to_range
+from .examples import Example, batches
+from .references import family
+from .sampling.ask import asked, sigma_at
+from .sampling.reader import read
+
+BANDS = 5         # of noise, in which heads are fitted and judged
+HELD_OUT = 0.2    # of the pictures
+MOST_HELD_OUT = 16
+
+
+class Material:
+    """The pictures `given`, for a head that reads a map of `kind` on MODEL. `node` is for messages."""
+
+    outputs, pooled = 3, False
+
+    def __init__(self, node: str, model, given: list[Example], kind: str):
+        self.node, self.model, self.given, self.kind = node, model, given, kind
+        # Where latents are pixels, reading at half their size is fine enough.
+        self.stride = 2 if model.get_model_object("latent_format").spacial_downscale_ratio == 1 else 1
+        self.channels = taps.channels(model.model.diffusion_model)
+        self.known: dict[Example, Tensor] = {}
+
+    @property
+    def control_range(self) -> tuple[float, float]:
+        return CONTROL_RANGES.get(self.kind, DEFAULT_RANGE)
+
+    def about(self) -> dict:
+        """What a head says of itself, as keyword arguments; `config` is to be added to."""
+        return {"control_range": self.control_range, "base_model": family(self.model), "stride": self.stride,
+                "config": {"text_width": self.model.model.model_config.unet_config.get("context_dim")}}
+
+    def split(self, rng: torch.Generator) -> tuple[list[int], list[int]]:
+        """The places of the pictures to learn from, and of those to judge by, at random."""
+        rest, held = [], []
+        for group in self.groups():
+            order = [group[i] for i in torch.randperm(len(group), generator=rng).tolist()]
+            most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(order))))
+            rest, held = rest + order[most:], held + order[:most]
+        return rest, held
+
+    def groups(self) -> list[list[int]]:
+        """The places of pictures that differ in what should be read of them; some of each are held out."""
+        return [list(range(len(self.given)))]
+
+    def size(self, example: Example) -> tuple[int, int]:
+        """(H, W) of the readout of it."""
+        return tuple(max(1, n // self.stride) for n in example.latent.shape[-2:])
+
+    def wanted(self, example: Example) -> Tensor:
+        """What should be read of it, [1, outputs, H, W], in the control range."""
+        if example not in self.known:
+            self.known[example] = to_range(fit(example.image, self.size(example)), self.control_range)
+        return self.known[example]
+
+    def rows(self, example: Example, reading: taps.Reading) -> Tensor:
+        """The features [P, F] of each of the P places of `wanted`."""
+        return fitting.rows(reading.features, self.size(example))[0]
+
+    def readout(self, head, example: Example, reading: taps.Reading) -> Tensor:
+        """What `head` reads of it, shaped as `wanted`."""
+        return read(head, reading, self.size(example))
+
+    def fingerprint(self) -> Tensor:
+        """What tells these pictures from others, [N, 4], up to the last bits, which a VAE may give otherwise tomorrow."""
+        return torch.stack([torch.stack([f(x.float().cpu()) for x in (e.latent, e.image) for f in (torch.mean, torch.std)]) for e in self.given])
+
+    def mean(self, places: list[int]) -> Tensor:
+        """What should be read of those at `places` on average, [1, 3, H, W], of the first one's size."""
+        wanted = [self.wanted(self.given[i]) for i in places]
+        return torch.stack([resize(x, wanted[0].shape[-2:]) for x in wanted]).mean(0)
+
+    def read(self, places: list[int], rng: torch.Generator, use: Callable, band: int = 0, bands: int = 1) -> Iterator[tuple[list[Example], object]]:
+        """For each part of the pictures at `places` that the model can be asked about at a time: its examples, and what
+        `use(base_model, reading)` makes of the taps, at noise levels at random in this one of `bands` equal parts of the schedule."""
+        given = [self.given[i] for i in places]
+        for part in batches(given):
+            some = [given[i] for i in part]
+            samples = torch.cat([e.latent for e in some]).cpu()
+            percents = (band + torch.rand(len(some), generator=rng)) / bands
+            levels = torch.tensor([sigma_at(self.model, p) for p in percents.tolist()])
+            noise = torch.randn(samples.shape, generator=rng)
+            with torch.inference_mode():
+                found = asked(self.node, self.model, some[0].positive, samples, noise, levels, use)
+            yield some, found
+
+
+def single(reading: taps.Reading, i: int) -> taps.Reading:
+    """Picture i of it alone."""
+    return taps.Reading(reading.emb[i:i + 1], [f[i:i + 1] for f in reading.features])

@@ -1,0 +1,161 @@
+"""A head in training on what the host's model shows of pictures: its steps, its file, its quality."""
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ..heads import load_head, load_training, save_head
+from ..rg_core import taps
+from ..rg_core.head import ReadoutHead
+from ..rg_core.recipes import Recipe
+from ..rg_core.trainer import Diverged, Trainer
+from ..rg_core.training import spatial_loss
+from . import checks, quality
+from .material import BANDS, Material, single
+from .sampling.reader import read
+
+
+class Training:
+    """A head in training by `recipe` on what MODEL's features show of the pictures, a fifth of which it never sees. Only the head gets
+    gradients, in single precision; features are read anew in each step."""
+
+    def __init__(self, material: Material, recipe: Recipe, seed: int):
+        self.material, self.recipe, self.seed = material, recipe, seed
+        self.device = material.model.load_device
+        self.rest, self.held = material.split(torch.Generator().manual_seed(seed))
+        self.curve: list[float] = []  # the loss of each step
+        with torch.inference_mode(False):
+            self.head = new_head(material, recipe, seed).to(self.device)
+            self.trainer = Trainer({"head": self.head}, self.losses, recipe.steps, lr=recipe.learning_rate, seed=seed, schedule=recipe.schedule)
+
+    def losses(self, rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
+        count = self.recipe.batch_size
+        picked = [self.rest[i] for i in torch.randint(len(self.rest), (count,), generator=rng).tolist()]
+        for some, reading in self.material.read(picked, rng, as_it_is):
+            wanted = torch.cat([self.material.wanted(example) for example in some]).to(self.device)
+            loss = spatial_loss(self.head, plain(reading), wanted, self.material.kind in self.recipe.balanced)
+            yield {"head": loss * (len(some) / count)}
+
+    def run(self) -> None:
+        """To the last step. Raises what interrupts it, between two steps."""
+        progress = comfy.utils.ProgressBar(self.recipe.steps)
+        while self.trainer.done < self.recipe.steps:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self.step()
+            progress.update_absolute(self.trainer.done)
+
+    def step(self) -> None:
+        with torch.inference_mode(False), torch.enable_grad(), repeatable():
+            self.curve.append(self.trainer.step()["head"])
+
+    def judged(self) -> quality.Quality:
+        """Ends the training; how well the head reads the pictures that it has not seen."""
+        self.trainer.finish()
+        judge, rng = quality.Judge(BANDS, self.material.mean(self.rest)), torch.Generator().manual_seed(self.seed)
+        for band in range(BANDS):
+            for some, reading in self.material.read(self.held, rng, as_it_is, band, BANDS):
+                for i, example in enumerate(some):
+                    readout = read(self.head, single(reading, i), self.material.size(example)).cpu()
+                    judge.add(band, example, self.material.wanted(example), [readout])
+        found = judge.quality(judge.best())
+        self.head.start = found.start
+        self.head.config |= {"trained_on": {"pictures": len(self.rest), "held_out": len(self.held)}, "explained": found.explained()}
+        return found
+
+    def settings(self) -> dict:
+        """What a training must have in common with the one that it goes on with."""
+        return {"kind": self.material.kind, "model": self.head.base_model, "taps": self.material.channels, "preset": self.recipe.name,
+                "batch_size": self.recipe.batch_size, "learning_rate": self.recipe.learning_rate, "seed": self.seed,
+                "pictures": len(self.material.given)}
+
+    def save(self, path: Path) -> None:
+        """Writes the head as it is and all that is needed to go on; a file that is there is replaced at once or not at all."""
+        state = self.trainer.state() | {"curve": torch.tensor(self.curve, dtype=torch.float64), "pictures": self.material.fingerprint()}
+        save_head(self.head, path.with_suffix(".part"), torch.float32, state, training=self.settings() | {"done": self.trainer.done})
+        path.with_suffix(".part").replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Goes on where the training that wrote `path` was. Raises ValueError where that was another one."""
+        head, (state, config) = load_head(path), load_training(path)
+        known = config.get("training")
+        known = known if isinstance(known, dict) else {}
+        differ = [f"{name} {checks.shown(known.get(name))} and not {value}" for name, value in self.settings().items() if known.get(name) != value]
+        if not differ and not alike(state.get("pictures"), self.material.fingerprint()):
+            differ = ["other pictures, or the same in another order"]
+        if differ:
+            raise ValueError(f"{path.name} was trained with {', '.join(differ)}. Give that again to go on, or switch resume off to begin anew.")
+        done, curve = known.get("done"), state.get("curve")
+        if not isinstance(done, int) or done < 1 or curve is None or curve.shape != (done,):
+            raise ValueError(f"{path.name} does not say rightly how far its training got. Switch resume off to begin anew.")
+        if done > self.recipe.steps:
+            raise ValueError(f"{path.name} has {done} steps behind it, and steps is {self.recipe.steps}. Raise steps, or use the head as it is.")
+        with torch.inference_mode(False):
+            self.head.load_state_dict(head.state_dict())
+            self.trainer.restore(done, state)
+        self.curve = curve.tolist()
+
+
+def alike(one: Tensor | None, two: Tensor) -> bool:
+    return one is not None and one.shape == two.shape and torch.allclose(one.float(), two, rtol=0.01, atol=0.01)
+
+
+def new_head(material: Material, recipe: Recipe, seed: int) -> ReadoutHead:
+    embedding = material.model.model.diffusion_model.time_embed[-1].out_features
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # that of the CPU alone
+        return ReadoutHead(material.kind, material.channels, projection_dim=recipe.projection_dim, emb_channels=embedding, hidden=recipe.hidden,
+                           **material.about())
+
+
+def as_it_is(base_model, reading: taps.Reading) -> taps.Reading:
+    return reading
+
+
+def plain(reading: taps.Reading) -> taps.Reading:
+    """Copies that autograd takes."""
+    return taps.Reading(reading.emb.to(torch.float32, copy=True), [f.to(torch.float32, copy=True) for f in reading.features])
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Convolutions on a GPU whose gradients do not differ from run to run."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, quality.Quality, str]:
+    """The head, how well it reads, and in words how it was made. It goes on from `path` if it should `resume`, and writes itself there at the
+    end and when it is interrupted or fails. Raises ValueError."""
+    begin, node = time.monotonic(), training.material.node
+    try:
+        if resume:
+            training.resume(path)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: torch on weights of other shapes than the file says
+        raise ValueError(f"{node}: {error}") from error
+    before = training.trainer.done
+    try:
+        training.run()
+        found = training.judged()
+    except Diverged as error:
+        raise ValueError(f"{node}: {error}. Lower learning_rate; at the very first step it is the model itself that gives no numbers.") from error
+    except BaseException:
+        if training.trainer.done and not training.trainer.torn:
+            training.save(path)
+            logging.warning("%s: stopped after %d of %d steps, kept in %s. With resume on it goes on from there.", node,
+                            training.trainer.done, training.recipe.steps, path.name)
+        raise
+    training.save(path)
+    ago = f", of which the first {before} before" if before else ""
+    return training.head.cpu(), found, (f"trained on {len(training.rest)} pictures for {training.trainer.done} steps{ago}, in "
+                                        f"{time.monotonic() - begin:.0f} seconds, and kept in {path.name}")

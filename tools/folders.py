@@ -1,0 +1,60 @@
+"""Folders of pictures, and of what should be read of each: files of the same name, whatever the ending."""
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+MOST_NAMED = 5  # files in a message
+DEEP = {"I": 65535, "F": 1}  # what is white in pictures whose mode begins so
+
+
+class FolderError(ValueError):
+    """A folder that cannot be trained on; the message names the files."""
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """The picture files of a folder by name without its ending, in the order of the alphabet. Raises FolderError."""
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is no folder.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in Image.registered_extensions() and path.is_file():
+            if path.stem in found:
+                raise FolderError(f"{folder} holds both {found[path.stem].name} and {path.name}. Leave one of them.")
+            found[path.stem] = path
+    if not found:
+        raise FolderError(f"{folder} holds no pictures.")
+    return found
+
+
+def pairs(pictures_folder: Path, targets_folder: Path) -> list[tuple[Path, Path]]:
+    """Each picture, and what should be read of it. Raises FolderError; targets without a picture are passed over."""
+    shown, wanted = pictures(pictures_folder), pictures(targets_folder)
+    missing = [path.name for stem, path in shown.items() if stem not in wanted]
+    if missing:
+        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        raise FolderError(f"{targets_folder} has no picture of the name of {', '.join(missing[:MOST_NAMED])}{more}. Make one for each, or take "
+                          f"those out of {pictures_folder}.")
+    return [(path, wanted[stem]) for stem, path in shown.items()]
+
+
+def caption(picture: Path) -> str:
+    """What the text file beside a picture says of it; nothing where there is none."""
+    path = picture.with_suffix(".txt")
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+
+
+def load(path: Path) -> Tensor:
+    """A picture as the host's IMAGE [1, H, W, 3], from 0 to 1, of 16 bits too, as depth maps often are; floats as they are. Raises
+    FolderError."""
+    try:
+        with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image)
+            grey = image.mode[0] in DEEP
+            values = np.array(image if grey else image.convert("RGB"), dtype=np.float32) / DEEP.get(image.mode[0], 255)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise FolderError(f"{path} cannot be read as a picture ({error}).") from error
+    values = torch.from_numpy(values)
+    return (values[..., None].expand(-1, -1, 3) if grey else values)[None]

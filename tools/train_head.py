@@ -1,0 +1,143 @@
+"""Trains a head on a folder of pictures and a folder of what should be read of each, files of the same name:
+
+    python run.py train-head PICTURES TARGETS --checkpoint FILE --kind depth --out my_depth.safetensors
+
+as the node Train Readout Head does, on one GPU, or on the CPU. A text file beside a picture (cat.txt beside cat.png) says what it shows. Ctrl-C
+keeps what is reached, and --resume goes on from there.
+"""
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from readout_guidance_pack.nodes import checks, demo_model, quality
+from readout_guidance_pack.nodes.examples import examples, kind_given
+from readout_guidance_pack.nodes.material import Material
+from readout_guidance_pack.nodes.training import Training, trained
+from readout_guidance_pack.rg_core.recipes import RECIPES, SMALL
+from tools.folders import caption, load, pairs
+
+NODE = "train-head"
+SHOW_EVERY = 50  # steps
+
+
+def here(path: str) -> Path:
+    """A path as it was meant where run.py was started, which goes to its own folder."""
+    return Path(os.environ.get("RUN_FROM", "."), path).resolve()
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run.py train-head", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=here)
+    parser.add_argument("targets", type=here, help="what should be read of each picture: depth maps, skeletons, edges, ...")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=here, help="the model, with its text encoder and VAE, as for Load Checkpoint")
+    model.add_argument("--demo", action="store_true", help="the bundled demo model instead")
+    parser.add_argument("--kind", required=True, help="pose, depth, edge, or a name of your own for Map Target")
+    parser.add_argument("--out", required=True, type=here, help="the head's file, .safetensors; a picture of what it reads goes beside it, .png")
+    parser.add_argument("--preset", choices=RECIPES, default=SMALL.name, help="small for some hundred pictures, published for thousands")
+    parser.add_argument("--steps", type=int, help="instead of the preset's, those before --resume included")
+    parser.add_argument("--batch-size", type=int, help="likewise")
+    parser.add_argument("--learning-rate", type=float, help="likewise")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from what --out holds")
+    options = parser.parse_args(arguments)
+    if options.out.suffix != ".safetensors":
+        parser.error(f"--out is {options.out.name}, and a head's file ends in .safetensors")
+    if options.out.exists() and not options.resume:
+        parser.error(f"{options.out} is there already; --resume goes on from it, and another --out begins anew")
+    if any(value is not None and not value > 0 for value in (options.steps, options.batch_size, options.learning_rate)):
+        parser.error("--steps, --batch-size and --learning-rate must be above 0")
+    return options
+
+
+def loaded(options: argparse.Namespace) -> tuple:
+    """(MODEL, CLIP, VAE)."""
+    if options.demo:
+        return demo_model.load_demo()
+    try:
+        model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))[:3]
+    except Exception as error:  # files that are no model make the host's loader fail in every way there is
+        raise ValueError(f"{options.checkpoint} cannot be loaded as a checkpoint: {error}") from error
+    if model is None or clip is None or vae is None:
+        raise ValueError(f"{options.checkpoint.name} lacks a diffusion model, a text encoder or a VAE. Give a whole checkpoint.")
+    return model, clip, vae
+
+
+def smaller(image: Tensor, size: torch.Size) -> Tensor:
+    """An IMAGE [1, h, w, 3] in its own shape, no larger than is needed for a readout of `size` (H, W)."""
+    height, width = image.shape[1:3]
+    factor = max(size[0] / height, size[1] / width)
+    if factor >= 1:
+        return image
+    return F.interpolate(image.movedim(-1, 1), (round(height * factor), round(width * factor)), mode="bilinear", antialias=True).movedim(1, -1)
+
+
+def material(options: argparse.Namespace) -> Material:
+    """The folders, encoded. Raises ValueError."""
+    kind, found = kind_given(NODE, options.kind), pairs(options.pictures, options.targets)
+    model, clip, vae = loaded(options)
+    checks.heads_fit(NODE, model, [])
+    captions = [caption(picture) for picture, _ in found]
+    said = {words: clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in dict.fromkeys(captions)}
+    latents, wanted = [], []
+    for picture, target in found:
+        latents.append({"samples": vae.encode(load(picture)).cpu()})
+        wanted.append(smaller(load(target), latents[-1]["samples"].shape[-2:]))
+    print(f"{NODE}: {len(found)} pictures, {len(said)} different captions", flush=True)
+    return Material(NODE, model, examples(NODE, model, latents, [said[words] for words in captions], wanted, kind), kind)
+
+
+def shows(begin: float):
+    """The host's hook for progress bars."""
+    def hook(value: int, total: int, _preview=None, **_more) -> None:
+        if value % SHOW_EVERY == 0 or value == total:
+            print(f"{NODE}: step {value} of {total}, {time.monotonic() - begin:.0f} s", flush=True)
+
+    return hook
+
+
+def stop(*_signal) -> None:
+    """Ctrl-C, between two steps; a second one at once."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    comfy.model_management.interrupt_current_processing()
+
+
+@torch.inference_mode()
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = options_of(arguments)
+    asked = {"steps": options.steps, "batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    recipe = replace(RECIPES[options.preset], **{name: value for name, value in asked.items() if value})
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        training = Training(material(options), recipe, options.seed)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        comfy.utils.set_progress_bar_global_hook(shows(time.monotonic()))
+        signal.signal(signal.SIGINT, stop)
+        head, found, made = trained(training, options.out, options.resume and options.out.exists())
+    except comfy.model_management.InterruptProcessingException:
+        return 130
+    except (OSError, ValueError) as error:
+        print(f"{NODE}: {str(error).removeprefix(f'{NODE}: ')}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    to_pil_image(quality.sheet(training.material.model, head, found)[0].movedim(-1, 0)).save(options.out.with_suffix(".png"))
+    print(quality.report(NODE, head, found, made), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
