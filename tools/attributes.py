@@ -1,6 +1,6 @@
 """What no shipped head reads, steered by heads fitted from drawn pictures: `python run.py evaluate --attributes [--seeds N]`.
 
-Attributes: arms raised (both hands above the neck) and scenes at dusk, learnt from pictures with and without it, at three amounts. A map: where the
+Attributes: arms raised (both hands above the neck) and scenes at dusk, learnt from 100 pictures with it and 100 without, at three amounts, and less of it. A map: where the
 shirt is, read of 100 pictures, towards the shirts of the other tables' scenes. Prompts are those of the other tables.
 """
 import nodes as host_nodes
@@ -18,8 +18,8 @@ from readout_guidance_pack.rg_core.updates import Move
 from tools.control import BATCH, CFG, NOISE_SEED, SAMPLER, SCHEDULER, STEPS, Bench, show
 
 SEED = 9000
-EACH, PICTURES = 25, 100
-AMOUNTS = (0.5, 1.0, 2.0)
+EACH, PICTURES = 100, 100
+AMOUNTS = (0.5, 1.0, 2.0, -1.0)
 
 
 def arms_raised(image: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ def attributes(seeds: int) -> dict:
         wanted = torch.tensor([1.0] * EACH + [-1.0] * EACH).view(-1, 1, 1, 1)
         head, _ = fitted(Sides("evaluate", bench.model, bench.examples(sides, wanted), name), 0)
         results[name] = {}
-        for amount in (0.0, *AMOUNTS, *(-a for a in AMOUNTS)):
+        for amount in (0.0, *AMOUNTS):
             image = unguided if not amount else bench.sampled(lambda part: AttributeTarget.execute(head, amount, 0.0, Spatial.end)[0])
             setting = f"amount {amount:g}" if amount else "unguided"
             results[name][setting] = {"share": round(has(image).mean().item(), 4)} | bench.figures(image)
