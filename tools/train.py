@@ -42,9 +42,11 @@ def trains(seeds: int) -> dict:
     given = {kind: [Example(latents[i:i + 1], bench.negative, wanted[kind][i:i + 1]) for i in range(COUNT)] for kind in CONTROL_RANGES}
 
     def add(kind: str, setting: str, head, **more) -> None:
-        bench.heads = shipped | {kind: head}
-        results[kind][setting] = bench.measure((kind,), Setting(Move())) | more
-        show(kind, setting, results[kind][setting])
+        bench.heads, start = shipped | {kind: head}, head.start
+        for name in [setting, f"{setting}, from 0"] if start else [setting]:
+            results[kind][name] = bench.measure((kind,), Setting(Move())) | more
+            show(kind, name, results[kind][name])
+            head.start = 0.0  # however little it reads of the noisiest band
 
     for kind in CONTROL_RANGES:
         results[kind]["unguided"] = unguided

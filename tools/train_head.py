@@ -102,8 +102,12 @@ def material(options: argparse.Namespace) -> Material:
 
 def shows(begin: float):
     """The host's hook for progress bars."""
-    def hook(value: int, total: int, _preview=None, **_more) -> None:
-        if value % SHOW_EVERY == 0 or value == total:
+    shown = 0
+
+    def hook(value: int, total: int, _preview=None, **_more) -> None:  # not for every step
+        nonlocal shown
+        if value >= shown + SHOW_EVERY or value == total:
+            shown = value
             print(f"{NODE}: step {value} of {total}, {time.monotonic() - begin:.0f} s", flush=True)
 
     return hook

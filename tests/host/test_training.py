@@ -7,7 +7,7 @@ from test_server import changed, odd
 from tools import ROOT
 from tools.server import Server, WorkflowFailed
 
-STEPS = 9
+STEPS = 24
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +36,23 @@ def graph(name: str, **changes) -> dict:
 
 
 def interrupted(server: Server, prompt: dict, after: int) -> None:
-    """Runs it until that step of the training is done."""
+    """Runs it until that step of the training is done, or little more."""
     steps = []
 
     def progress(node, step, total):
-        steps.append(step)
-        if node == "TrainReadoutHead" and step == after:
+        if node == "TrainReadoutHead" and step >= after and not steps:  # the host leaves out some
+            steps.append(step)
             server.post("/interrupt", {})
 
     with pytest.raises(WorkflowFailed, match="interrupted") as failure:
         server.run(prompt, progress)
-    assert failure.value.node == "TrainReadoutHead" and steps[-1] < STEPS
+    assert failure.value.node == "TrainReadoutHead" and steps[0] < STEPS
 
 
 def test_interrupted_twice_and_resumed_it_gives_what_it_gives_uninterrupted(server):
     folder = server.output / "readout_heads"
     whole = server.run(graph("whole"))
-    for after in (2, 5):
+    for after in (2, 9):
         interrupted(server, graph("parts", train={"resume": True}), after)
         done = load_training(folder / "parts_00001_.safetensors")[1]["training"]["done"]
         assert after <= done < STEPS

@@ -100,13 +100,13 @@ def test_it_goes_on_to_the_bit_wherever_it_was_interrupted(w, output):
 
 def test_the_hosts_own_interrupt_is_heard_between_steps(w, output, monkeypatch):
     def progress(value, total, preview, **more):
-        if value == 2:
+        if value >= 2:  # the host leaves out some
             comfy.model_management.interrupt_current_processing()
 
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", progress)
     with pytest.raises(Interrupted):
-        w.train()
-    assert load_training(output / "mine_00001_.safetensors")[1]["training"]["done"] == 2
+        w.train(steps=1000)
+    assert 2 <= load_training(output / "mine_00001_.safetensors")[1]["training"]["done"] < 1000
     load_head(output / "mine_00001_.safetensors")  # usable as it is
 
 
