@@ -1,7 +1,8 @@
 """What no shipped head reads, steered by heads fitted from drawn pictures: `python run.py evaluate --attributes [--seeds N]`.
 
 Attributes: arms raised (both hands above the neck) and scenes at dusk, learnt from 100 pictures with it and 100 without, at three amounts, and
-less of it. A map: where the shirt is, fitted from 100 pictures, towards the shirts of the other tables' scenes. Prompts are those of the other tables.
+less of it. A map: where the shirt is, fitted from 100 pictures, towards the shirts of the other tables' scenes. Prompts are those of the other
+tables.
 """
 import nodes as host_nodes
 import torch
