@@ -1,4 +1,7 @@
 """Heads fitted in closed form to pictures as the host's model reads them."""
+from collections.abc import Sequence
+
+import comfy.model_management
 import comfy.utils
 import torch
 from torch import Tensor
@@ -43,8 +46,19 @@ class Fitter:
 
     def add(self, band: int, example: Example, reading: taps.Reading) -> None:
         x, y = self.material.rows(example, reading), self.material.wanted(example)[0].flatten(1).mT
+        if not torch.isfinite(x).all():
+            raise ValueError(f"{self.material.node}: the model's features are NaN or infinite between percent {band / BANDS:.1f} and "
+                             f"{(band + 1) / BANDS:.1f}. Run the model in another precision, such as --bf16-unet or --fp32-unet.")
         some = torch.randperm(len(x), generator=self.rng)[:PIXELS]
         self.sums.add(band, x[some.to(x.device)], y[some].to(x.device))
+
+    def solve(self, band: int, ridges: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+        """See Sums.solve. On a GPU where there is one: a model of 10,000 channels is minutes' work for most CPUs."""
+        device = self.material.model.load_device
+        if device.type != "cuda":  # others may have no numbers of 64 bits
+            return self.sums.solve(band, ridges, SHARED)
+        comfy.model_management.free_memory(3 * 8 * self.sums.gram[0].numel(), device)
+        return self.sums.solve(band, ridges, SHARED, device)
 
     def head(self, maps: list[tuple[Tensor, Tensor]], start: float = 0.0, **about) -> LinearHead:
         material, known = self.material, self.material.about()
@@ -57,7 +71,7 @@ def fitted(material: Material, seed: int) -> tuple[LinearHead, Quality]:
     fitter = Fitter(material, seed)
     rest, held = material.split(fitter.rng)
     fitter.look(rest, fitter.add)
-    solved = [fitter.sums.solve(band, RIDGES, SHARED) for band in range(BANDS)]
+    solved = [fitter.solve(band, RIDGES) for band in range(BANDS)]
     trials = [fitter.head([band[k] for band in solved]) for k in range(len(RIDGES))]
     judge = Judge(BANDS, material.mean(rest))
 
@@ -69,6 +83,6 @@ def fitted(material: Material, seed: int) -> tuple[LinearHead, Quality]:
     fitter.look(held, judged)
     best = judge.best()
     found = judge.quality(best)
-    maps = [fitter.sums.solve(band, [RIDGES[k]], SHARED)[0] for band, k in enumerate(best)]
+    maps = [fitter.solve(band, [RIDGES[k]])[0] for band, k in enumerate(best)]
     fitted_on = {"pictures": len(material.given), "held_out": len(held), "seed": seed}
     return fitter.head(maps, found.start, fitted_on=fitted_on, explained=found.explained()), found

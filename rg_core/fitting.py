@@ -33,12 +33,14 @@ class Sums:
         self.gram[band] += (x.mT @ x).to(self.gram)
         self.cross[band] += (x.mT @ y.to(x)).to(self.cross)
 
-    def solve(self, band: int, ridges: Sequence[float], shared: float = 0.0) -> list[tuple[Tensor, Tensor]]:
-        """For each of `ridges` the map [F, O] and bias [O], float64, with the least squared error over a band, in which pixels of the
-        bands n places away count `shared`^n, and with `ridge` on the squares of what each feature, brought to deviation 1, counts."""
+    def solve(self, band: int, ridges: Sequence[float], shared: float = 0.0,
+              device: torch.device = torch.device("cpu")) -> list[tuple[Tensor, Tensor]]:
+        """For each of `ridges`, computed on `device`, the map [F, O] and bias [O], float64, with the least squared error over a band, in which
+        pixels of the bands n places away count `shared`^n, and with `ridge` on the squares of what each feature, brought to deviation
+        1, counts."""
         places = torch.arange(len(self.gram), dtype=torch.float64)
         weights = torch.tensor(float(shared), dtype=torch.float64) ** (places - band).abs()
-        gram, cross = (sum(x.double() * w for w, x in zip(weights, parts) if w) for parts in (self.gram, self.cross))
+        gram, cross = (sum(x.to(device, torch.float64) * w for w, x in zip(weights.tolist(), parts) if w) for parts in (self.gram, self.cross))
         count, feature, target = gram[-1, -1].item(), gram[-1, :-1] / gram[-1, -1], cross[-1] / gram[-1, -1]
         gram = gram[:-1, :-1].addr(feature, feature, alpha=-count)  # about the means
         cross = cross[:-1].addr(feature, target, alpha=-count)
@@ -46,5 +48,5 @@ class Sums:
         for ridge in ridges:
             gram.diagonal().copy_(own * (1 + ridge) + own.mean() * 1e-9)  # some features may be the same everywhere
             whole = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
-            found.append((whole, target - (feature + self.origin.to(feature)) @ whole))
+            found.append((whole.cpu(), (target - (feature + self.origin.to(feature)) @ whole).cpu()))
         return found

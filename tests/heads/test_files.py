@@ -6,10 +6,12 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from readout_guidance_pack import heads
 from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.linear_head import from_maps
 
 CHANNELS = [32, 64, 32]
 
@@ -205,3 +207,45 @@ def test_what_training_goes_on_with_is_kept_to_the_bit_beside_the_head(tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(heads.HeadFileError, match="edge.safetensors cannot be read"):
         heads.load_training(path)
+
+
+def linear(**changes):
+    rng = torch.Generator().manual_seed(1)
+    maps = [(torch.randn(sum(CHANNELS), 3, generator=rng), torch.randn(3, generator=rng)) for _ in range(4)]
+    return from_maps("floor plan", CHANNELS, maps, torch.randn(6, 40, generator=rng), control_range=(-0.5, 0.5), base_model="SD15", start=0.4,
+                     config={"fitted_on": {"pictures": 25}, "text_width": 768}, **changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"stride": 1}, {"pooled": True}])
+def test_a_fitted_head_comes_back_the_same(tmp_path, changes):
+    head = linear(**changes)
+    heads.save_head(head, tmp_path / "pose by name.safetensors", dtype=torch.float32)
+    again = heads.load_head(tmp_path / "pose by name.safetensors")
+    for name in ("kind", "channels", "control_range", "base_model", "start", "stride", "pooled", "output_head"):
+        assert getattr(again, name) == getattr(head, name), name
+    assert again.config["fitted_on"] == {"pictures": 25} and again.config["text_width"] == 768
+    assert reads_alike(head, again) and not any(p.requires_grad for p in again.parameters())
+
+
+BROKEN = {
+    "a tap without a map": (lambda weights, config: weights.pop("weights.1"), "it lacks weights.1"),
+    "bands that differ": (lambda weights, config: weights.update({"weights.2": torch.zeros(3, 3, 32)}), r"weights.2 is of shape \(3, 3, 32\)"),
+    "flat": (lambda weights, config: weights.update(bias=torch.zeros(12)), "bias is of shape"),
+    "nan": (lambda weights, config: weights.update(levels=torch.full((6, 40), torch.nan)), "levels holds NaN"),
+    "whole numbers": (lambda weights, config: weights.update(levels=torch.zeros(6, 40, dtype=torch.int32)), "levels is no tensor of floating-point"),
+    "start": (lambda weights, config: config.update(start=1.5), "start is 1.5"),
+    "pooled": (lambda weights, config: config.update(pooled="yes"), 'pooled is "yes"'),
+    "kind": (lambda weights, config: config.update(kind="../../x"), 'kind is "../../x"'),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_fitted_head_is_refused_by_the_field(tmp_path, case):
+    heads.save_head(linear(), tmp_path / "a.safetensors", dtype=torch.float32)
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        config, weights = json.loads(file.metadata()["readout_head"]), {name: file.get_tensor(name) for name in file.keys()}
+    change, message = BROKEN[case]
+    change(weights, config)
+    save_file(weights, tmp_path / "a.safetensors", metadata={"readout_head": json.dumps(config)})
+    with pytest.raises(heads.HeadFileError, match=f"^a.safetensors is not a whole readout head: .*{message}"):
+        heads.load_head(tmp_path / "a.safetensors")

@@ -221,3 +221,10 @@ def test_taps_of_one_call_are_told_apart_by_picture(w):
     assert len(together) == len(alone) == 3 * fitter.BANDS
     for (band, emb, features), (other, emb_alone, features_alone) in zip(together, alone):
         assert band == other and torch.allclose(emb, emb_alone, atol=1e-4) and torch.allclose(features, features_alone, atol=1e-3)
+
+
+def test_a_model_that_gives_no_numbers_is_named(w, monkeypatch):
+    rows = fitting.rows
+    monkeypatch.setattr(fitting, "rows", lambda features, size: rows(features, size) * torch.nan)
+    with pytest.raises(ValueError, match="^Fit Readout Head: the model's features are NaN or infinite between percent 0.0 and 0.2"):
+        w.fit()
