@@ -16,7 +16,7 @@ from tools.server import Server, WorkflowFailed
 OUTPUT = ROOT / "output"
 ROWS = ("target", "unguided", "guided")
 SHOWN = {"pose": ("pck",), "depth": ("mae",), "edge": ("fscore",), "pose+depth": ("pck", "mae"), "drag": ("distance",),
-         "drag given": ("distance",), "appearance": ("clothes_change",), "identity": ("clothes_change", "pck")}
+         "drag given": ("distance",), "appearance": ("clothes_change",), "identity": ("clothes_change", "pck"), "fit": ("mae",)}
 CELL, MARGIN, LABEL = 128, 4, 76
 
 
