@@ -9,40 +9,24 @@ of a step (conditional, unconditional, perturbed, ...) are shifted alike, so wha
 The direction of targets with heads comes back from the taps through the model. That of targets without is the gradient at the
 conditional prediction itself, and the shift ends where the target is reached; docs/colour.md has what chose this.
 """
-from dataclasses import dataclass, field
-
 import torch
 from comfy.k_diffusion.sampling import get_ancestral_step
-from comfy.model_management import OOM_EXCEPTION, get_total_memory, is_oom, soft_empty_cache
+from comfy.model_management import get_total_memory
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ...rg_core import energies, gradients
+from ...rg_core import gradients
 from ...rg_core.regions import mask_at
 from ...rg_core.targets import Target, heads
 from . import memory, reasons, windows
 from .conditioning import parts
-from .gradients import Borrowing, differentiable
 from .log import Log
 from .reader import Readers
-from .step import Pull, Step
+from .shift import Prediction, Shifter
+from .step import Step
 
 KEY = "readout_guidance"
 CUT = 0.1  # share of a target's picture that may be left out without a word
-
-
-@dataclass
-class Prediction:
-    """One prediction that a sampler asks for, at which targets act; the guider may call the model several times for it."""
-    targets: list[Target]
-    positive: list[dict]
-    negative: list[dict] | None
-    shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # of what the model predicts, by the part of the batch, once known
-
-    @property
-    def reads(self) -> bool:
-        """Whether taps are read for it."""
-        return any(t.head is not None for t in self.targets)
 
 
 class Run:
@@ -61,7 +45,7 @@ class Run:
         self.log = Log(self.node)
         # The published procedure reads references in full precision.
         self.readers = Readers(self.node, self.source, torch.float32 if self.move.published_energy else torch.half)
-        self.again = {"on": True, "off": False}.get(guidance.recompute)  # whether blocks are computed again; None until known
+        self.shifter = Shifter(self.node, self.move, self.readers, {"on": True, "off": False}.get(guidance.recompute))
 
     def attach(self, guider) -> None:
         for kind, wrapper in ((WrappersMP.PREPARE_SAMPLING, self.prepare_sampling), (WrappersMP.PREDICT_NOISE, self.predict_noise),
@@ -72,7 +56,7 @@ class Run:
         """Tells the host what guided steps need, so that it makes room before it loads the model."""
         if not heads(self.targets) or model.get_additional_models_with_key("multigpu"):
             return executor(model, noise_shape, conds, *args, **kwargs)  # with several GPUs it clones ControlNets there, and asks nobody else
-        again = self.again
+        again = self.shifter.again
         if again is None:  # it may yet fit without, if the host frees all else
             room = get_total_memory(model.load_device) - model.model_size()
             again = memory.needed(model.model, noise_shape, again=False) > room
@@ -108,10 +92,7 @@ class Run:
         """What the model predicts for `branches`, each shifted towards the targets."""
         move, now, outs, x = self.move, self.prediction, [None] * len(branches), step.x
         if step.part not in now.shifts:
-            try:
-                outs, displacement = self.measured(step, branches)
-            except gradients.EnergyError as error:
-                raise ValueError(f"{self.node}: {error}") from error
+            outs, displacement = self.measured(step, branches)
             now.shifts[step.part] = displacement * self.share(step) if move.per_step else displacement
             if move.fresh:
                 x, outs = x + displacement, [None] * len(branches)
@@ -122,68 +103,15 @@ class Run:
         return [out if c is None else out + now.shifts[step.part] for c, out in zip(branches, outs)]
 
     def measured(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor]:
-        """What the model predicts for `branches` at the step's latents, None where it was not asked yet, and the displacement [B, C, H, W]
-        that lowers the energies."""
-        now, targets = self.prediction, [self.fit(t, step) for t in self.prediction.targets]
-        positive, span = step.branch(now.positive, branches), self.span(step, targets)
-        if now.reads:
-            predicted, displacement, values = self.through_taps(step, branches, [t for t in targets if t.head is not None], span)
-            outs = [predicted if c is positive else None for c in branches]
-        else:
-            outs, displacement, values = step.predictions(branches), 0, {}
-            predicted = next((out for c, out in zip(branches, outs) if c is positive), None)
-            if predicted is None:
-                predicted, = step.predictions([positive])
-        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], span)
-        displacement, values = displacement + shift, values | energy
+        """What the model predicts for `branches` at the step's latents, None where it was not asked yet, and the displacement [B, C, H, W]."""
+        now = self.prediction
+        try:
+            outs, displacement, values = self.shifter.shift(step, now, [self.fit(t, step) for t in now.targets], branches)
+        except gradients.EnergyError as error:
+            raise ValueError(f"{self.node}: {error}") from error
         if self.trace is not None:
-            self.trace.add(step.sigma, now.targets, [values[t] for t in targets])
-        if not (torch.isfinite(predicted).all() and torch.isfinite(displacement).all()):
-            raise ValueError(f"{self.node}: {reasons.not_finite(step.x, positive, step.sigma, step.model)}")
+            self.trace.add(step.sigma, now.targets, values)
         return outs, displacement
-
-    def through_taps(self, step: Step, branches: list, targets: list[Target], span: Tensor) -> tuple[Tensor, Tensor, dict[Target, Tensor]]:
-        """The conditional prediction, the displacement that lowers the energies of `targets`, which have heads, and these energies."""
-        now, gradient, values = self.prediction, 0, {}
-        positive, negative = (c and step.branch(c, branches) for c in (now.positive, now.negative))
-        both = self.move.both and negative and step.parts(negative)
-        for conds in [negative, positive] if both else [positive]:
-            here = step.beside(conds, branches)
-            read = self.readers.read(here, targets, None if conds is positive else conds)
-
-            def pull(reading):
-                with differentiable(*heads(targets)), Borrowing():
-                    at_taps, energy, size = gradients.at_taps(reading, targets, span, read, balanced=not self.move.published_energy)
-                values["positive" if conds is positive else "negative"] = torch.stack(energy)  # out of memory, it pulls twice
-                return at_taps, size
-
-            predicted, pulled = self.differentiated(here, conds, pull)
-            gradient = gradient + pulled
-        energy = torch.stack(list(values.values())).mean(0)
-        displacement = self.move.displacement(gradient, step.scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
-        return predicted, displacement, dict(zip(targets, energy))
-
-    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], span: Tensor) -> tuple[Tensor, dict[Target, Tensor]]:
-        """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
-        ways = [None if t.reference is None else step.own(self.readers.way(t, step)[1]) for t in targets]
-        with torch.inference_mode(False), torch.enable_grad(), Borrowing():
-            found = gradients.at_prediction(predicted, step.model.process_latent_out, targets, span, ways)
-        shifts = [self.move.approach(gradient, energy, step.scale, t.weight) for t, gradient, energy in zip(targets, *found)]
-        return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
-
-    def differentiated(self, step: Step, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
-        """Step.gradient, with blocks computed again where memory is short."""
-        if self.again is None:
-            self.again = memory.is_short(step.model, step.x.shape, step.x.device)
-        for self.again in [True] if self.again else [False, True]:
-            try:
-                return step.gradient(conds, pull, self.again)
-            except Exception as error:
-                if not is_oom(error):
-                    raise
-            soft_empty_cache()  # out here the error, and what its frames held, is gone
-        batch, _, height, width = step.x.shape
-        raise OOM_EXCEPTION(f"{self.node}: {reasons.OUT_OF_MEMORY.format(batch, width, height)}")
 
     def kept(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
         """`outs` where targets leave the picture free; elsewhere it follows the reference, at all steps, whatever the model
@@ -197,12 +125,6 @@ class Run:
         free = torch.stack([step.own(mask) for mask in self.free[key]]).amax(0)
         _, reference = self.readers.way(holding[0], step)
         return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
-
-    def span(self, step: Step, targets: list[Target]) -> Tensor:
-        """L [B], the range of each picture's VP-scaled latent; in the published procedure of its references' too, which are
-        beside it in the authors' batch."""
-        beside = [step.own(self.readers.way(t, step)[0]) for t in targets if t.reference is not None] if self.move.published_energy else []
-        return energies.latent_range(torch.cat([step.x, *beside], -1) / step.scale)
 
     def acting(self, model, sigma: float) -> list[Target]:
         to_sigma = model.model_sampling.percent_to_sigma

@@ -1,0 +1,104 @@
+"""How far the predictions of a step are shifted, and which way."""
+from dataclasses import dataclass, field
+
+import torch
+from comfy.model_management import OOM_EXCEPTION, is_oom, soft_empty_cache
+from torch import Tensor
+
+from ...rg_core import energies, gradients
+from ...rg_core.targets import Target, heads
+from ...rg_core.updates import Move
+from . import memory, reasons
+from .gradients import Borrowing, differentiable
+from .reader import Readers
+from .step import Pull, Step
+
+
+@dataclass
+class Prediction:
+    """One prediction that a sampler asks for, at which targets act; the guider may call the model several times for it."""
+    targets: list[Target]
+    positive: list[dict]
+    negative: list[dict] | None
+    shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # of what the model predicts, by the part of the batch, once known
+
+    @property
+    def reads(self) -> bool:
+        """Whether taps are read for it."""
+        return any(t.head is not None for t in self.targets)
+
+
+class Shifter:
+    """Finds the shift that lowers the energies of targets by `move`, in one run, whose references `readers` read. `again` is whether blocks
+    are computed again in the backward pass, None until that is known. `node` is for messages."""
+
+    def __init__(self, node: str, move: Move, readers: Readers, again: bool | None):
+        self.node, self.move, self.readers, self.again = node, move, readers, again
+
+    def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list) -> tuple[list[Tensor | None], Tensor, list[Tensor]]:
+        """What the model predicts for `branches` at the step's latents, None where it was not asked yet; the displacement [B, C, H, W] that lowers
+        the energies; and these, [B] of each of `targets`, which are the prediction's made ready for the step."""
+        positive, span = step.branch(now.positive, branches), self.span(step, targets)
+        if now.reads:
+            predicted, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, span)
+            outs = [predicted if c is positive else None for c in branches]
+        else:
+            outs, displacement, values = step.predictions(branches), 0, {}
+            predicted = next((out for c, out in zip(branches, outs) if c is positive), None)
+            if predicted is None:
+                predicted, = step.predictions([positive])
+        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], span)
+        displacement, values = displacement + shift, values | energy
+        if not (torch.isfinite(predicted).all() and torch.isfinite(displacement).all()):
+            raise ValueError(f"{self.node}: {reasons.not_finite(step.x, positive, step.sigma, step.model)}")
+        return outs, displacement, [values[t] for t in targets]
+
+    def through_taps(self, step: Step, now: Prediction, targets: list[Target], branches: list,
+                     span: Tensor) -> tuple[Tensor, Tensor, dict[Target, Tensor]]:
+        """The conditional prediction, the displacement that lowers the energies of `targets`, which have heads, and these energies."""
+        gradient, values = 0, {}
+        positive, negative = (c and step.branch(c, branches) for c in (now.positive, now.negative))
+        both = self.move.both and negative and step.parts(negative)
+        for conds in [negative, positive] if both else [positive]:
+            here = step.beside(conds, branches)
+            read = self.readers.read(here, targets, None if conds is positive else conds)
+
+            def pull(reading):
+                with differentiable(*heads(targets)), Borrowing():
+                    at_taps, energy, size = gradients.at_taps(reading, targets, span, read, balanced=not self.move.published_energy)
+                values["positive" if conds is positive else "negative"] = torch.stack(energy)  # out of memory, it pulls twice
+                return at_taps, size
+
+            predicted, pulled = self.differentiated(here, conds, pull)
+            gradient = gradient + pulled
+        energy = torch.stack(list(values.values())).mean(0)
+        displacement = self.move.displacement(gradient, step.scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
+        return predicted, displacement, dict(zip(targets, energy))
+
+    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], span: Tensor) -> tuple[Tensor, dict[Target, Tensor]]:
+        """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
+        ways = [None if t.reference is None else step.own(self.readers.way(t, step)[1]) for t in targets]
+        with torch.inference_mode(False), torch.enable_grad(), Borrowing():
+            found = gradients.at_prediction(predicted, step.model.process_latent_out, targets, span, ways)
+        shifts = [self.move.approach(gradient, energy, step.scale, t.weight) for t, gradient, energy in zip(targets, *found)]
+        return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
+
+    def differentiated(self, step: Step, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
+        """Step.gradient, with blocks computed again where memory is short."""
+        if self.again is None:
+            self.again = memory.is_short(step.model, step.x.shape, step.x.device)
+        for self.again in [True] if self.again else [False, True]:
+            try:
+                return step.gradient(conds, pull, self.again)
+            except Exception as error:
+                if not is_oom(error):
+                    raise
+            soft_empty_cache()  # out here the error, and what its frames held, is gone
+        batch, _, height, width = step.x.shape
+        raise OOM_EXCEPTION(f"{self.node}: {reasons.OUT_OF_MEMORY.format(batch, width, height)}")
+
+    def span(self, step: Step, targets: list[Target]) -> Tensor:
+        """L [B], the range of each picture's VP-scaled latent; in the published procedure of its references' too, which are
+        beside it in the authors' batch."""
+        beside = [step.own(self.readers.way(t, step)[0]) for t in targets if t.reference is not None] if self.move.published_energy else []
+        return energies.latent_range(torch.cat([step.x, *beside], -1) / step.scale)
