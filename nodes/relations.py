@@ -9,7 +9,7 @@ from ..rg_core.features import AS_THEY_ARE
 from ..rg_core.regions import WHOLE, Box
 from ..rg_core.targets import Appearance, Drag, Identity, Target
 from . import checks, drag_paths
-from .targets import CHAIN, when
+from .targets import CHAIN, begins, when
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
 # A run shows the picture to draw on even where the cache has the rest. An old host shows so only what it always runs.
@@ -60,6 +60,7 @@ class DragTarget(io.ComfyNode):
         node = "Drag Target"
         head = comparing(node, head, "correspondence")
         checks.when(node, weight, start_percent, end_percent)
+        start_percent = begins(node, head, start_percent, end_percent)
         size = checks.pixels(reference) if image is None else tuple(checks.picture(node, image).shape[-2:])
         found = drag_paths.from_json(node, drags, size)
         if drags_json is not None:
@@ -117,7 +118,7 @@ def likeness(kind: str, make, head, reference, weight, start_percent, end_percen
              guidance) -> io.NodeOutput:
     node = f"{kind.capitalize()} Target"
     checks.when(node, weight, start_percent, end_percent)
-    target = make(name=kind, head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
+    target = make(name=kind, head=head, weight=weight, start=begins(node, head, start_percent, end_percent), end=end_percent, reference=reference,
                   mask=checks.mask_of(node, mask, reference),
                   reference_mask=checks.mask_of(node, reference_mask, reference, "reference_mask"),
                   box=box_of(node, box, reference), reference_box=box_of(node, reference_box, reference))

@@ -48,13 +48,19 @@ def chained(name: str, head, image: Tensor, weight: float, start: float, end: fl
 def towards(node: str, head, image: Tensor, weight: float, start: float, end: float, mask: Tensor | None, guidance: tuple | None) -> io.NodeOutput:
     """`image` [B, 3, h, w] is what `head` should read, from when it can."""
     checks.when(node, weight, start, end)
+    start = begins(node, head, start, end)
+    mask = checks.mask(node, mask)
+    checks.same_size(node, mask, image)
+    target = Spatial(name=head.kind, head=head, image=image, mask=mask, weight=weight, start=start, end=end)
+    return io.NodeOutput((*(guidance or ()), target))
+
+
+def begins(node: str, head, start: float, end: float) -> float:
+    """The share of the schedule from which `head` can guide, at the earliest `start`."""
     if head.start >= end:
         raise ValueError(f"{node}: the {head.kind} head reads nothing worth guiding by before percent {head.start:g}, and end_percent is {end:g}. "
                          "Raise end_percent, or fit a better head.")
-    mask = checks.mask(node, mask)
-    checks.same_size(node, mask, image)
-    target = Spatial(name=head.kind, head=head, image=image, mask=mask, weight=weight, start=max(start, head.start), end=end)
-    return io.NodeOutput((*(guidance or ()), target))
+    return max(start, head.start)
 
 
 def present(node: str, image: Tensor, mask: Tensor | None) -> Tensor | None:
