@@ -3,8 +3,9 @@ from comfy_api.latest import ComfyExtension
 
 from . import demo, estimate, fit, fit_comparing, guide, heads, published, references, relations, targets, tracks
 
-NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, fit.FitReadoutHead,
-         fit_comparing.FitComparingHead, targets.PoseTarget, targets.DepthTarget, targets.EdgeTarget, targets.MapTarget, relations.DragTarget, relations.AppearanceTarget, relations.StructureTarget, relations.IdentityTarget,
+NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, fit.FitReadoutHead, fit_comparing.FitComparingHead,
+         targets.PoseTarget, targets.DepthTarget, targets.EdgeTarget, targets.MapTarget,
+         relations.DragTarget, relations.AppearanceTarget, relations.StructureTarget, relations.IdentityTarget,
          relations.DragPath, tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert, references.KSamplerReadoutReference,
          guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, published.KSamplerReadoutGuidancePublished,
          demo.LoadDemoModel, demo.DemoScene, demo.DemoReader]

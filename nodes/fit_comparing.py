@@ -38,7 +38,7 @@ def labels(groups: list[str] | None, kind: str, count: int) -> list[str] | None:
         raise ValueError(f"{NODE}: groups say who is in each picture, which only a head that reads identity can use, and kind is {kind}. Disconnect "
                          "groups, or choose identity.")
     if len(found) != count:
-        raise ValueError(f"{NODE}: got {count} pictures and {len(found)} groups. Give one label for each picture, separated by commas or line breaks.")
+        raise ValueError(f"{NODE}: got {count} pictures and {len(found)} groups. Give a label for each picture, with commas or lines between.")
     if len(set(found)) < 2:
         raise ValueError(f"{NODE}: every picture is in the group {checks.shown(found[0])}, so there is nobody to tell them from. Add pictures of "
                          "somebody else, or disconnect groups.")
@@ -55,7 +55,7 @@ def paths(tracks: list[dict] | None, kind: str, images: list[Tensor]) -> tuple[T
     path, seen = drag_paths.points(NODE, tracks[0])
     size = images[0].shape[-2:]
     if len(path) != len(images) or any(image.shape[-2:] != size for image in images):
-        raise ValueError(f"{NODE}: got tracks of {len(path)} frames and {len(images)} pictures. Connect the frames that were tracked, all of one size.")
+        raise ValueError(f"{NODE}: got tracks of {len(path)} frames and {len(images)} pictures. Connect the frames that were tracked, of one size.")
     path = path / torch.tensor([size[1], size[0]])
     inside = ((path >= 0) & (path <= 1)).all(-1)
     if seen.any() and inside[seen].float().mean() < 0.5:
@@ -75,13 +75,13 @@ def report(head, found: Found, count: int, seconds: float) -> str:
     levels = "\n".join(f"  percent {(band + 0.5) / BANDS:.1f}: {share:.2f}" for band, share in enumerate(found.shares))
     return (f"A head that reads {head.kind} of {head.base_model}, fitted from {count} pictures in {seconds:.0f} seconds.\n{words}\n"
             f"Targets that use it act from percent {found.start:.1f} on, or later.\n"
-            f"{rule.measure.capitalize()}, of held-out pictures and changed copies of them, from noise (percent 0) to the clean picture (1); chance is "
-            f"{rule.chance}:\n{levels}")
+            f"{rule.measure.capitalize()}, of held-out pictures and changed copies of them, from noise (percent 0) to the clean picture (1); "
+            f"chance is {rule.chance}:\n{levels}")
 
 
 def sheet(model, found: Found) -> Tensor:
-    """Held-out pictures below each other, each above its copy [1, H, W, 3]: the picture, and what is read of it from the noisiest band to the
-    cleanest, in the colours of the three strongest components of both."""
+    """Held-out pictures below each other, each above its copy [1, H, W, 3]: the picture, and what is read of it from the noisiest band
+    to the cleanest, in the colours of the three strongest components of both."""
     rows = []
     for comparison, readouts in found.seen[:SHOWN]:
         height, width = comparison.pictures.shape[-2:]
@@ -98,8 +98,8 @@ class FitComparingHead(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FitComparingHead", display_name=NODE, category=CATEGORY, is_input_list=True,
-            description="Makes a head that tells what in two pictures is the same, for this model, from pictures alone: changed copies of them say what "
-                        "should matter and what not.",
+            description="Makes a head that tells what in two pictures is the same, for this model, from pictures alone: changed copies of them "
+                        "say what should matter and what not.",
             inputs=[io.Model.Input("model"),
                     io.Vae.Input("vae", tooltip="The model's VAE."),
                     io.Image.Input("images", tooltip="Pictures like those that you will make: a batch or a list."),
@@ -108,16 +108,18 @@ class FitComparingHead(io.ComfyNode):
                                    "those names."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                                  tooltip="Of the noise, of the changes, and of which pictures are held out to judge the head by."),
-                    io.Tracks.Input("tracks", optional=True, tooltip="For correspondence: the pictures are frames of a video, and these points of them "
-                                    "were followed through it."),
-                    io.String.Input("groups", optional=True, multiline=True, default="", tooltip="For identity: who is in each picture, one label for "
-                                    "each, separated by commas or line breaks. Pictures with the same label show the same one.")],
+                    io.Tracks.Input("tracks", optional=True, tooltip="For correspondence: the pictures are frames of a video, and these points of "
+                                    "them were followed through it."),
+                    io.String.Input("groups", optional=True, multiline=True, default="", tooltip="For identity: who is in each picture, a label for "
+                                    "each, with commas or lines between. Pictures with the same label show the same one.")],
             outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")])
 
     @classmethod
     def execute(cls, model, vae, images, positive, kind, seed, tracks=None, groups=None):
         model, kind, begin = model[0], kind[0], time.monotonic()
         checks.heads_fit(NODE, model, [])
+        if vae[0] is None:
+            raise ValueError(f"{NODE}: there is no VAE. Connect the one that belongs to the model, such as from Load VAE.")
         given = pictures(images, positive, kind, tracks, groups)
         head, found = fitted(Comparer(NODE, model, vae[0], given, kind, seed[0]))
         return io.NodeOutput(head, report(head, found, len(given.images), time.monotonic() - begin), sheet(model, found))

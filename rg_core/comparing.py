@@ -9,8 +9,7 @@ linear discriminant analysis", ECCV 2006), so that the cosine that guidance comp
 import torch
 from torch import Tensor
 
-
-ROUNDS = 20  # of the iteration that finds the directions
+ROUNDS, SPARE = 10, 32  # of the iteration that finds the directions, and how many more it follows than are wanted
 
 
 class Differences:
@@ -67,7 +66,7 @@ def leading(same: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor]:
         x = other @ torch.linalg.solve_triangular(root.mT, x, upper=True)
         return torch.linalg.solve_triangular(root, x, upper=False)
 
-    start = torch.randn(len(same), min(len(same), 2 * count), generator=torch.Generator().manual_seed(0), dtype=same.dtype)
+    start = torch.randn(len(same), min(len(same), count + SPARE), generator=torch.Generator().manual_seed(0), dtype=same.dtype)
     axes = torch.linalg.qr(start).Q
     for _ in range(ROUNDS):
         axes = torch.linalg.qr(whitened(axes)).Q

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from readout_guidance_pack.rg_core.updates import Move
+from tools.compare import compared
 from tools.control import CONTROLS, Bench, Setting, show
 from tools.device import device_name
 from tools.estimates import estimates
@@ -24,6 +25,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "presets": (presets, "the published preset beside the default"),
           "parts": (parts, "context windows, tiles and crops"),
           "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),
+          "compare": (compared, "heads that compare, fitted from pictures alone, beside the shipped ones and none"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 
