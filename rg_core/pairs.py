@@ -29,7 +29,7 @@ class Correspondence:
 
     A head of so many `outputs` is judged by a `measure`: it should act from the share `acts` on, and is good from `good`."""
 
-    measure, chance, acts, good, outputs = "share of points found", 0.01, 0.05, 0.5, 128
+    measure, chance, acts, good, outputs = "share of points found", 0.01, 0.1, 0.5, 128
 
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
         """Of `image` [1, 3, H, W], 0 to 1, with changed copies of itself; `other` is another picture of its size."""

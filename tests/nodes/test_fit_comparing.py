@@ -42,7 +42,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def w():
-    with torch.inference_mode():
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparer, "TIMES", 1)  # for half of the time
         yield World()
 
 
@@ -88,14 +89,14 @@ def test_people_are_known_by_their_groups(w):
     head, _, _ = w.fit(kind=["identity"], images=[image[:16].movedim(1, -1)], groups=[",\n".join(labels[i] for i in who[:16])])
     means = F.normalize(w.read(head, image[16:]).mean((2, 3)), dim=1)
     alike = (means @ means.mT).fill_diagonal_(-2)
-    assert (who[16:][alike.argmax(1)] == who[16:]).float().mean() > 0.7
+    assert (who[16:][alike.argmax(1)] == who[16:]).float().mean() > 0.5  # chance is a seventh
 
 
 def test_the_report_and_the_picture(fitted):
     for kind, (head, report, picture) in fitted.items():
         assert f"reads {kind} of DemoWorld, fitted from 6 pictures" in report and report.count("\n  percent") == comparer.BANDS
         assert (head.kind, head.output_head, head.stride, head.base_model) == (kind, None, 2, "DemoWorld")
-        assert picture.shape[0] == 1 and picture.shape[1:] == (2 * min(4, 2 if kind else 0) * 128, 6 * 128, 3)
+        assert picture.shape[0] == 1 and picture.shape[1:] == (2 * 128, 6 * 128, 3)
         assert 0 <= picture.min() and picture.max() <= 1 and torch.isfinite(picture).all()
 
 
