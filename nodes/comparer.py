@@ -30,8 +30,8 @@ class Pictures:
 
 @dataclass
 class Found:
-    """What a head makes of held-out pictures: the share that is right in each band, from when it should act, and each comparison with
-    its readouts [2 or 3, C, h, w] by band."""
+    """What a head makes of held-out pictures: the share that is right in each band, from when it should act, and a comparison of
+    each picture with its readouts [2 or 3, C, h, w] by band."""
     shares: list[float]
     start: float
     seen: list[tuple[Comparison, list[Tensor]]]
@@ -128,13 +128,15 @@ def fitted(comparer: Comparer) -> tuple[LinearHead, Found]:
             for comparison in part:
                 comparer.look(band, comparison, given.positive[i], comparer.add)
             progress.update(1)
-    trial, right, seen = comparer.head(), [[] for _ in range(BANDS)], {}
+    trial, right = comparer.head(), [[] for _ in range(BANDS)]
+    seen = {id(part[0]): (part[0], []) for part in judged.values()}
 
     def judge(band: int, comparison: Comparison, reading: taps.Reading) -> None:
         on_cpu = taps.Reading(reading.emb.cpu(), [f.cpu() for f in reading.features])
         readout = read(trial, on_cpu, comparer.size(comparison))
         right[band].append(rule.right(readout, comparison.points))
-        seen.setdefault(id(comparison), (comparison, []))[1].append(readout)
+        if id(comparison) in seen:
+            seen[id(comparison)][1].append(readout)
         comparer.add(band, comparison, reading)
 
     for i, part in judged.items():
