@@ -41,12 +41,7 @@ def from_tracks(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
 
     A track that is not visible at its first or last frame is left out; without word of it, all are visible.
     """
-    path = tracks.get("track_path") if isinstance(tracks, dict) else None
-    if not isinstance(path, Tensor) or path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2 or not torch.isfinite(path).all():
-        given = tuple(path.shape) if isinstance(path, Tensor) else type(tracks).__name__ if path is None else type(path).__name__
-        raise ValueError(f"{node}: tracks of {given} cannot be drags. They need finite points of two or more frames: [frames, points, 2].")
-    path, seen = path.float().cpu(), tracks.get("track_visibility")
-    seen = torch.ones(path.shape[:2], dtype=torch.bool) if seen is None else visible(node, seen, path)
+    path, seen = points(node, tracks)
     ends = (seen[0] & seen[-1]).nonzero()[:, 0].tolist()
     scale = torch.tensor([size[1], size[0]])
     beyond = (path[[0, -1]][:, ends] > 1.2 * scale).any(-1).float().mean() if ends else 0
@@ -55,6 +50,16 @@ def from_tracks(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
         logging.warning("%s: the tracks reach to %.0fx%.0f pixels, and the picture that they are taken to be on is %dx%d. If they were made on "
                         "a picture of another size, connect that one as image, or resize it before.", node, *far, size[1], size[0])
     return [path[:, k] / scale for k in ends]
+
+
+def points(node: str, tracks: dict) -> tuple[Tensor, Tensor]:
+    """The points [F, K, 2] of the host's TRACKS, and whether they are visible [F, K]."""
+    path = tracks.get("track_path") if isinstance(tracks, dict) else None
+    if not isinstance(path, Tensor) or path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2 or not torch.isfinite(path).all():
+        given = tuple(path.shape) if isinstance(path, Tensor) else type(tracks).__name__ if path is None else type(path).__name__
+        raise ValueError(f"{node}: tracks of {given} cannot be used. They need finite points of two or more frames: [frames, points, 2].")
+    path, seen = path.float().cpu(), tracks.get("track_visibility")
+    return path, torch.ones(path.shape[:2], dtype=torch.bool) if seen is None else visible(node, seen, path)
 
 
 def visible(node: str, seen: Any, path: Tensor) -> Tensor:

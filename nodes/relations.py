@@ -60,6 +60,7 @@ class DragTarget(io.ComfyNode):
         node = "Drag Target"
         head = comparing(node, head, "correspondence")
         checks.when(node, weight, start_percent, end_percent)
+        start_percent = checks.later_start(node, head, start_percent, end_percent)
         size = checks.pixels(reference) if image is None else tuple(checks.picture(node, image).shape[-2:])
         found = drag_paths.from_json(node, drags, size)
         if drags_json is not None:
@@ -117,7 +118,8 @@ def likeness(kind: str, make, head, reference, weight, start_percent, end_percen
              guidance) -> io.NodeOutput:
     node = f"{kind.capitalize()} Target"
     checks.when(node, weight, start_percent, end_percent)
-    target = make(name=kind, head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
+    start = checks.later_start(node, head, start_percent, end_percent)
+    target = make(name=kind, head=head, weight=weight, start=start, end=end_percent, reference=reference,
                   mask=checks.mask_of(node, mask, reference),
                   reference_mask=checks.mask_of(node, reference_mask, reference, "reference_mask"),
                   box=box_of(node, box, reference), reference_box=box_of(node, reference_box, reference))

@@ -8,6 +8,7 @@ import json
 from readout_guidance_pack.rg_core.updates import Move
 from tools.attributes import attributes
 from tools.colour import colours
+from tools.compare import compared
 from tools.control import CONTROLS, Bench, Setting, show
 from tools.device import device_name
 from tools.estimates import estimates
@@ -30,6 +31,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),
           "train": (trains, "heads trained on 100 drawn pictures, beside fitted and shipped ones"),
           "attributes": (attributes, "arms raised, dusk and where the shirt is, by fitted heads at three strengths"),
+          "compare": (compared, "heads that compare, fitted from pictures alone, beside the shipped ones and none"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 

@@ -175,48 +175,50 @@ def drags(seeds: int) -> dict:
     return results
 
 
-@torch.inference_mode()
-def likenesses(seeds: int) -> dict:
-    """Identity with the poses of other scenes, and appearance; the prompts leave the clothes open."""
-    bench = RelationBench(seeds)
-    shown = world.draw(seeds, seed=REFERENCE_SEED)
-    said = bench.context([f"a figure, {list(world.SCENES)[scene]}" for scene in bench.said.scene])
-    results = {"identity": {}, "appearance": {}}
+class LikenessBench(RelationBench):
+    """References to look like, with the poses and prompts of other scenes; the prompts leave the clothes open."""
 
-    def sampled(targets) -> torch.Tensor:
+    def __init__(self, seeds: int):
+        super().__init__(seeds)
+        self.shown = world.draw(seeds, seed=REFERENCE_SEED)
+        self.open = self.context([f"a figure, {list(world.SCENES)[scene]}" for scene in self.said.scene])
+
+    def identity(self, head=None):
+        """Targets by a reference and the part of the scenes that is sampled: a pose, and who is there where there is a head."""
+        def targets(reference, part):
+            pose = self.guidance(("pose",), Spatial.end, part)
+            return pose if head is None else IdentityTarget.execute(head, reference, IDENTITY, Identity.start, Identity.end, guidance=pose)[0]
+        return targets
+
+    def appearance(self, head=None):
+        """Likewise, by the features as they are where there is no head."""
+        return lambda reference, part: AppearanceTarget.execute(reference, 1.0, Appearance.start, Appearance.end, head)[0]
+
+    @torch.inference_mode()
+    def likeness(self, targets) -> dict[str, float]:
         pictures = []
-        for first in range(0, seeds, BATCH):
-            part = slice(first, min(first + BATCH, seeds))
-            latent = {"samples": bench.vae.encode(shown.image[part].movedim(1, -1)), "batch_index": list(range(first, part.stop))}
-            reference = ReadoutReference.execute(bench.model, bench.negative, latent, NOISE_SEED, 1024)[0]
+        for first in range(0, self.seeds, BATCH):
+            part = slice(first, min(first + BATCH, self.seeds))
+            latent = {"samples": self.vae.encode(self.shown.image[part].movedim(1, -1)), "batch_index": list(range(first, part.stop))}
+            reference = ReadoutReference.execute(self.model, self.negative, latent, NOISE_SEED, 1024)[0]
             chain = targets(reference, part)
-            empty = {"samples": torch.zeros(part.stop - first, 3, *bench.size), "batch_index": latent["batch_index"]}
-            words = [[torch.cat([c[0][0] for c in said[part]]), {}]]
-            pictures.append(bench.picture(bench.ksampler(bench.guide_by(chain) if chain else bench.model, words, empty)))
-        return torch.cat(pictures)
+            empty = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": latent["batch_index"]}
+            words = [[torch.cat([c[0][0] for c in self.open[part]]), {}]]
+            pictures.append(self.picture(self.ksampler(self.guide_by(chain) if chain else self.model, words, empty)))
+        image = torch.cat(pictures)
+        return mean(clothes_change=judge.clothes_change(image, self.shown.image), valid=judge.valid(image), texture=judge.texture(image),
+                    pck=judge.pck(image, self.scene.joints, self.scene.height),
+                    psnr=judge.psnr(image, self.shown.image, torch.ones(self.seeds, *self.size)))
 
-    def identity(reference, part):
-        return IdentityTarget.execute(bench.heads["identity"], reference, IDENTITY, Identity.start, Identity.end,
-                                      guidance=bench.guidance(("pose",), Spatial.end, part))[0]
 
-    def appearance(reference, part):
-        return AppearanceTarget.execute(reference, 1.0, Appearance.start, Appearance.end, bench.heads["appearance"])[0]
-
-    def headless(reference, part):
-        return AppearanceTarget.execute(reference, 1.0, Appearance.start, Appearance.end)[0]
-
-    everywhere = torch.ones(seeds, *bench.size)
-    for control, setting, targets in (("identity", "unguided", lambda reference, part: bench.guidance(("pose",), Spatial.end, part)),
-                                      ("identity", "guided", identity), ("appearance", "unguided", lambda reference, part: ()),
-                                      ("appearance", "guided", appearance), ("appearance", "guided, no head", headless)):
-        image = sampled(targets)
-        values = {"clothes_change": judge.clothes_change(image, shown.image), "valid": judge.valid(image),
-                  "texture": judge.texture(image)}
-        if control == "identity":
-            values["pck"] = judge.pck(image, bench.scene.joints, bench.scene.height)
-        else:
-            values["psnr"] = judge.psnr(image, shown.image, everywhere)
-        results[control][setting] = mean(**values)
+def likenesses(seeds: int) -> dict:
+    """Identity with the poses of other scenes, and appearance."""
+    bench, results = LikenessBench(seeds), {"identity": {}, "appearance": {}}
+    for control, setting, targets in (("identity", "unguided", bench.identity()), ("identity", "guided", bench.identity(bench.heads["identity"])),
+                                      ("appearance", "unguided", lambda reference, part: ()),
+                                      ("appearance", "guided", bench.appearance(bench.heads["appearance"])),
+                                      ("appearance", "guided, no head", bench.appearance())):
+        results[control][setting] = bench.likeness(targets)
         show(control, setting, results[control][setting])
     return results
 

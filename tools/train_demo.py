@@ -122,30 +122,37 @@ def train_spatial(unet, words, device: torch.device, steps: int, kinds: list[str
         save(head, explained=quality, training_scenes=TRAINING_SCENES, steps=steps)
 
 
-def train_relative(unet, words, device: torch.device, kind: str) -> None:
-    """A head that compares two pictures. Prompts mostly leave the colours of the clothes open, so that it reads them off
-    the picture and not off the words."""
-    def source(count: int, seed: int):
-        samples = relations(count, seed)[kind]
-        said = torch.cat([text.drop(text.tokens(s.shirt, s.trousers, s.scene)) for s in samples])
-        said[torch.rand(len(said)) < 0.7, :2] = text.EMPTY
-        group = 2 if kind == "correspondence" else 3
-        # Picture p of scene i is latent p * count + i; a scene has one triplet or two pairs.
-        rows = torch.arange(len(samples) * count).view(-1, group, count).mT.flatten(0, 1)
-        reader = demo_unet.reader(unet, words(said), torch.cat([s.image for s in samples]) * 2 - 1)
-        if kind != "correspondence":
-            return reader, rows, RELATIVE_ENERGIES[kind]
-        return reader, rows, torch.cat([tracks(one, two) for one, two in zip(samples[::2], samples[1::2])])
+def related(unet, words, kind: str, count: int, seed: int) -> tuple:
+    """`read` for rg_core.training, and pairs with tracks or triplets with their energy: what a relative head is trained on and judged by.
+    Prompts mostly leave the colours of the clothes open, so that it reads them off the picture and not off the words."""
+    samples = relations(count, seed)[kind]
+    said = torch.cat([text.drop(text.tokens(s.shirt, s.trousers, s.scene)) for s in samples])
+    said[torch.rand(len(said)) < 0.7, :2] = text.EMPTY
+    group = 2 if kind == "correspondence" else 3
+    # Picture p of scene i is latent p * count + i; a scene has one triplet or two pairs.
+    rows = torch.arange(len(samples) * count).view(-1, group, count).mT.flatten(0, 1)
+    reader = demo_unet.reader(unet, words(said), torch.cat([s.image for s in samples]) * 2 - 1)
+    if kind != "correspondence":
+        return reader, rows, RELATIVE_ENERGIES[kind]
+    return reader, rows, torch.cat([tracks(one, two) for one, two in zip(samples[::2], samples[1::2])])
 
+
+def measured(unet, words, head: ReadoutHead, count: int, timesteps: tuple[int, ...] = TIMESTEPS) -> tuple[str, dict[str, float]]:
+    """What a relative head is judged by, and its share by timestep, on held-out scenes."""
+    read, rows, what = related(unet, words, head.kind, count, seed=21)
+    measure, more = (training.found, (FOUND_WITHIN,)) if head.kind == "correspondence" else (training.ordered, ())
+    return measure.__name__, {str(t): round(measure(head, read, rows, what, t, SIZE, *more), 3) for t in timesteps}
+
+
+def train_relative(unet, words, device: torch.device, kind: str) -> None:
+    """A head that compares two pictures."""
     head = new_head(kind, unet, device)
-    read, rows, what = source(RELATIVE_SCENES, seed=11)
+    read, rows, what = related(unet, words, kind, RELATIVE_SCENES, seed=11)
     make = training.correspondence_losses if kind == "correspondence" else training.triplet_losses
     training.train({kind: head}, make(head, read, rows, what, LEVELS, SIZE), RELATIVE_STEPS[kind])
-    read, rows, what = source(HELD_OUT_RELATIVE, seed=21)
-    measure, more = (training.found, (FOUND_WITHIN,)) if kind == "correspondence" else (training.ordered, ())
-    quality = {str(t): round(measure(head, read, rows, what, t, SIZE, *more), 3) for t in TIMESTEPS}
-    print(f"{kind}: share {measure.__name__}, by timestep: {quality}", flush=True)
-    save(head, **{measure.__name__: quality}, training_scenes=RELATIVE_SCENES, steps=RELATIVE_STEPS[kind])
+    measure, quality = measured(unet, words, head, HELD_OUT_RELATIVE)
+    print(f"{kind}: share {measure}, by timestep: {quality}", flush=True)
+    save(head, **{measure: quality}, training_scenes=RELATIVE_SCENES, steps=RELATIVE_STEPS[kind])
 
 
 def main() -> None:

@@ -1,0 +1,226 @@
+"""Fit Comparing Head inside the real host, on the demo model."""
+import copy
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from random_models import conditioning, random_model
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import world
+from readout_guidance_pack.nodes import comparer, demo_model, fit_comparing, heads, references, relations
+from readout_guidance_pack.nodes.sampling.ask import asked, sigma_at
+from readout_guidance_pack.nodes.sampling.reader import read
+from readout_guidance_pack.rg_core import energies, pairs
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
+
+class World:
+    def __init__(self):
+        self.model, self.clip, self.vae = demo_model.load_demo()
+        self.empty = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
+        self.images = world.draw(6, seed=5).image.movedim(1, -1)
+
+    def fit(self, **changes):
+        """As the host calls it: every input is a list."""
+        given = {"model": [self.model], "vae": [self.vae], "images": [self.images], "positive": [self.empty], "kind": ["correspondence"], "seed": [1]}
+        return fit_comparing.FitComparingHead.execute(**given | changes).args
+
+    def read(self, head, images, percent=0.9, seed=3):
+        """Readouts [B, C, 32, 32] of pictures [B, 3, 64, 64], each under noise of its own."""
+        x = images * 2 - 1
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        return asked("test", self.model, self.empty, x, noise, torch.full((len(x),), sigma_at(self.model, percent)),
+                     lambda _, reading: read(head, reading, (32, 32)).cpu())
+
+    def reference(self):
+        latent = {"samples": self.vae.encode(self.images[:1])}
+        return references.ReadoutReference.execute(self.model, self.empty, latent, 0, 64)[0]
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparer, "TIMES", 1)  # for half of the time
+        yield World()
+
+
+@pytest.fixture(scope="module")
+def fitted(w):
+    """What the node gives for each kind, made once."""
+    with torch.inference_mode():
+        return {kind: w.fit(kind=[kind]) for kind in pairs.KINDS}
+
+
+def same(one, two) -> bool:
+    return all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
+
+
+def test_points_of_other_pictures_are_found(w, fitted):
+    """Where a picture has been shifted by a quarter, and its colours turned, beside the pixels as they are."""
+    other = world.draw(4, seed=6).image
+    moved = other.roll(16, 3).flip(1)  # red for blue
+    here, there = w.read(fitted["correspondence"][0], torch.cat([other, moved])).chunk(2)
+
+    def found(one, two):
+        best = torch.einsum("bcn,bcm->bnm", *(F.normalize(x, dim=1).flatten(2) for x in (one, two))).argmax(2)
+        cell = torch.arange(32 * 32)
+        inside = cell % 32 < 24
+        distance = torch.hypot((best % 32 - (cell % 32 + 8)).float(), (best // 32 - cell // 32).float())
+        return (distance <= 2)[:, inside].float().mean()
+
+    assert found(here, there) > 0.3 > found(F.interpolate(other, scale_factor=0.5), F.interpolate(moved, scale_factor=0.5))
+
+
+def test_looks_are_told_from_other_colours(w, fitted):
+    other = world.draw(6, seed=6).image
+    one, near, coloured = w.read(fitted["appearance"][0], torch.cat([other, other.roll(1, 3), other.roll(1, 1)])).chunk(3)
+    span = torch.ones(6)
+    assert (energies.appearance(one, near, span) < energies.appearance(one, coloured, span)).float().mean() > 0.8
+
+
+def test_people_are_known_by_their_groups(w):
+    plan = world.plan(24, seed=9)
+    who = torch.arange(24) % 4
+    plan.shirt, plan.trousers = who, 3 - who
+    image, labels = world.render(plan).image, "ABCD"
+    head, _, _ = w.fit(kind=["identity"], images=[image[:16].movedim(1, -1)], groups=[",\n".join(labels[i] for i in who[:16])])
+    means = F.normalize(w.read(head, image[16:]).mean((2, 3)), dim=1)
+    alike = (means @ means.mT).fill_diagonal_(-2)
+    assert (who[16:][alike.argmax(1)] == who[16:]).float().mean() > 0.5  # chance is a seventh
+
+
+def test_the_report_and_the_picture(fitted):
+    for kind, (head, report, picture) in fitted.items():
+        assert f"reads {kind} of DemoWorld, fitted from 6 pictures" in report and report.count("\n  percent") == comparer.BANDS
+        assert (head.kind, head.output_head, head.stride, head.base_model) == (kind, None, 2, "DemoWorld")
+        assert picture.shape[0] == 1 and picture.shape[1:] == (2 * 128, 6 * 128, 3)
+        assert 0 <= picture.min() and picture.max() <= 1 and torch.isfinite(picture).all()
+
+
+def test_the_seed_is_all_that_chance_depends_on(w, fitted):
+    torch.manual_seed(4)
+    assert same(fitted["identity"][0], w.fit(kind=["identity"], images=list(w.images[:, None]), positive=[w.empty] * 6)[0])
+    assert not same(fitted["identity"][0], w.fit(kind=["identity"], seed=[2])[0])
+
+
+def test_saved_and_loaded_it_is_the_same(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(heads.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    head = fitted["appearance"][0]
+    heads.SaveReadoutHead.execute(head, "readout_heads/mine")
+    loaded = load_head(next((tmp_path / "readout_heads").glob("mine*.safetensors")))
+    assert same(loaded, head) and (loaded.kind, loaded.start, loaded.output_head) == ("appearance", head.start, None)
+    assert loaded.config["fitted_on"] == {"pictures": 6, "held_out": 1, "seed": 1}
+
+
+def test_targets_start_where_the_head_compares(w, fitted):
+    reference = w.reference()
+
+    def targets(start, end):
+        later = {kind: copy.copy(out[0]) for kind, out in fitted.items()}
+        for head in later.values():
+            head.start = 0.4
+        rest = (1.0, start, end)
+        return (relations.DragTarget.execute(reference, "[[[0.2, 0.2], [0.6, 0.6]]]", *rest, later["correspondence"])[0][0],
+                relations.AppearanceTarget.execute(reference, *rest, later["appearance"])[0][0],
+                relations.IdentityTarget.execute(later["identity"], reference, *rest)[0][0])
+
+    assert [t.start for t in targets(0.0, 0.9)] == [0.4] * 3 and [t.start for t in targets(0.7, 0.9)] == [0.7] * 3
+    with pytest.raises(ValueError, match="Drag Target: the correspondence head reads nothing worth guiding by before percent 0.4"):
+        targets(0.0, 0.3)
+
+
+def tracks(path, seen=None):
+    return {"track_path": path} | ({} if seen is None else {"track_visibility": seen})
+
+
+def test_tracked_points_are_compared_where_both_frames_show_them(w, monkeypatch):
+    path, seen = torch.rand(6, 5, 2) * 60, torch.ones(6, 5, dtype=torch.bool)
+    seen[2, 1:] = False  # one point is too few
+    path[3, 4] = 80      # beyond the picture
+    compared = []
+    add = comparer.Comparer.add
+    monkeypatch.setattr(comparer.Comparer, "add", lambda self, band, c, reading: (compared.append(c), add(self, band, c, reading)))
+    head, _, _ = w.fit(tracks=[tracks(path, seen)])
+    shares, latents = path / 64, w.images.movedim(-1, 1) * 2 - 1
+    mine = [c for c in compared if c.points.shape[1] <= 5]
+    assert mine and not same(head, w.fit()[0])
+    for comparison in mine:
+        i, k = (int((latents - x).abs().flatten(1).sum(1).argmin()) for x in comparison.pictures)
+        both = seen[i] & seen[k] & (shares[[i, k]] <= 1).all(-1).all(0)
+        assert 2 not in (i, k) and i != k and torch.equal(comparison.points, shares[[i, k]][:, both])
+
+
+def test_grouped_pictures_are_compared_with_their_own_and_with_others(w, monkeypatch):
+    compared = []
+    add = comparer.Comparer.add
+    monkeypatch.setattr(comparer.Comparer, "add", lambda self, band, c, reading: (compared.append(c), add(self, band, c, reading)))
+    w.fit(kind=["identity"], groups=["a, a, a, b, b, c"])
+    latents, who = w.images.movedim(-1, 1) * 2 - 1, "aaabbc"
+    for comparison in compared:
+        distances = torch.stack([(latents - x).abs().flatten(1).sum(1) for x in comparison.pictures])
+        i, like, unlike = distances.argmin(1).tolist()
+        assert who[i] != who[unlike] and i != like or who[i] == "c" or distances[1].min() > 0
+        assert distances[1].min() > 0 or who[i] == who[like]
+
+
+def test_pictures_of_several_sizes(w):
+    wide = world.draw(3, 48, 80, seed=8).image.movedim(1, -1)
+    for kind in pairs.KINDS:
+        head, report, picture = w.fit(kind=[kind], images=[w.images[:3], wide])
+        assert "from 6 pictures" in report and torch.isfinite(picture).all()
+
+
+def test_it_works_for_models_of_stable_diffusions_layout(w):
+    class Encoder:  # stands for the VAE of such a model
+        def encode(self, image):
+            return F.avg_pool2d(image.movedim(-1, 1).sum(1, keepdim=True).expand(-1, 4, -1, -1), 8)
+
+    small = random_model("small")
+    images = F.interpolate(w.images[:3].movedim(-1, 1), scale_factor=2).movedim(1, -1)
+    head, _, picture = fit_comparing.FitComparingHead.execute([small], [Encoder()], [images], [conditioning(768, 0)], ["appearance"], [0]).args
+    assert (head.base_model, head.config["text_width"], head.stride) == ("SD15", 768, 1) and torch.isfinite(picture).all()
+
+
+def test_pictures_of_nothing_are_said_to_be_unfit(w, caplog):
+    with caplog.at_level(logging.WARNING):
+        _, report, _ = w.fit(images=[torch.full((4, 64, 64, 3), 0.5)])
+    assert "not fit for use" in report and "Fit Comparing Head: the correspondence head is not fit for use" in caplog.text
+
+
+PATH = torch.rand(6, 5, 2) * 60
+BAD = {
+    "one picture": (lambda w: {"images": [w.images[:1]]}, "got one picture"),
+    "nan": (lambda w: {"images": [w.images * torch.nan]}, "image holds NaN"),
+    "bytes": (lambda w: {"images": [w.images * 255]}, "values from"),
+    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 6 pictures and 3 conditionings"),
+    "groups for points": (lambda w: {"groups": ["a,a,b,b,c,c"]}, "only a head that reads identity can use"),
+    "fewer groups": (lambda w: {"kind": ["identity"], "groups": ["a\nb"]}, "got 6 pictures and 2 groups"),
+    "one group": (lambda w: {"kind": ["identity"], "groups": ["a,a,a,a,a,a"]}, "every picture is in the group 'a'"),
+    "tracks for looks": (lambda w: {"kind": ["appearance"], "tracks": [tracks(PATH)]}, "only a head that reads correspondence can use"),
+    "fewer frames": (lambda w: {"tracks": [tracks(PATH[:4])]}, "got tracks of 4 frames and 6 pictures"),
+    "another canvas": (lambda w: {"tracks": [tracks(PATH * 8 + 65)]}, "outside of pictures of 64x64"),
+    "never seen twice": (lambda w: {"tracks": [tracks(PATH, torch.zeros(6, 5))]}, "hardly a point"),
+    "no tracks": (lambda w: {"tracks": [{"track_path": PATH * torch.nan}]}, "cannot be used"),
+    "frames of two sizes": (lambda w: {"images": [w.images[:5], w.images[5:, :48]], "tracks": [tracks(PATH)]}, "of one size"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_inputs_are_explained(w, case):
+    changes, message = BAD[case]
+    with pytest.raises(ValueError, match=f"^Fit Comparing Head: .*{message}"):
+        w.fit(**changes(w))
+
+
+def test_models_without_taps_and_other_models_vaes_are_refused(w):
+    model = random_model("small")
+    with pytest.raises(ValueError, match=r"^Fit Comparing Head: the latent has 3 channels, and this model \(SD15\) works with 4"):
+        w.fit(model=[model])
+    del model.model.diffusion_model.output_blocks
+    with pytest.raises(ValueError, match=r"^Fit Comparing Head: this model \(SD15\) cannot be guided by readout heads"):
+        w.fit(model=[model])
+    with pytest.raises(ValueError, match="^Fit Comparing Head: there is no VAE"):
+        w.fit(vae=[None])
