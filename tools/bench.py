@@ -8,7 +8,7 @@ compared by its medians, so that a busy machine slows both. SD 1.5 and SDXL are 
 Last comes what one guided step keeps for its backward pass, weights aside; KEPT and HEAD in nodes/sampling/memory.py, by which the
 pack tells the host what it needs, were chosen from these figures and are in their unit.
 
-`--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py.
+`--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py. `--fit [--pictures N]`: what fitting a head costs, see fit_costs.py.
 """
 import argparse
 import gc
@@ -25,6 +25,7 @@ from readout_guidance_pack.rg_core import gradients, taps
 from tools.bench_models import MODELS, Subject, pictures, spatial, steps
 from tools.costs import STEPS, Cost, in_turn, most_kept, sample
 from tools.device import device_name
+from tools.fit_costs import fit_costs
 from tools.scaling import scaling
 
 PICTURE_STEPS, SAMPLER, SCHEDULER = 20, "dpmpp_2m", "karras"
@@ -107,10 +108,18 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--scaling", action="store_true", help="how the cost of the demo model's steps grows, instead")
     parser.add_argument("--plot", help="with --scaling: a PNG of it")
+    parser.add_argument("--fit", action="store_true", help="what it costs to fit a head, instead")
+    parser.add_argument("--pictures", type=int, default=100, help="with --fit")
     options = parser.parse_args()
     report = {"device": device_name()}
     if options.scaling:
         report |= scaling(options.rounds, options.plot)
+    elif options.fit:
+        report["models"] = {}
+        for name in options.models:
+            report["models"][name] = {"fit": fit_costs(MODELS[name](), options.pictures)}
+            print(f"bench: fitting a head for {name}: {json.dumps(report['models'][name]['fit'])}", flush=True)
+            release()
     else:
         report["models"] = {}
         for name in options.models:
