@@ -11,9 +11,9 @@ from ..rg_core.linear_head import LinearHead, from_maps
 from ..rg_core.pairs import KINDS, Comparison
 from ..rg_core.pictures import fit
 from .fitter import LEVELS, SHARED
-from .material import BANDS, HELD_OUT, MOST_HELD_OUT
-from .references import family, samples_for
-from .sampling.ask import asked, embeddings, sigma_at
+from .material import BANDS, HELD_OUT, MOST_HELD_OUT, of_model, readout_size
+from .references import samples_for
+from .sampling.ask import asked, levels, sigma_at
 from .sampling.reader import read
 
 # docs/comparing.md has the measurements that chose these.
@@ -43,7 +43,7 @@ class Comparer:
 
     def __init__(self, node: str, model, vae, given: Pictures, kind: str, seed: int):
         self.node, self.model, self.vae, self.given, self.kind, self.rule = node, model, vae, given, kind, KINDS[kind]
-        self.stride = 2 if model.get_model_object("latent_format").spacial_downscale_ratio == 1 else 1  # as of a Fitter
+        self.about = of_model(model)
         self.channels = taps.channels(model.model.diffusion_model)
         self.differences = comparing.Differences(BANDS, sum(self.channels))
         self.levels: Tensor | None = None
@@ -89,19 +89,18 @@ class Comparer:
         """Calls `use(band, comparison, reading)` at a level in the band at random, each picture under noise of its own."""
         samples = comparison.pictures
         percent = (band + torch.rand((), generator=self.rng).item()) / BANDS
-        levels = torch.full((len(samples),), sigma_at(self.model, percent))
+        sigmas = torch.full((len(samples),), sigma_at(self.model, percent))
 
         def seen(base_model, reading):
             if self.levels is None:
-                sigmas = torch.tensor([sigma_at(self.model, p) for p in torch.linspace(0, 1, LEVELS).tolist()])
-                self.levels = embeddings(base_model, base_model.model_sampling.timestep(sigmas), reading).float().cpu()
+                self.levels = levels(self.model, base_model, reading, LEVELS)
             use(band, comparison, reading)
 
-        asked(self.node, self.model, positive, samples, torch.randn(samples.shape, generator=self.rng), levels, seen)
+        asked(self.node, self.model, positive, samples, torch.randn(samples.shape, generator=self.rng), sigmas, seen)
 
     def size(self, comparison: Comparison) -> tuple[int, int]:
         """(H, W) of readouts of it."""
-        return tuple(max(1, n // self.stride) for n in comparison.pictures.shape[-2:])
+        return readout_size(comparison.pictures, self.about["stride"])
 
     def add(self, band: int, comparison: Comparison, reading: taps.Reading) -> None:
         size = self.size(comparison)
@@ -110,9 +109,8 @@ class Comparer:
 
     def head(self, **more) -> LinearHead:
         maps = self.differences.maps(self.rule.outputs, RIDGE, SHARED)
-        config = {"text_width": self.model.model.model_config.unet_config.get("context_dim"), **more.pop("about", {})}
-        return from_maps(self.kind, self.channels, maps, self.levels, compares=True, base_model=family(self.model), stride=self.stride,
-                         config=config, **more)
+        config = self.about["config"] | more.pop("about", {})
+        return from_maps(self.kind, self.channels, maps, self.levels, compares=True, **self.about | {"config": config}, **more)
 
 
 def fitted(comparer: Comparer) -> tuple[LinearHead, Found]:

@@ -10,6 +10,7 @@ from ..rg_core.head import resize
 from ..rg_core.pictures import draw_pose
 from . import checks, references
 from .keypoints import KEYPOINTS
+from .material import readout_size
 from .sampling.ask import asked, embeddings, sigma_at
 from .sampling.reader import read as read_head
 from .types import CATEGORY, Head, PoseKeypoint
@@ -26,7 +27,7 @@ def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: f
     levels = torch.full((len(samples),), sigma_at(model, percent))
 
     def use(base_model, reading) -> Tensor:
-        size, told = tuple(max(1, n // head.stride) for n in samples.shape[-2:]), None
+        size, told = readout_size(samples, head.stride), None
         if head.kind == "keypoints" or head.config.get("diffusion_mode") == "generation":
             # The authors' training tells a head how many steps of a generation are done, TIMESTEPS - t, and not the timestep t.
             told = embeddings(base_model, TIMESTEPS - base_model.model_sampling.timestep(levels[:1]), reading)

@@ -11,7 +11,7 @@ from ..rg_core.linear_head import LinearHead, from_maps
 from .examples import Example
 from .material import BANDS, Material, single
 from .quality import Judge, Quality
-from .sampling.ask import embeddings, sigma_at
+from .sampling.ask import levels
 
 # docs/fitting.md has the measurements that chose these.
 SHARED = 0.3
@@ -34,8 +34,7 @@ class Fitter:
         """Calls `use(band, example, reading)` for each of the pictures at `places` in each band, at a level in it at random."""
         def seen(base_model, reading: taps.Reading) -> taps.Reading:
             if self.levels is None:
-                sigmas = torch.tensor([sigma_at(self.material.model, p) for p in torch.linspace(0, 1, LEVELS).tolist()])
-                self.levels = embeddings(base_model, base_model.model_sampling.timestep(sigmas), reading).float().cpu()
+                self.levels = levels(self.material.model, base_model, reading, LEVELS)
             return reading
 
         for band in range(BANDS):

@@ -18,6 +18,22 @@ HELD_OUT = 0.2    # of the pictures
 MOST_HELD_OUT = 16
 
 
+def stride_for(model) -> int:
+    """What readouts of MODEL are smaller by than its latents: where these are pixels, reading at half their size is fine enough."""
+    return 2 if model.get_model_object("latent_format").spacial_downscale_ratio == 1 else 1
+
+
+def readout_size(latents: Tensor, stride: int) -> tuple[int, int]:
+    """(H, W) of a readout of latents [B, C, h, w]."""
+    return tuple(max(1, n // stride) for n in latents.shape[-2:])
+
+
+def of_model(model) -> dict:
+    """What any head for MODEL says of itself, as keyword arguments; `config` is to be added to."""
+    return {"base_model": family(model), "stride": stride_for(model),
+            "config": {"text_width": model.model.model_config.unet_config.get("context_dim")}}
+
+
 class Material:
     """The pictures `given`, for a head that reads a map of `kind` on MODEL. `node` is for messages."""
 
@@ -25,8 +41,6 @@ class Material:
 
     def __init__(self, node: str, model, given: list[Example], kind: str):
         self.node, self.model, self.given, self.kind = node, model, given, kind
-        # Where latents are pixels, reading at half their size is fine enough.
-        self.stride = 2 if model.get_model_object("latent_format").spacial_downscale_ratio == 1 else 1
         self.channels = taps.channels(model.model.diffusion_model)
         self.known: dict[Example, Tensor] = {}
 
@@ -36,8 +50,7 @@ class Material:
 
     def about(self) -> dict:
         """What a head says of itself, as keyword arguments; `config` is to be added to."""
-        return {"control_range": self.control_range, "base_model": family(self.model), "stride": self.stride,
-                "config": {"text_width": self.model.model.model_config.unet_config.get("context_dim")}}
+        return {"control_range": self.control_range} | of_model(self.model)
 
     def split(self, rng: torch.Generator) -> tuple[list[int], list[int]]:
         """The places of the pictures to learn from, and of those to judge by, at random."""
@@ -54,7 +67,7 @@ class Material:
 
     def size(self, example: Example) -> tuple[int, int]:
         """(H, W) of the readout of it."""
-        return tuple(max(1, n // self.stride) for n in example.latent.shape[-2:])
+        return readout_size(example.latent, stride_for(self.model))
 
     def wanted(self, example: Example) -> Tensor:
         """What should be read of it, [1, outputs, H, W], in the control range."""

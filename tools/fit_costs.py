@@ -3,6 +3,7 @@
 Random pictures and targets of 256x256 pixels; where the seconds go, the most memory beside what is there before, and what is multiplied, from which
 the time on a GPU can be told: billions of operations in the model (its own type), in the sums (float32) and in the solutions (float64).
 """
+import math
 import time
 
 import torch
@@ -41,7 +42,7 @@ def fit_costs(subject: Subject, pictures: int) -> dict:
         sample(subject.model, subject.conditioning, subject.shape, STEPS[:2])
     forward = counter.get_total_flops() / (2 * subject.shape[0])  # both branches
     before = peak_bytes(reset=True)
-    features, places = sum(material.channels), min(fitter.PIXELS, shape[2] * shape[3] // material.stride**2)
+    features, places = sum(material.channels), min(fitter.PIXELS, math.prod(material.size(given[0])))
     Timed.seconds, start, own, fitter.Fitter = {}, time.monotonic(), fitter.Fitter, Timed
     try:
         fitter.fitted(material, 0)

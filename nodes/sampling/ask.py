@@ -54,3 +54,9 @@ def embeddings(model, steps: Tensor, reading: taps.Reading) -> Tensor:
     """The embeddings [N, E] of timesteps [N] as the UNet of `model`, the host's BaseModel, makes them; like those of `reading`."""
     unet = model.diffusion_model
     return unet.time_embed(timestep_embedding(steps.to(reading.emb.device), unet.model_channels).to(reading.emb.dtype))
+
+
+def levels(model, base_model, reading: taps.Reading, count: int) -> Tensor:
+    """The embeddings [count, E], float32, at `count` equally distant shares of MODEL's noise schedule, as a LinearHead knows them."""
+    sigmas = torch.tensor([sigma_at(model, share) for share in torch.linspace(0, 1, count).tolist()])
+    return embeddings(base_model, base_model.model_sampling.timestep(sigmas), reading).float().cpu()
