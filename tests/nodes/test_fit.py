@@ -215,7 +215,7 @@ def test_taps_of_one_call_are_told_apart_by_picture(w):
         percents.append((band + torch.rand(3, generator=noise)) / fitter.BANDS)
         drawn = torch.randn(3, 3, 64, 64, generator=noise)
         for i in range(3):
-            level = torch.tensor([fitter.sigma_at(w.model, float(percents[-1][i]))])
+            level = torch.tensor([material.sigma_at(w.model, float(percents[-1][i]))])
             material.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
                       lambda _, reading: alone.append((band, reading.emb.clone(), reading.features[3].clone())))
     assert len(together) == len(alone) == 3 * fitter.BANDS
