@@ -11,9 +11,9 @@ from ..rg_core.estimates import from_range
 from ..rg_core.head import resize
 from .examples import Example
 
-# Shares of what differs between pictures that a head must read to guide at a noise level, to be of use at all, and to be good. Little more than
-# nothing is enough to begin with: docs/fitting.md.
-ACTS, USEFUL, GOOD = -0.05, 0.3, 0.6
+# Shares of what differs between pictures that a head must read to guide at a noise level, to be of use at all, and to be good. Even one that reads
+# worse than the mean picture there is better begun with than not: docs/fitting.md.
+ACTS, USEFUL, GOOD = -0.3, 0.3, 0.6
 SHOWN, SIDE = 4, 128  # pictures on the sheet, and pixels of a picture's shorter side
 
 
