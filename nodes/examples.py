@@ -1,6 +1,5 @@
 """What heads are made from: pictures as latents, what each shows, and what should be read of it."""
 import math
-import re
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,7 +24,7 @@ class Example:
 def kind_given(node: str, kind: str, called: str = "kind") -> str:
     """What a new head reads, as the input `called` so says it."""
     kind = kind.strip()
-    if not re.fullmatch(NAME, kind) or kind.endswith("."):
+    if not NAME.fullmatch(kind) or kind.endswith("."):
         raise ValueError(f"{node}: {called} is {checks.shown(kind)}. Write a short name: up to 40 letters, digits, spaces, '.', '_' and '-', a "
                          "letter or digit first.")
     if kind in NOT_MAPS:

@@ -4,7 +4,6 @@ Attributes: arms raised (both hands above the neck) and scenes at dusk, learnt f
 less of it. A map: where the shirt is, fitted from 100 pictures, towards the shirts of the other tables' scenes. Prompts are those of the other
 tables.
 """
-import nodes as host_nodes
 import torch
 
 from readout_guidance_pack.heads.demo import judge, world
@@ -12,11 +11,10 @@ from readout_guidance_pack.nodes.attribute import AttributeTarget, Sides
 from readout_guidance_pack.nodes.examples import Example
 from readout_guidance_pack.nodes.fitter import fitted
 from readout_guidance_pack.nodes.material import Material
-from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.nodes.targets import MapTarget
 from readout_guidance_pack.rg_core.targets import Spatial
 from readout_guidance_pack.rg_core.updates import Move
-from tools.control import BATCH, CFG, NOISE_SEED, SAMPLER, SCHEDULER, STEPS, Bench, show
+from tools.control import Bench, Setting, show
 
 SEED = 9000
 EACH, PICTURES = 100, 100
@@ -40,20 +38,7 @@ ATTRIBUTES = {"arms raised": arms_raised, "dusk": dusk}
 
 
 class AttributeBench(Bench):
-    """The demo model, guided by any target."""
-
-    @torch.inference_mode()
-    def sampled(self, targets) -> torch.Tensor:
-        """Pictures [seeds, 3, H, W], guided by what `targets(part)` gives for each part of the batch; None: unguided."""
-        pictures = []
-        for first in range(0, self.seeds, BATCH):
-            part = slice(first, min(first + BATCH, self.seeds))
-            model = guided("evaluate", self.model, targets(part), Move()) if targets else self.model
-            latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
-            latent, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, SAMPLER, SCHEDULER, [[self.said_context[part], {}]], self.negative,
-                                                 latent)
-            pictures.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
-        return torch.cat(pictures)
+    """Pictures to fit on, and what is measured."""
 
     def figures(self, image: torch.Tensor) -> dict[str, float]:
         measures = {"valid": judge.valid(image), "texture": judge.texture(image),
@@ -68,7 +53,7 @@ class AttributeBench(Bench):
 @torch.inference_mode()
 def attributes(seeds: int) -> dict:
     bench, results = AttributeBench(seeds), {}
-    drawn, unguided = world.draw(PICTURES * 8, seed=SEED).image, bench.sampled(None)
+    drawn, unguided = world.draw(PICTURES * 8, seed=SEED).image, bench.sample((), Setting())
     for name, has in ATTRIBUTES.items():
         having = has(drawn) > 0
         sides = torch.cat([drawn[having][:EACH], drawn[~having][:EACH]])
@@ -76,7 +61,8 @@ def attributes(seeds: int) -> dict:
         head, _ = fitted(Sides("evaluate", bench.model, bench.examples(sides, wanted), name), 0)
         results[name] = {}
         for amount in (0.0, *AMOUNTS):
-            image = unguided if not amount else bench.sampled(lambda part: AttributeTarget.execute(head, amount, 0.0, Spatial.end)[0])
+            image = unguided if not amount else bench.sampled(
+                lambda part: AttributeTarget.execute(head, amount, 0.0, Spatial.end)[0], Setting(Move()))
             setting = f"amount {amount:g}" if amount else "unguided"
             results[name][setting] = {"share": round(has(image).mean().item(), 4)} | bench.figures(image)
             show(name, setting, results[name][setting])
@@ -91,7 +77,8 @@ def shirts(bench: AttributeBench, drawn: torch.Tensor, unguided: torch.Tensor) -
     head, _ = fitted(Material("evaluate", bench.model, bench.examples(drawn, shown(drawn)), "the shirt"), 0)
     image = shown(bench.scene.image).movedim(1, -1)
     for setting, weight in (("unguided", 0.0), ("weight 0.5", 0.5), ("weight 1", 1.0), ("weight 2", 2.0)):
-        pictures = unguided if not weight else bench.sampled(lambda part: MapTarget.execute(head, image[part], weight, 0.0, Spatial.end)[0])
+        pictures = unguided if not weight else bench.sampled(
+            lambda part: MapTarget.execute(head, image[part], weight, 0.0, Spatial.end)[0], Setting(Move()))
         found = judge.shirt(pictures)
         overlap = (found & wanted).flatten(1).sum(1) / (found | wanted).flatten(1).sum(1).clamp(min=1)
         results[setting] = {"overlap": round(overlap.mean().item(), 4)} | bench.figures(pictures)

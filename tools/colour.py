@@ -1,13 +1,11 @@
 """Coarse colours of other scenes, with and without their pose: `python run.py evaluate --colour [--seeds N]`."""
-import nodes as host_nodes
 import torch
 
 from readout_guidance_pack.heads.demo import judge
 from readout_guidance_pack.nodes.colour import ColourTarget
-from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.rg_core.targets import Colour, Spatial
 from readout_guidance_pack.rg_core.updates import Move
-from tools.control import BATCH, CFG, NOISE_SEED, SAMPLER, SCHEDULER, STEPS, Bench, show
+from tools.control import Bench, Setting, show
 
 # Whether Colour Target acts, and a pose target beside it, by setting.
 SETTINGS = {"unguided": (False, False), "guided": (True, False), "pose": (False, True), "guided, pose": (True, True)}
@@ -25,15 +23,7 @@ def chain(bench: Bench, part: slice, colour: bool, pose: bool) -> tuple:
 def colours(seeds: int) -> dict:
     bench, results = Bench(seeds), {}
     for setting, given in SETTINGS.items():
-        pictures = []
-        for first in range(0, seeds, BATCH):
-            part = slice(first, min(first + BATCH, seeds))
-            model = guided("evaluate", bench.model, chain(bench, part, *given), Move())
-            latent = {"samples": torch.zeros(part.stop - first, 3, *bench.size), "batch_index": list(range(first, part.stop))}
-            latent, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, SAMPLER, SCHEDULER, [[bench.said_context[part], {}]],
-                                                 bench.negative, latent)
-            pictures.append(bench.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
-        image, scene = torch.cat(pictures), bench.scene
+        image, scene = bench.sampled(lambda part: chain(bench, part, *given), Setting(Move())), bench.scene
         values = {f"colour{cells}": judge.coarse_error(image, scene.image, cells) for cells in (4, 8)}
         values |= {"valid": judge.valid(image), "texture": judge.texture(image), "pck": judge.pck(image, scene.joints, scene.height)}
         results[setting] = {name: round(value.mean().item(), 4) for name, value in values.items()}

@@ -59,15 +59,19 @@ class Bench:
                                        end_percent=end, guidance=chain)[0]
         return chain
 
-    @torch.inference_mode()
     def sample(self, kinds: tuple[str, ...], setting: Setting) -> torch.Tensor:
-        """Decoded pictures [seeds, 3, H, W]; sampled in batches, with the noise of one large batch."""
+        """Decoded pictures [seeds, 3, H, W], guided by heads of these kinds."""
+        return self.sampled(lambda part: () if setting.move is None else self.guidance(kinds, setting.end, part), setting)
+
+    @torch.inference_mode()
+    def sampled(self, targets, setting: Setting) -> torch.Tensor:
+        """Decoded pictures [seeds, 3, H, W], guided by what `targets(part)` gives for each part of the scenes, unguided where that is
+        nothing; sampled in batches, with the noise of one large batch."""
         pictures = []
         for first in range(0, self.seeds, BATCH):
             part = slice(first, min(first + BATCH, self.seeds))
-            model = self.model
-            if setting.move is not None:
-                model = guided("evaluate", model, self.guidance(kinds, setting.end, part), setting.move)
+            chain = targets(part)
+            model = guided("evaluate", self.model, chain, setting.move) if chain else self.model
             latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
             latent, = host_nodes.common_ksampler(model, NOISE_SEED, setting.steps, CFG, setting.sampler, setting.scheduler,
                                                  [[self.said_context[part], {}]], self.negative, latent)
