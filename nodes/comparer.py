@@ -11,7 +11,7 @@ from ..rg_core.linear_head import LinearHead, from_maps
 from ..rg_core.pairs import KINDS, Comparison
 from ..rg_core.pictures import fit
 from .fitter import LEVELS, SHARED
-from .material import BANDS, HELD_OUT, MOST_HELD_OUT, of_model, readout_size
+from .material import BANDS, HELD_OUT, MOST_HELD_OUT, of_model, readout_size, solver
 from .references import samples_for
 from .sampling.ask import asked, levels, sigma_at
 from .sampling.reader import read
@@ -108,7 +108,7 @@ class Comparer:
         self.differences.add(band, *self.rule.rows(maps, comparison.points, self.rng))
 
     def head(self, **more) -> LinearHead:
-        maps = self.differences.maps(self.rule.outputs, RIDGE, SHARED)
+        maps = self.differences.maps(self.rule.outputs, RIDGE, SHARED, solver(self.model, sum(self.channels)))
         config = self.about["config"] | more.pop("about", {})
         return from_maps(self.kind, self.channels, maps, self.levels, compares=True, **self.about | {"config": config}, **more)
 
@@ -122,24 +122,23 @@ def fitted(comparer: Comparer) -> tuple[LinearHead, Found]:
     made = {i: [comparer.encoded(comparer.comparisons(i, rest)) for _ in range(BANDS)] for i in rest}
     judged = {i: comparer.encoded(comparer.comparisons(i, everything)) for i in held}
     progress = comfy.utils.ProgressBar(BANDS * len(everything))
-    for i, parts in made.items():
-        for band, part in enumerate(parts):
-            for comparison in part:
+    for band in range(BANDS):
+        for i, parts in made.items():
+            for comparison in parts[band]:
                 comparer.look(band, comparison, given.positive[i], comparer.add)
             progress.update(1)
-    trial, right = comparer.head(), [[] for _ in range(BANDS)]
+    trial, right = comparer.head().to(comparer.model.load_device), [[] for _ in range(BANDS)]
     seen = {id(part[0]): (part[0], []) for part in judged.values()}
 
     def judge(band: int, comparison: Comparison, reading: taps.Reading) -> None:
-        on_cpu = taps.Reading(reading.emb.cpu(), [f.cpu() for f in reading.features])
-        readout = read(trial, on_cpu, comparer.size(comparison))
+        readout = read(trial, reading, comparer.size(comparison)).cpu()
         right[band].append(rule.right(readout, comparison.points))
         if id(comparison) in seen:
             seen[id(comparison)][1].append(readout)
         comparer.add(band, comparison, reading)
 
-    for i, part in judged.items():
-        for band in range(BANDS):
+    for band in range(BANDS):
+        for i, part in judged.items():
             for comparison in part:
                 comparer.look(band, comparison, given.positive[i], judge)
             progress.update(1)

@@ -1,7 +1,6 @@
 """Heads fitted in closed form to pictures as the host's model reads them."""
 from collections.abc import Sequence
 
-import comfy.model_management
 import comfy.utils
 import torch
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from ..rg_core import fitting, taps
 from ..rg_core.linear_head import LinearHead, from_maps
 from .examples import Example
-from .material import BANDS, Material, single
+from .material import BANDS, Material, single, solver
 from .quality import Judge, Quality
 from .sampling.ask import levels
 
@@ -52,12 +51,8 @@ class Fitter:
         self.sums.add(band, x[some.to(x.device)], y[some].to(x.device))
 
     def solve(self, band: int, ridges: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
-        """See Sums.solve. On a GPU where there is one: a model of 10,000 channels is minutes' work for most CPUs."""
-        device = self.material.model.load_device
-        if device.type != "cuda":  # others may have no numbers of 64 bits
-            return self.sums.solve(band, ridges, SHARED)
-        comfy.model_management.free_memory(3 * 8 * self.sums.gram[0].numel(), device)
-        return self.sums.solve(band, ridges, SHARED, device)
+        """See Sums.solve."""
+        return self.sums.solve(band, ridges, SHARED, solver(self.material.model, sum(self.material.channels)))
 
     def head(self, maps: list[tuple[Tensor, Tensor]], start: float = 0.0, **about) -> LinearHead:
         material, known = self.material, self.material.about()
@@ -71,12 +66,12 @@ def fitted(material: Material, seed: int) -> tuple[LinearHead, Quality]:
     rest, held = material.split(fitter.rng)
     fitter.look(rest, fitter.add)
     solved = [fitter.solve(band, RIDGES) for band in range(BANDS)]
-    trials = [fitter.head([band[k] for band in solved]) for k in range(len(RIDGES))]
+    device = material.model.load_device
+    trials = [fitter.head([band[k] for band in solved]).to(device) for k in range(len(RIDGES))]
     judge = Judge(BANDS, material.mean(rest))
 
     def judged(band: int, example: Example, reading: taps.Reading) -> None:
-        on_cpu = taps.Reading(reading.emb.cpu(), [f.cpu() for f in reading.features])
-        judge.add(band, example, material.wanted(example), [material.readout(trial, example, on_cpu) for trial in trials])
+        judge.add(band, example, material.wanted(example), [material.readout(trial, example, reading).cpu() for trial in trials])
         fitter.add(band, example, reading)
 
     fitter.look(held, judged)

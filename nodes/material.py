@@ -1,6 +1,7 @@
 """What heads are made from, as the model reads it: pictures at random noise levels, and what should be read of them."""
 from collections.abc import Callable, Iterator
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -32,6 +33,16 @@ def of_model(model) -> dict:
     """What any head for MODEL says of itself, as keyword arguments; `config` is to be added to."""
     return {"base_model": family(model), "stride": stride_for(model),
             "config": {"text_width": model.model.model_config.unet_config.get("context_dim")}}
+
+
+def solver(model, features: int) -> torch.device:
+    """Where equations of so many unknowns are solved, with room made for them: on a GPU where there is one, for most CPUs take minutes for
+    10,000."""
+    device = model.load_device
+    if device.type != "cuda":  # others may have no numbers of 64 bits
+        return torch.device("cpu")
+    comfy.model_management.free_memory(4 * 8 * features**2, device)
+    return device
 
 
 class Material:

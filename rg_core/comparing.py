@@ -9,6 +9,8 @@ linear discriminant analysis", ECCV 2006), so that the cosine that guidance comp
 import torch
 from torch import Tensor
 
+from .banded import Banded
+
 ROUNDS, SPARE = 10, 32  # of the iteration that finds the directions, and how many more it follows than are wanted
 
 
@@ -17,33 +19,29 @@ class Differences:
     and `other`, likewise, of what should be told apart; and the features' mean [bands, F]."""
 
     def __init__(self, bands: int, features: int, dtype: torch.dtype = torch.float32):
-        self.same, self.other = (torch.zeros(bands, features, features, dtype=dtype) for _ in range(2))
-        self.total = torch.zeros(bands, features, dtype=dtype)
-        self.counts = torch.zeros(3, bands, dtype=torch.float64)
+        self.same, self.other = (Banded(bands, (features, features), dtype) for _ in range(2))
+        self.total, self.count = Banded(bands, (1, features), dtype), Banded(bands, (1, 1), torch.float64)
 
     def add(self, band: int, x: Tensor, same: Tensor, other: Tensor) -> None:
         """Features [P, F] of some places, those of the same places in another picture, and those of others, likewise."""
-        for k, (sums, rows) in enumerate(((self.same, x - same), (self.other, x - other))):
-            sums[band] += (rows.mT @ rows).to(sums)
-            self.counts[k, band] += len(rows)
-        self.total[band] += x.sum(0).to(self.total)
-        self.counts[2, band] += len(x)
+        one = x.new_ones(len(x), 1)
+        self.same.add(band, x - same, x - same)
+        self.other.add(band, x - other, x - other)
+        self.total.add(band, one, x)
+        self.count.add(band, one, one)
 
-    def mean(self, which: int, band: int, shared: float) -> Tensor:
-        """Of the products of the same (0), those of others (1) or the features (2), float64, in which what was seen n bands away
-        counts `shared`^n."""
-        sums = (self.same, self.other, self.total)[which]
-        places = torch.arange(len(sums), dtype=torch.float64)
-        weights = torch.tensor(float(shared), dtype=torch.float64) ** (places - band).abs()
-        return sum(x.double() * w for w, x in zip(weights, sums) if w) / (weights @ self.counts[which])
+    def mean(self, sums: Banded, band: int, shared: float, device: torch.device) -> Tensor:
+        """Of one of the sums, in which what was seen n bands away counts `shared`^n, float64."""
+        return sums.blend(band, shared, device).div_(self.count.blend(band, shared, device))
 
-    def maps(self, outputs: int, ridge: float, shared: float = 0.0) -> list[tuple[Tensor, Tensor]]:
-        """For each band the map [F, O] and bias [O], float64, O at most `outputs`, with `ridge` times its own added to the square that
-        each feature of the same differs by. Each is turned to read as nearly as it can what the one before reads, so that maps of two
+    def maps(self, outputs: int, ridge: float, shared: float = 0.0,
+             device: torch.device = torch.device("cpu")) -> list[tuple[Tensor, Tensor]]:
+        """For each band the map [F, O] and bias [O], float64, computed on `device`, O at most `outputs`, with `ridge` times its own added to
+        the square that each feature of the same differs by. Each is turned to read as nearly as it can what the one before reads, so that maps of two
         bands may be blended; a turn leaves cosines as they are (orthogonal Procrustes: Schoenemann, Psychometrika 1966)."""
         found: list[tuple[Tensor, Tensor]] = []
-        for band in range(len(self.same)):
-            same, other = (self.mean(which, band, shared) for which in (0, 1))
+        for band in range(len(self.same.parts)):
+            same, other = (self.mean(sums, band, shared, device) for sums in (self.same, self.other))
             own = same.diagonal().clone()
             same.diagonal().add_(own * ridge + own.mean() * 1e-9)
             ratios, axes = leading(same, other, outputs)
@@ -52,8 +50,8 @@ class Differences:
             if found:
                 left, _, right = torch.linalg.svd(axes.mT @ other @ found[-1][0])
                 axes = axes @ (left @ right)
-            found.append((axes, -self.mean(2, band, shared) @ axes))
-        return found
+            found.append((axes, -self.mean(self.total, band, shared, device)[0] @ axes))
+        return [(axes.cpu(), bias.cpu()) for axes, bias in found]
 
 
 def leading(same: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -66,7 +64,7 @@ def leading(same: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor]:
         x = other @ torch.linalg.solve_triangular(root.mT, x, upper=True)
         return torch.linalg.solve_triangular(root, x, upper=False)
 
-    start = torch.randn(len(same), min(len(same), count + SPARE), generator=torch.Generator().manual_seed(0), dtype=same.dtype)
+    start = torch.randn(len(same), min(len(same), count + SPARE), generator=torch.Generator().manual_seed(0), dtype=same.dtype).to(same.device)
     axes = torch.linalg.qr(start).Q
     for _ in range(ROUNDS):
         axes = torch.linalg.qr(whitened(axes)).Q

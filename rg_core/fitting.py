@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .banded import Banded
 from .head import resize
 
 
@@ -21,8 +22,8 @@ class Sums:
     with each other, `gram` [bands, F + 1, F + 1], and with the targets, `cross` [bands, F + 1, O]."""
 
     def __init__(self, bands: int, features: int, outputs: int, dtype: torch.dtype = torch.float32):
-        self.gram = torch.zeros(bands, features + 1, features + 1, dtype=dtype)
-        self.cross = torch.zeros(bands, features + 1, outputs, dtype=dtype)
+        self.gram = Banded(bands, (features + 1, features + 1), dtype)
+        self.cross = Banded(bands, (features + 1, outputs), dtype)
         self.origin: Tensor | None = None  # [F], taken from features before they are multiplied, which costs large means less precision
 
     def add(self, band: int, x: Tensor, y: Tensor) -> None:
@@ -30,20 +31,18 @@ class Sums:
         if self.origin is None:
             self.origin = x.mean(0)
         x = F.pad(x - self.origin.to(x), (0, 1), value=1.0)
-        self.gram[band] += (x.mT @ x).to(self.gram)
-        self.cross[band] += (x.mT @ y.to(x)).to(self.cross)
+        self.gram.add(band, x, x)
+        self.cross.add(band, x, y)
 
     def solve(self, band: int, ridges: Sequence[float], shared: float = 0.0,
               device: torch.device = torch.device("cpu")) -> list[tuple[Tensor, Tensor]]:
         """For each of `ridges`, computed on `device`, the map [F, O] and bias [O], float64, with the least squared error over a band, in which
         pixels of the bands n places away count `shared`^n, and with `ridge` on the squares of what each feature, brought to deviation
         1, counts."""
-        places = torch.arange(len(self.gram), dtype=torch.float64)
-        weights = torch.tensor(float(shared), dtype=torch.float64) ** (places - band).abs()
-        gram, cross = (sum(x.to(device, torch.float64) * w for w, x in zip(weights.tolist(), parts) if w) for parts in (self.gram, self.cross))
+        gram, cross = (sums.blend(band, shared, device) for sums in (self.gram, self.cross))
         count, feature, target = gram[-1, -1].item(), gram[-1, :-1] / gram[-1, -1], cross[-1] / gram[-1, -1]
-        gram = gram[:-1, :-1].addr(feature, feature, alpha=-count)  # about the means
-        cross = cross[:-1].addr(feature, target, alpha=-count)
+        gram = gram[:-1, :-1].addr_(feature, feature, alpha=-count)  # about the means
+        cross = cross[:-1].addr_(feature, target, alpha=-count)
         own, found = gram.diagonal().clone(), []
         for ridge in ridges:
             gram.diagonal().copy_(own * (1 + ridge) + own.mean() * 1e-9)  # some features may be the same everywhere

@@ -2,8 +2,10 @@
 
 Attributes: arms raised (both hands above the neck) and scenes at dusk, learnt from 100 pictures with it and 100 without, at three amounts, and
 less of it. A map: where the shirt is, fitted from 100 pictures, towards the shirts of the other tables' scenes. Prompts are those of the other
-tables.
+tables; those for dusk leave the scene open, which they would else ask for.
 """
+from copy import copy
+
 import torch
 
 from readout_guidance_pack.heads.demo import judge, world
@@ -54,19 +56,26 @@ class AttributeBench(Bench):
 def attributes(seeds: int) -> dict:
     bench, results = AttributeBench(seeds), {}
     drawn, unguided = world.draw(PICTURES * 8, seed=SEED).image, bench.sample((), Setting())
-    for name, has in ATTRIBUTES.items():
-        having = has(drawn) > 0
-        sides = torch.cat([drawn[having][:EACH], drawn[~having][:EACH]])
-        wanted = torch.tensor([1.0] * EACH + [-1.0] * EACH).view(-1, 1, 1, 1)
-        head, _ = fitted(Sides("evaluate", bench.model, bench.examples(sides, wanted), name), 0)
-        results[name] = {}
-        for amount in (0.0, *AMOUNTS):
-            image = unguided if not amount else bench.sampled(
-                lambda part: AttributeTarget.execute(head, amount, 0.0, Spatial.end)[0], Setting(Move()))
-            setting = f"amount {amount:g}" if amount else "unguided"
-            results[name][setting] = {"share": round(has(image).mean().item(), 4)} | bench.figures(image)
-            show(name, setting, results[name][setting])
+    results["arms raised"] = amounts(bench, drawn, "arms raised", unguided)
+    no_scene = copy(bench)
+    no_scene.said_context = bench.encoded([prompt.rsplit(",", 1)[0] for prompt in bench.said.prompts()])
+    results["dusk"] = amounts(no_scene, drawn, "dusk", no_scene.sample((), Setting()))
     return results | {"shirt": shirts(bench, drawn[:PICTURES], unguided)}
+
+
+def amounts(bench: AttributeBench, drawn: torch.Tensor, name: str, unguided: torch.Tensor) -> dict:
+    has, results = ATTRIBUTES[name], {}
+    having = has(drawn) > 0
+    sides = torch.cat([drawn[having][:EACH], drawn[~having][:EACH]])
+    wanted = torch.tensor([1.0] * EACH + [-1.0] * EACH).view(-1, 1, 1, 1)
+    head, _ = fitted(Sides("evaluate", bench.model, bench.examples(sides, wanted), name), 0)
+    for amount in (0.0, *AMOUNTS):
+        image = unguided if not amount else bench.sampled(
+            lambda part: AttributeTarget.execute(head, amount, 0.0, Spatial.end)[0], Setting(Move()))
+        setting = f"amount {amount:g}" if amount else "unguided"
+        results[setting] = {"share": round(has(image).mean().item(), 4)} | bench.figures(image)
+        show(name, setting, results[setting])
+    return results
 
 
 def shirts(bench: AttributeBench, drawn: torch.Tensor, unguided: torch.Tensor) -> dict:

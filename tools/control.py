@@ -45,11 +45,13 @@ class Bench:
             (("depth", self.scene.nearness), ("edge", world.edges(self.scene.image)))}
         with torch.inference_mode():
             self.model, self.clip, self.vae = demo_model.load_demo()
-            clip = self.clip
-            said = [clip.encode_from_tokens_scheduled(clip.tokenize(p))[0][0] for p in self.said.prompts()]
-            self.said_context = torch.cat(said)
-            self.negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+            self.said_context = self.encoded(self.said.prompts())
+            self.negative = [[self.encoded([""]), {}]]
         self.seeds, self.size = seeds, (height, width)
+
+    def encoded(self, prompts: list[str]) -> torch.Tensor:
+        """[number of prompts, T, E], as conditionings hold them."""
+        return torch.cat([self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))[0][0] for prompt in prompts])
 
     def guidance(self, kinds: tuple[str, ...], end: float, part: slice) -> tuple:
         make = {"pose": targets.PoseTarget, "depth": targets.DepthTarget, "edge": targets.EdgeTarget}

@@ -16,13 +16,20 @@ from tools.bench_models import Subject
 from tools.costs import STEPS, peak_bytes, sample
 
 
+def done() -> float:
+    """The time at which all that was asked of the device is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
 class Timed(fitter.Fitter):
     seconds: dict[str, float] = {}
 
     def timed(self, name: str, action):
-        start = time.monotonic()
+        start = done()
         found = action()
-        Timed.seconds[name] = Timed.seconds.get(name, 0.0) + time.monotonic() - start
+        Timed.seconds[name] = Timed.seconds.get(name, 0.0) + done() - start
         return found
 
     def add(self, *arguments) -> None:

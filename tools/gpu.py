@@ -1,11 +1,11 @@
-"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only right cost same edge server]`; half an hour on one card.
+"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only right cost fit same edge server]`; half an hour on one card.
 
 Models are Stable Diffusion 1.5 and XL at full size with random weights in fp16, drawn once into .cache/gpu.
 
 right: the move of a guided step in fp16, bf16, fp8, partly loaded, streamed, compiled, with each attention that is installed, against
 the same weights' in float32 on the CPU. cost: seconds and memory of plain and guided steps and pictures, and profiles in .cache/gpu.
-same: whether a step gives the same numbers again, by PyTorch's settings. edge: the cost on a card of which only so much memory may be
-used. server: a real server with its default settings, runs, runs again, LoRAs, an interruption.
+fit: what fitting a head costs. same: whether a step gives the same numbers again, by PyTorch's settings. edge: the cost on a card of
+which only so much memory may be used. server: a real server with its default settings, runs, runs again, LoRAs, an interruption.
 """
 import argparse
 import importlib.util
@@ -127,6 +127,15 @@ def same() -> None:
         report["same"] += process({"deterministic": kind, "jobs": jobs})
 
 
+def fit() -> None:
+    """What fitting a head costs: small pictures, and ones of the usual size."""
+    report["fit"] = []
+    for dynamic in (False, True):
+        jobs = [job(name, f"{name} {side * 8}{' dynamic' if dynamic else ''}", "fit", size=[side, side], pictures=100)
+                for name, usual in MODELS.items() for side in ((usual,) if dynamic else (32, usual))]
+        report["fit"] += process({"dynamic": dynamic, "jobs": jobs})
+
+
 def edge() -> None:
     settings = [{"cap": cap, "jobs": [job(name, f"{name} {side * 8} batch {batch} in {cap} GB", "cost", batch=batch, rounds=1)
                                       for name, side in MODELS.items() for batch in (1, 4)]} for cap in (6, 8, 12, 16)]
@@ -138,7 +147,7 @@ def server() -> None:
     report["server"] = gpu_server.runs(FOLDER)
 
 
-SECTIONS = {"right": right, "cost": cost, "same": same, "edge": edge, "server": server}
+SECTIONS = {"right": right, "cost": cost, "fit": fit, "same": same, "edge": edge, "server": server}
 
 
 def main() -> None:

@@ -180,6 +180,13 @@ def picture(trial: Trial) -> dict:
     return found
 
 
+def fit(trial: Trial) -> dict:
+    """What it costs to fit a head to pictures of the trial's size."""
+    from tools.bench_models import Subject
+    from tools.fit_costs import fit_costs
+    return fit_costs(Subject(trial.model, trial.target.head, conditioning(trial.job["model"], 1), trial.shape), trial.job["pictures"])
+
+
 def profiled(trial: Trial) -> dict:
     """Where a guided step's time goes, as a table in a file."""
     from torch.profiler import ProfilerActivity, profile
@@ -199,7 +206,7 @@ def after_failure(trial: Trial) -> dict:
     return {"afterwards": all(bool(trial.sample(guided).isfinite().all()) for guided in (False, True))}
 
 
-ACTIONS = {"move": move, "cost": cost, "picture": picture, "profiled": profiled}
+ACTIONS = {"move": move, "cost": cost, "picture": picture, "fit": fit, "profiled": profiled}
 
 
 def run(job: dict) -> dict:
