@@ -157,5 +157,7 @@ def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, 
         raise
     training.save(path)
     ago = f", of which the first {before} before" if before else ""
-    return training.head.cpu(), found, (f"trained on {len(training.rest)} pictures for {training.trainer.done} steps{ago}, in "
-                                        f"{time.monotonic() - begin:.0f} seconds, and kept in {path.name}")
+    with torch.inference_mode(False):  # autograd runs through heads
+        training.head.cpu()
+    return training.head, found, (f"trained on {len(training.rest)} pictures for {training.trainer.done} steps{ago}, in "
+                                  f"{time.monotonic() - begin:.0f} seconds, and kept in {path.name}")

@@ -17,6 +17,15 @@ KEPT = {False: 0.21, True: 0.021}
 HEAD = 0.021
 
 
+class HeadWeights(torch.nn.Module):
+    """A head's weights, as the model that the host manages. If that were the head itself, it and its patcher would hold each other until
+    Python looks for such rings, which may be while the host walks through its list of models, and shortens that."""
+
+    def __init__(self, head: torch.nn.Module):
+        super().__init__()
+        self._parameters, self._buffers, self._modules = head._parameters, head._buffers, head._modules
+
+
 class HeadPatcher(comfy.model_patcher.ModelPatcher):
     """A head goes to the device whole: the host offloads parts of models that are built from its own layers only."""
 
@@ -27,11 +36,11 @@ class HeadPatcher(comfy.model_patcher.ModelPatcher):
 def managed(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
     """The head as a model that the host loads, counts and offloads, where it loads MODEL; the same one each time."""
     device = model.load_device  # which another node may have chosen
-    patchers = head.__dict__.setdefault("patchers", {})
+    weights, patchers = head.__dict__.setdefault("managed", (HeadWeights(head), {}))
     if device not in patchers:
         streaming = comfy.model_patcher.CoreModelPatcher is not comfy.model_patcher.ModelPatcher  # the host's dynamic VRAM
         Patcher = comfy.model_patcher.CoreModelPatcher if streaming else HeadPatcher
-        patchers[device] = Patcher(head, load_device=device, offload_device=comfy.model_management.unet_offload_device())
+        patchers[device] = Patcher(weights, load_device=device, offload_device=comfy.model_management.unet_offload_device())
     return patchers[device]
 
 

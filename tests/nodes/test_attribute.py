@@ -97,7 +97,8 @@ def test_saved_and_loaded_it_is_the_same(dusk, tmp_path, monkeypatch):
     monkeypatch.setattr(heads.folder_paths, "get_output_directory", lambda: str(tmp_path))
     heads.SaveReadoutHead.execute(dusk[0], "dusk")
     head = load_head(next(tmp_path.glob("dusk*.safetensors")))
-    assert head.pooled and head.kind == "dusk" and all(map(torch.equal, head.state_dict().values(), dusk[0].state_dict().values()))
+    assert head.pooled and head.kind == "dusk"
+    assert all(torch.equal(x, y.cpu()) for x, y in zip(head.state_dict().values(), dusk[0].state_dict().values(), strict=True))
 
 
 def test_an_estimate_shows_where_it_is_seen(w, dusk):

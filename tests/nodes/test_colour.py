@@ -164,7 +164,7 @@ class Lighter(Target):
     """Another pack's: made while the host was in inference mode, with numbers from there."""
 
     def energy(self, readout, span, reference):
-        return (readout.mean((1, 2, 3)) - GOAL).square() * SCALE
+        return (readout.mean((1, 2, 3)) - GOAL.to(readout)).square() * SCALE.to(readout)
 
 
 with torch.inference_mode():

@@ -42,7 +42,7 @@ def depth(w):
 
 
 def same(one, two) -> bool:
-    return all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
+    return all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
 def test_what_is_fitted_reads_other_pictures(w, depth):

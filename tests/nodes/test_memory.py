@@ -1,5 +1,8 @@
 """A guided run in the host's memory management: blocks computed again, heads that the host loads, what it is told, and what
 happens where memory is out."""
+import gc
+import weakref
+
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -130,6 +133,21 @@ def test_what_the_host_notes_on_weights_is_there_in_a_guided_step(monkeypatch):
     assert (True, torch.float32) in seen and all(noted is torch.float32 for _, noted in seen)
 
 
+def test_a_head_that_nobody_has_any_more_is_gone_at_once():
+    """Not when Python comes to look for what holds itself, which may be while the host goes through its list of models."""
+    model, head = random_model("small"), make_head("small")
+    loaded = comfy.model_management.current_loaded_models
+    comfy.model_management.load_models_gpu([memory.managed(head, model)])
+    assert sum(m.model is memory.managed(head, model) for m in loaded) == 1
+    before, gone = len(loaded), weakref.ref(head)
+    gc.disable()
+    try:
+        del head
+        assert gone() is None and len(loaded) == before - 1
+    finally:
+        gc.enable()
+
+
 class Kept:
     """A tensor that is kept for the backward pass, as long as it is; counts the bytes of all that are kept at the same time."""
     now = most = 0
@@ -165,8 +183,8 @@ def test_blocks_computed_again_keep_less():
 def test_heads_are_models_that_the_host_has_loaded():
     graph = Graph()
     graph.run()
-    loaded = [model.model.model for model in comfy.model_management.current_loaded_models if model.model is not None]
-    assert graph.target.head in loaded and graph.model.model in loaded
+    loaded = [model.model for model in comfy.model_management.current_loaded_models if model.model is not None]
+    assert memory.managed(graph.target.head, graph.model) in loaded and graph.model.model in [patcher.model for patcher in loaded]
 
 
 def test_heads_may_be_loaded_in_inference_mode():
@@ -253,7 +271,8 @@ def test_out_of_memory_twice_is_explained(monkeypatch):
 
 def test_estimates_heads_are_loaded_by_the_host_too():
     head, model = make_head("small"), Graph().model
-    assert memory.managed(head, model) is memory.managed(head, model) and memory.managed(head, model).model is head
+    assert memory.managed(head, model) is memory.managed(head, model)
+    assert all(x is y for x, y in zip(memory.managed(head, model).model.parameters(), head.parameters(), strict=True))
     elsewhere = model.clone()
     elsewhere.load_device = torch.device("meta")
     assert memory.managed(head, elsewhere).load_device == torch.device("meta")
