@@ -1,4 +1,5 @@
-"""Fit Attribute and Attribute Target: something that pictures have or lack, learnt from some of each, as a slider."""
+"""Fit Attribute and Attribute Target: something that pictures have or lack, learnt from some of each, as a slider.
+docs/attributes.md has what it reaches."""
 import math
 import time
 
