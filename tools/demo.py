@@ -10,13 +10,15 @@ from PIL import Image, ImageDraw
 
 from readout_guidance_pack.heads.demo import judge, world
 from tools import ROOT
+from tools.attributes import ATTRIBUTES
 from tools.device import device_name
 from tools.server import Server, WorkflowFailed
 
 OUTPUT = ROOT / "output"
 ROWS = ("target", "unguided", "guided")
 SHOWN = {"pose": ("pck",), "depth": ("mae",), "edge": ("fscore",), "pose+depth": ("pck", "mae"), "drag": ("distance",),
-         "drag given": ("distance",), "appearance": ("clothes_change",), "identity": ("clothes_change", "pck"), "fit": ("mae",)}
+         "drag given": ("distance",), "appearance": ("clothes_change",), "identity": ("clothes_change", "pck"), "fit": ("mae",),
+         "attribute": ("share",)}
 CELL, MARGIN, LABEL = 128, 4, 76
 
 
@@ -95,6 +97,8 @@ def measure(workflow: dict, pictures: dict[str, torch.Tensor], row: str) -> dict
             seed, _, width, height, batch = widgets(workflow, "ReadoutDemoScene", "Scenes to take poses from")
             scene = world.draw(batch, height, width, seed=seed)
             values["pck"] = judge.pck(image, scene.joints, scene.height)
+    elif "ReadoutAttributeTarget" in kinds:
+        values = {"share": ATTRIBUTES[widgets(workflow, "FitReadoutAttribute")[0]](image)}
     else:
         seed, _, width, height, batch = widgets(workflow, "ReadoutDemoScene")
         return judge.figures(image, world.draw(batch, height, width, seed=seed), prompt_of(workflow, batch))
@@ -124,7 +128,7 @@ def main() -> int:
             for setting, values in settings.items():
                 print(f"{control:12} {setting:9} " + "  ".join(
                     f"{name}{'*' if name in SHOWN.get(control, ()) else ''} {value:.3f}" for name, value in values.items()))
-        print("* what the control is judged by. pck, fscore, valid: more is better; mae, distance, clothes_change, texture, "
+        print("* what the control is judged by. pck, fscore, share, valid: more is better; mae, distance, clothes_change, texture, "
               "color_error: less.")
     if options.json:
         report = {"device": device_name(), "seeds": len(next(iter(pictures.values()))["target"]) if pictures else 0,
