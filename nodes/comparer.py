@@ -11,7 +11,7 @@ from ..rg_core.linear_head import LinearHead, from_maps
 from ..rg_core.pairs import KINDS, Comparison
 from ..rg_core.pictures import fit
 from .fitter import LEVELS, SHARED
-from .material import BANDS, HELD_OUT, MOST_HELD_OUT, of_model, readout_size, solver
+from .material import BANDS, HELD_OUT, MOST_HELD_OUT, of_model, readout_size, solving_device
 from .references import samples_for
 from .sampling.ask import asked, levels, sigma_at
 from .sampling.reader import read
@@ -108,7 +108,7 @@ class Comparer:
         self.differences.add(band, *self.rule.rows(maps, comparison.points, self.rng))
 
     def head(self, **more) -> LinearHead:
-        maps = self.differences.maps(self.rule.outputs, RIDGE, SHARED, solver(self.model, sum(self.channels)))
+        maps = self.differences.maps(self.rule.outputs, RIDGE, SHARED, solving_device(self.model, sum(self.channels)))
         config = self.about["config"] | more.pop("about", {})
         return from_maps(self.kind, self.channels, maps, self.levels, compares=True, **self.about | {"config": config}, **more)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..rg_core import fitting, taps
 from ..rg_core.linear_head import LinearHead, from_maps
 from .examples import Example
-from .material import BANDS, Material, single, solver
+from .material import BANDS, Material, single, solving_device
 from .quality import Judge, Quality
 from .sampling.ask import levels
 
@@ -52,7 +52,7 @@ class Fitter:
 
     def solve(self, band: int, ridges: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
         """See Sums.solve."""
-        return self.sums.solve(band, ridges, SHARED, solver(self.material.model, sum(self.material.channels)))
+        return self.sums.solve(band, ridges, SHARED, solving_device(self.material.model, sum(self.material.channels)))
 
     def head(self, maps: list[tuple[Tensor, Tensor]], start: float = 0.0, **about) -> LinearHead:
         material, known = self.material, self.material.about()

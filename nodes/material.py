@@ -35,7 +35,7 @@ def of_model(model) -> dict:
             "config": {"text_width": model.model.model_config.unet_config.get("context_dim")}}
 
 
-def solver(model, features: int) -> torch.device:
+def solving_device(model, features: int) -> torch.device:
     """Where equations of so many unknowns are solved, with room made for them: on a GPU where there is one, for most CPUs take minutes for
     10,000."""
     device = model.load_device
