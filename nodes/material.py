@@ -36,13 +36,14 @@ def of_model(model) -> dict:
 
 
 def solving_device(model, features: int) -> torch.device:
-    """Where equations of so many unknowns are solved, with room made for them: on a GPU where there is one, for most CPUs take minutes for
+    """Where equations of so many unknowns are solved, with room made for them: on a GPU that has it, for most CPUs take minutes for
     10,000."""
-    device = model.load_device
-    if device.type != "cuda":  # others may have no numbers of 64 bits
-        return torch.device("cpu")
-    comfy.model_management.free_memory(4 * 8 * features**2, device)
-    return device
+    device, room = model.load_device, 4 * 8 * features**2
+    if device.type == "cuda":  # others may have no numbers of 64 bits
+        comfy.model_management.free_memory(room, device)
+        if comfy.model_management.get_free_memory(device) > room:
+            return device
+    return torch.device("cpu")
 
 
 class Material:

@@ -1,6 +1,7 @@
 """Fit Readout Head and Map Target inside the real host, on the demo model."""
 import copy
 import logging
+from types import SimpleNamespace
 
 import comfy.model_management
 import pytest
@@ -228,3 +229,13 @@ def test_a_model_that_gives_no_numbers_is_named(w, monkeypatch):
     monkeypatch.setattr(fitting, "rows", lambda features, size: rows(features, size) * torch.nan)
     with pytest.raises(ValueError, match="^Fit Readout Head: the model's features are NaN or infinite between percent 0.0 and 0.2"):
         w.fit()
+
+
+@pytest.mark.parametrize("kind, free, expected", [("cuda", 4e9, "cuda"), ("cuda", 3e9, "cpu"), ("mps", 4e9, "cpu"), ("cpu", 4e9, "cpu")])
+def test_where_equations_are_solved(kind, free, expected, monkeypatch):
+    """No GPU is at hand: what the host would say of one is made up."""
+    made = []
+    monkeypatch.setattr(material.comfy.model_management, "free_memory", lambda size, device: made.append(size))
+    monkeypatch.setattr(material.comfy.model_management, "get_free_memory", lambda device: free)
+    device = material.solving_device(SimpleNamespace(load_device=torch.device(kind)), 10560)
+    assert device.type == expected and made == ([4 * 8 * 10560**2] if kind == "cuda" else [])
