@@ -23,22 +23,6 @@ EACH, PICTURES = 100, 100
 AMOUNTS = (0.5, 1.0, 2.0, -1.0)
 
 
-def arms_raised(image: torch.Tensor) -> torch.Tensor:
-    """1 where both hands are above the neck, [B]."""
-    (position, found), names = judge.joints(image), world.JOINTS
-    hands, neck = [names.index("left hand"), names.index("right hand")], names.index("neck")
-    return ((position[:, hands, 1] < position[:, neck, None, 1]) & found[:, hands]).all(1).float()
-
-
-def dusk(image: torch.Tensor) -> torch.Tensor:
-    """1 where the scene has the colour of dusk more than of any other, [B]."""
-    distance = (judge.colours(image)[:, 2, None] - world.SCENE_COLOURS).norm(dim=-1)
-    return (distance.argmin(1) == list(world.SCENES).index("dusk")).float()
-
-
-ATTRIBUTES = {"arms raised": arms_raised, "dusk": dusk}
-
-
 class AttributeBench(Bench):
     """Pictures to fit on, and what is measured."""
 
@@ -64,7 +48,7 @@ def attributes(seeds: int) -> dict:
 
 
 def amounts(bench: AttributeBench, drawn: torch.Tensor, name: str, unguided: torch.Tensor) -> dict:
-    has, results = ATTRIBUTES[name], {}
+    has, results = judge.ATTRIBUTES[name], {}
     having = has(drawn) > 0
     sides = torch.cat([drawn[having][:EACH], drawn[~having][:EACH]])
     wanted = torch.tensor([1.0] * EACH + [-1.0] * EACH).view(-1, 1, 1, 1)

@@ -46,12 +46,16 @@ class Bench:
         with torch.inference_mode():
             self.model, self.clip, self.vae = demo_model.load_demo()
             self.said_context = self.encoded(self.said.prompts())
-            self.negative = [[self.encoded([""]), {}]]
+            self.negative, = self.context([""])
         self.seeds, self.size = seeds, (height, width)
 
+    def context(self, prompts: list[str]) -> list:
+        """The host's CONDITIONING of each."""
+        return [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt)) for prompt in prompts]
+
     def encoded(self, prompts: list[str]) -> torch.Tensor:
-        """[number of prompts, T, E], as conditionings hold them."""
-        return torch.cat([self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))[0][0] for prompt in prompts])
+        """[number of prompts, T, E], as one conditioning holds them."""
+        return torch.cat([said[0][0] for said in self.context(prompts)])
 
     def guidance(self, kinds: tuple[str, ...], end: float, part: slice) -> tuple:
         make = {"pose": targets.PoseTarget, "depth": targets.DepthTarget, "edge": targets.EdgeTarget}

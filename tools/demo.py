@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw
 
 from readout_guidance_pack.heads.demo import judge, world
 from tools import ROOT
-from tools.attributes import ATTRIBUTES
 from tools.device import device_name
 from tools.server import Server, WorkflowFailed
 
@@ -98,7 +97,7 @@ def measure(workflow: dict, pictures: dict[str, torch.Tensor], row: str) -> dict
             scene = world.draw(batch, height, width, seed=seed)
             values["pck"] = judge.pck(image, scene.joints, scene.height)
     elif "ReadoutAttributeTarget" in kinds:
-        values = {"share": ATTRIBUTES[widgets(workflow, "FitReadoutAttribute")[0]](image)}
+        values = {"share": judge.ATTRIBUTES[widgets(workflow, "FitReadoutAttribute")[0]](image)}
     else:
         seed, _, width, height, batch = widgets(workflow, "ReadoutDemoScene")
         return judge.figures(image, world.draw(batch, height, width, seed=seed), prompt_of(workflow, batch))

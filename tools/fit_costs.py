@@ -1,7 +1,8 @@
 """What fitting a head costs on a real architecture: part of bench.py, `--fit [--pictures N]`.
 
-Random pictures and targets of 256x256 pixels; where the seconds go, the most memory beside what is there before, and what is multiplied, from which
-the time on a GPU can be told: billions of operations in the model (its own type), in the sums (float32) and in the solutions (float64).
+Random pictures and targets of the subject's size; where the seconds go, the most memory beside what is there before, and what is multiplied,
+from which the time on a GPU can be told: billions of operations in the model (its own type), in the sums (float32) and in the solutions
+(float64).
 """
 import math
 import time

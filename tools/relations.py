@@ -72,9 +72,6 @@ class RelationBench(Bench):
         for kind in ("correspondence", "appearance", "identity"):
             self.heads[kind] = load_head(HEADS_FOLDER / f"demo_{kind}.safetensors")
 
-    def context(self, prompts: list[str]) -> list:
-        return [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(p)) for p in prompts]
-
     def picture(self, latent: dict) -> torch.Tensor:
         return self.vae.decode(latent["samples"]).movedim(-1, 1).cpu()
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .world import BEAD_RADIUS, CLOTHES_COLOURS, DARKEST, JOINT_COLOURS, JOINTS, SCENE_COLOURS, Sample, step
+from .world import BEAD_RADIUS, CLOTHES_COLOURS, DARKEST, JOINT_COLOURS, JOINTS, SCENE_COLOURS, SCENES, Sample, step
 
 BEAD_PIXELS = 3.5     # pixels of a bead's hue within 5 x 5 that count as one; a drawn one has 6 to 16
 EDGE_STEP = 0.14      # change of a channel over two pixels that counts as an edge
@@ -164,6 +164,22 @@ def psnr(image: Tensor, reference: Tensor, where: Tensor) -> Tensor:
     error = ((image - reference) ** 2).mean(1)
     mean = (error * where).flatten(1).sum(1) / where.flatten(1).sum(1)
     return -10 * mean.clamp(min=1e-10).log10()
+
+
+def arms_raised(image: Tensor) -> Tensor:
+    """1 where both hands are above the neck, [B]."""
+    position, found = joints(image)
+    hands, neck = [JOINTS.index("left hand"), JOINTS.index("right hand")], JOINTS.index("neck")
+    return ((position[:, hands, 1] < position[:, neck, None, 1]) & found[:, hands]).all(1).float()
+
+
+def dusk(image: Tensor) -> Tensor:
+    """1 where the scene has the colour of dusk more than of any other, [B]."""
+    distance = (colours(image)[:, 2, None] - SCENE_COLOURS).norm(dim=-1)
+    return (distance.argmin(1) == list(SCENES).index("dusk")).float()
+
+
+ATTRIBUTES = {"arms raised": arms_raised, "dusk": dusk}
 
 
 def figures(image: Tensor, scene: Sample, said: Sample) -> dict[str, float]:

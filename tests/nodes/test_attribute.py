@@ -50,11 +50,6 @@ def target(head, amount, **more):
     return attribute.AttributeTarget.execute(head, amount, 0.0, 0.9, **more)[0]
 
 
-def share_of_dusk(image):
-    distance = (judge.colours(image)[:, 2, None] - world.SCENE_COLOURS).norm(dim=-1)
-    return (distance.argmin(1) == list(world.SCENES).index("dusk")).float().mean()
-
-
 def test_the_report_says_what_it_tells_of_pictures_held_out(dusk):
     head, report = dusk
     assert head.kind == "dusk" and head.pooled and "has: dusk. Fitted from 20 pictures" in report
@@ -63,7 +58,7 @@ def test_the_report_says_what_it_tells_of_pictures_held_out(dusk):
 
 def test_more_and_less_of_it(w, dusk):
     """The empty prompt gives all scenes."""
-    shares = [share_of_dusk(w.sampled(target(dusk[0], amount))) for amount in (1.0, 0.0, -1.0)]
+    shares = [judge.dusk(w.sampled(target(dusk[0], amount))).mean() for amount in (1.0, 0.0, -1.0)]
     assert shares[0] == 1 and shares[2] == 0
 
 
