@@ -10,6 +10,8 @@
 | `output_stride` (only in files written here) | 1 |
 | `start` (only in files written here) | 0 |
 | `pooled` (only in files written here) | false |
+| `taps` (only in files written here) | the default taps of the model |
+| `model` (only in files written here): what tells it from models with other features | any model with taps of the same channels |
 
 All other fields stay on the head and go into the files that it is saved to.
 """
@@ -50,6 +52,7 @@ class HeadConfig:
     stride: int
     start: float       # share of the noise schedule
     pooled: bool
+    taps: tuple[str, ...] | None
     rest: dict
 
     @classmethod
@@ -68,7 +71,7 @@ class HeadConfig:
         return cls(kind=words[0] or next(filter(None, map(kind_of, words)), None), ours="kind" in rest, model_id=typed(rest, "model_id", str, ""),
                    tanh=typed(aggregation, "output_head_act", (bool, str, int), True) not in (False, 0, ""),
                    control_range=control_range(dataset), stride=stride(rest), start=start(rest),
-                   pooled=typed(rest, "pooled", bool, False), rest=rest)
+                   pooled=typed(rest, "pooled", bool, False), taps=taps(rest), rest=rest)
 
     def range_for(self, kind: str) -> tuple[float, float]:
         return self.control_range or CONTROL_RANGES.get(kind, DEFAULT_RANGE)
@@ -106,6 +109,16 @@ def start(fields: dict) -> float:
     if not 0 <= value < 1:
         raise FieldError(f"its field start is {value}, and should be from 0 to less than 1")
     return float(value)
+
+
+def taps(fields: dict) -> tuple[str, ...] | None:
+    found = typed(fields, "taps", list)
+    typed(fields, "model", str)
+    if found is None:
+        return None
+    if not found or not all(isinstance(name, str) and name for name in found) or len(set(found)) < len(found):
+        raise FieldError(f"its field taps is {shown(found)}, and should be names of modules in the model, each once")
+    return tuple(found)
 
 
 def shown(value: Any) -> str:

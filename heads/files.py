@@ -55,7 +55,7 @@ def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch
     train on: load_training alone reads it, and it is kept as it is, whatever `dtype`."""
     config = {**head.config, "kind": head.kind, "model_id": head.base_model, "dims": head.channels,
               "dataset_args": (head.config.get("dataset_args") or {}) | {"control_range": list(head.control_range)},
-              "output_stride": head.stride, "start": head.start, "pooled": head.pooled, **about}
+              "output_stride": head.stride, "start": head.start, "pooled": head.pooled, "taps": head.taps, **about}
     if isinstance(head, ReadoutHead):
         config["aggregation_kwargs"] = (head.config.get("aggregation_kwargs") or {}) | {
             "bottleneck_sequential": False, "use_output_head": head.output_head is not None,
@@ -126,7 +126,7 @@ def _build(path: Path, weights: dict, config: HeadConfig, chosen: str | None) ->
     # guidance time, in a correspondence head.
     embedded = any("emb_layers" in name for name in weights) and not sequential and (config.ours or kind != "correspondence")
     more = {"tanh": config.tanh, "control_range": config.range_for(kind), "base_model": about.get("model_id") or "", "stride": config.stride,
-            "start": config.start, "config": about}
+            "start": config.start, "taps": config.taps, "config": about}
     return _filled(_empty(kind, weights, embedded, more), weights)
 
 
@@ -157,7 +157,7 @@ def _empty_linear(kind: str, weights: dict, config: HeadConfig) -> LinearHead:
         if x.shape[:2] != bias.shape:
             raise FieldError(f"its weight {name} is of shape {tuple(x.shape)}, and should begin with {tuple(bias.shape)}")
     return LinearHead(kind, levels, maps, bias, compares=kind in RELATIVE, pooled=config.pooled, control_range=config.range_for(kind),
-                      base_model=config.model_id, stride=config.stride, start=config.start, config=config.rest)
+                      base_model=config.model_id, stride=config.stride, start=config.start, taps=config.taps, config=config.rest)
 
 
 def _filled(head: ReadoutHead | LinearHead, weights: dict) -> ReadoutHead | LinearHead:

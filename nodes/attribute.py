@@ -2,6 +2,7 @@
 docs/attributes.md has what it reaches."""
 import math
 import time
+from dataclasses import replace
 
 import torch
 from comfy_api.latest import io
@@ -40,7 +41,7 @@ class Sides(Material):
         return torch.cat(means(reading.features), 1)[..., 0, 0]
 
     def readout(self, head: LinearHead, example: Example, reading: taps.Reading) -> Tensor:
-        return read(head, taps.Reading(reading.emb, means(reading.features)), (1, 1))
+        return read(head, replace(reading, features=means(reading.features)), (1, 1))
 
 
 def means(features: list[Tensor]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..heads import base_models
 from ..rg_core import taps
+from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
 
 
@@ -90,9 +91,11 @@ def mask_of(node: str, given: Tensor | None, reference, name: str = "mask") -> T
 
 
 def latent(node: str, given: dict) -> Tensor:
-    """The samples of the host's LATENT, [B, C, H, W]."""
+    """The samples of the host's LATENT, [B, C, H, W], or [B, C, 1, H, W] as models take them that make videos too."""
     samples = given.get("samples") if isinstance(given, dict) else None
-    if not dense(samples) or samples.ndim != 4 or 0 in samples.shape:
+    if dense(samples):
+        one_frame(node, samples)
+    if not dense(samples) or samples.ndim not in (4, 5) or 0 in samples.shape:
         shape = tuple(samples.shape) if isinstance(samples, Tensor) else shown(given)
         raise ValueError(f"{node}: the latent's shape is {shape}, and a picture's is [batch, channels, height, "
                          "width]. Connect the latent of a picture.")
@@ -170,21 +173,38 @@ def targets_fit(node: str, model, targets: tuple) -> None:
         heads_fit(node, model, heads(targets))
     made = model.get_model_object("latent_format")
     for target in targets:
-        if target.channels not in (None, made.latent_channels) or target.channels and made.latent_dimensions != 2:
+        if target.channels not in (None, made.latent_channels) or target.channels and made.latent_dimensions == 1:
             raise ValueError(f"{node}: what the {target.name} target was given was encoded to {target.channels} channels in 2 dimensions, and this "
                              f"model ({type(model.model.model_config).__name__}) works with {made.latent_channels} in {made.latent_dimensions}. "
-                             "Connect the VAE that belongs to the model; models of videos cannot be guided by it.")
+                             "Connect the VAE that belongs to the model.")
+
+
+def one_frame(node: str, samples: Tensor) -> None:
+    """Latents [B, C, T, H, W] of models that make videos must be of pictures."""
+    if samples.ndim == 5 and samples.shape[2] > 1:
+        raise ValueError(f"{node}: the latent has {samples.shape[2]} frames, and videos cannot be guided yet. Sample single pictures with this model "
+                         "(a latent of one frame), or take the MODEL from before guidance.")
 
 
 def heads_fit(node: str, model, heads: Iterable) -> None:
     """`model` must have features to read, and each head must have been trained on ones like them."""
-    name = type(model.model.model_config).__name__
+    name, network = type(model.model.model_config).__name__, model.model.diffusion_model
     try:
-        channels = taps.channels(model.model.diffusion_model)
-    except taps.NoTaps as error:
-        raise ValueError(f"{node}: this model ({name}) cannot be guided by readout heads: {error}. Use a model with a UNet, "
-                         "such as Stable Diffusion 1.5 or SDXL.") from error
+        taps.channels(network)
+    except NoTaps as error:
+        raise ValueError(f"{node}: this model ({name}) cannot be guided by its features: {error}. Use one of the models in the README's table, "
+                         "such as Stable Diffusion 1.5, SDXL or Flux.") from error
     for head in heads:
+        made_on = head.config.get("model")
+        if made_on and made_on != taps.fingerprint(network):
+            raise ValueError(f"{node}: the {head.kind} head was made on {head.base_model} with the features of a {made_on}, and this model "
+                             f"({name}) is a {taps.fingerprint(network)}. Load a head that was made on the model you sample with, or make one "
+                             "with Fit Readout Head.")
+        try:
+            channels = taps.channels(network, head.taps)
+        except NoTaps as error:
+            raise ValueError(f"{node}: the {head.kind} head does not fit this model ({name}): {error}. Load a head that was made on the model you "
+                             "sample with, or make one with Fit Readout Head.") from error
         if head.channels is not None and head.channels != channels:
             raise ValueError(f"{node}: the {head.kind} head was trained on {head.base_model or 'another model'} "
                              f"with features of {head.channels} channels, and this model ({name}) has {channels}. "

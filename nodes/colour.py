@@ -7,6 +7,7 @@ from torch import Tensor
 from ..rg_core.pictures import fit
 from ..rg_core.targets import Colour
 from . import checks
+from .sampling.conditioning import one_frame
 from .targets import CHAIN, when
 from .types import CATEGORY, Guidance
 
@@ -19,7 +20,7 @@ def encoded(vae, image: Tensor) -> Tensor:
     """The latents [B, C, h, w] of pictures [B, 3, H, W] in 0 to 1, of a size that suits a VAE."""
     scale = SIDE / math.sqrt(image.shape[-2] * image.shape[-1])
     size = tuple(max(LEAST, 8 * round(n * scale / 8)) for n in image.shape[-2:])
-    return checks.latent(NODE, {"samples": vae.encode(fit(image.float(), size).clamp(0, 1).movedim(1, -1))})
+    return one_frame(checks.latent(NODE, {"samples": vae.encode(fit(image.float(), size).clamp(0, 1).movedim(1, -1))}))
 
 
 class ColourTarget(io.ComfyNode):

@@ -17,7 +17,6 @@ from .types import CATEGORY, Head, PoseKeypoint
 
 NODE = "Readout Estimate"
 CLEANEST = 0.999  # percent of the timestep 1 of 1000
-TIMESTEPS = 1000
 
 
 def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: float) -> Tensor:
@@ -29,8 +28,8 @@ def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: f
     def use(base_model, reading) -> Tensor:
         size, told = readout_size(samples, head.stride), None
         if head.kind == "keypoints" or head.config.get("diffusion_mode") == "generation":
-            # The authors' training tells a head how many steps of a generation are done, TIMESTEPS - t, and not the timestep t.
-            told = embeddings(base_model, TIMESTEPS - base_model.model_sampling.timestep(levels[:1]), reading)
+            # The authors' training tells a head how many steps of a generation are done, 1000 - t, and not the timestep t.
+            told = embeddings(base_model, levels[:1], reading, left=True)
         return read_head(head, reading, size, told).cpu()
 
     return asked(NODE, model, positive, samples, noise, levels, use, [head])

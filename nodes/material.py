@@ -1,5 +1,6 @@
 """What heads are made from, as the model reads it: pictures at random noise levels, and what should be read of them."""
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import comfy.model_management
 import torch
@@ -32,7 +33,8 @@ def readout_size(latents: Tensor, stride: int) -> tuple[int, int]:
 def of_model(model) -> dict:
     """What any head for MODEL says of itself, as keyword arguments; `config` is to be added to."""
     return {"base_model": family(model), "stride": stride_for(model),
-            "config": {"text_width": model.model.model_config.unet_config.get("context_dim")}}
+            "taps": taps.names(model.model.diffusion_model),
+            "config": {"text_width": model.model.model_config.unet_config.get("context_dim"), "model": taps.fingerprint(model.model.diffusion_model)}}
 
 
 def solving_device(model, features: int) -> torch.device:
@@ -121,4 +123,4 @@ class Material:
 
 def single(reading: taps.Reading, i: int) -> taps.Reading:
     """Picture i of it alone."""
-    return taps.Reading(reading.emb[i:i + 1], [f[i:i + 1] for f in reading.features])
+    return replace(reading, emb=reading.emb[i:i + 1], features=[f[i:i + 1] for f in reading.features])

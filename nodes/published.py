@@ -9,7 +9,7 @@ from comfy_extras.nodes_custom_sampler import SamplerCustom
 from ..rg_core.updates import PUBLISHED
 from .references import CACHE_MB, recording
 from .sampling import Trace, guided
-from .sampling.step import latent_scale
+from .sampling.noise import latent_scale
 from .types import CATEGORY, Guidance, ReferenceType
 
 NODE = "KSampler (Readout Guidance, published)"

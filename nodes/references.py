@@ -59,12 +59,13 @@ def wrap(model, trajectory: references.Trajectory, conditioning: list, cache_mb:
 
 
 def samples_for(node: str, model, latent: dict) -> Tensor:
-    """The LATENT's samples, which must fit the model."""
-    samples, wanted = checks.latent(node, latent), model.get_model_object("latent_format").latent_channels
-    if samples.shape[1] != wanted:
+    """The LATENT's samples, which must fit the model, as it takes them: [B, C, H, W], or [B, C, 1, H, W] if it makes videos too."""
+    samples, made = checks.latent(node, latent), model.get_model_object("latent_format")
+    if samples.shape[1] != made.latent_channels:
         raise ValueError(f"{node}: the latent has {samples.shape[1]} channels, and this model ({family(model)}) works with "
-                         f"{wanted}. Encode the picture with the VAE that belongs to the model.")
-    return samples
+                         f"{made.latent_channels}. Encode the picture with the VAE that belongs to the model.")
+    flat = samples.squeeze(2) if samples.ndim == 5 else samples
+    return flat.unsqueeze(2) if made.latent_dimensions == 3 else flat
 
 
 CACHE = io.Int.Input("cache_mb", default=CACHE_MB, min=0, max=65536, advanced=True,

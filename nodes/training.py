@@ -3,6 +3,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.model_management
@@ -18,6 +19,7 @@ from ..rg_core.trainer import Diverged, Trainer
 from ..rg_core.training import spatial_loss
 from . import checks, quality
 from .material import BANDS, Material, single
+from .sampling.noise import EMBEDDED
 from .sampling.reader import read
 
 
@@ -106,7 +108,7 @@ def alike(one: Tensor | None, two: Tensor) -> bool:
 
 
 def new_head(material: Material, recipe: Recipe, seed: int) -> ReadoutHead:
-    embedding = material.model.model.diffusion_model.time_embed[-1].out_features
+    embedding = taps.embedding_width(material.model.model.diffusion_model) or EMBEDDED
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # that of the CPU alone
         return ReadoutHead(material.kind, material.channels, projection_dim=recipe.projection_dim, emb_channels=embedding, hidden=recipe.hidden,
@@ -119,7 +121,7 @@ def as_it_is(base_model, reading: taps.Reading) -> taps.Reading:
 
 def plain(reading: taps.Reading) -> taps.Reading:
     """Copies that autograd takes."""
-    return taps.Reading(reading.emb.to(torch.float32, copy=True), [f.to(torch.float32, copy=True) for f in reading.features])
+    return replace(reading, emb=reading.emb.to(torch.float32, copy=True), features=[f.to(torch.float32, copy=True) for f in reading.features])
 
 
 @contextmanager

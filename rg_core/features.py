@@ -15,7 +15,7 @@ from .head import resize
 class Features(nn.Module):
     """Stands where a ReadoutHead stands, fits any model that has taps, and has no weights. `stride` as a head's."""
 
-    kind, base_model, channels, output_head, start, pooled, config = "features", "", None, None, 0.0, False, {}
+    kind, base_model, channels, output_head, start, taps, pooled, config = "features", "", None, None, 0.0, None, False, {}
 
     def __init__(self, stride: int = 2):
         super().__init__()

@@ -23,19 +23,21 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
     each target, and the size [B]: the gradient at a tap is the product. Numbers near 1 survive half precision.
 
     Heads differ in the size of their gradients by orders of magnitude. `balanced`, each target's is brought to the same
-    size at the taps, per picture: its root mean square over all taps is the target's weight, times its force, which keeps
+    size at the taps, per picture: its root mean square over all taps that its head reads is the target's weight, times its force, which keeps
     weights comparable, and the size is 1. Otherwise the energies add as they are, with the published weights beside the targets' own. Either way
     there is one pass back through the heads for each target but only one through the model.
     """
     batch = reading.features[0].shape[0]
     features = [f.detach().float().requires_grad_() for f in reading.features]
     emb = reading.emb.detach().float()
-    total, values = None, []
+    total, values = [torch.zeros_like(f) for f in features], []
     for target, reference in zip(targets, references, strict=True):
-        energy, gradient = differentiated(target, target.head(features, emb, target.size), span, repeat(reference, batch), features)
+        places = reading.places(target.head)
+        own = [features[i] for i in places]
+        energy, gradient = differentiated(target, target.head(own, emb, target.size), span, repeat(reference, batch), own)
         scale = target.force(energy) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
-        gradient = [g * (target.weight * scale).view(-1, 1, 1, 1) for g in gradient]
-        total = gradient if total is None else [t.add_(g) for t, g in zip(total, gradient)]
+        for i, g in zip(places, gradient):
+            total[i] += g * (target.weight * scale).view(-1, 1, 1, 1)
         values.append(energy.detach())
     whole = torch.ones_like(span)
     if not balanced:

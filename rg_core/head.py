@@ -78,7 +78,8 @@ class ReadoutHead(nn.Module):
     `kind` says which one: pose, depth, edge, appearance, identity, correspondence or keypoints. `channels` are the taps'
     channels that it was trained on, `control_range` the (low, high) of a spatial head's readout, `base_model` the
     diffusion model it belongs to. A head reads at the latent's size over `stride`, which is 1 for the published heads.
-    `start` is the share of the noise schedule from which on it reads anything worth guiding by.
+    `start` is the share of the noise schedule from which on it reads anything worth guiding by, `taps` the names of those that it was
+    trained on, None for the model's default ones.
     `emb_channels` is None for heads without a timestep embedding, `out_channels` None
     for relative heads, which return the `projection_dim` channels themselves. `config` is what else its file says of it.
     """
@@ -88,10 +89,10 @@ class ReadoutHead(nn.Module):
     def __init__(self, kind: str, channels: Sequence[int], *, projection_dim: int = 384,
                  emb_channels: int | None = 1280, out_channels: int | None = 3, hidden: tuple[int, int] = (128, 32),
                  tanh: bool = True, control_range: tuple[float, float] = (-0.5, 0.5), base_model: str = "", stride: int = 1,
-                 start: float = 0.0, config: dict | None = None):
+                 start: float = 0.0, taps: Sequence[str] | None = None, config: dict | None = None):
         super().__init__()
         self.kind, self.channels, self.base_model, self.stride, self.start = kind, list(channels), base_model, stride, start
-        self.control_range, self.config = tuple(control_range), config or {}
+        self.control_range, self.taps, self.config = tuple(control_range), taps and tuple(taps), config or {}
         self.mixing_weights = nn.Parameter(torch.ones(len(self.channels)))
         self.bottleneck_layers = nn.ModuleList(Bottleneck(c, projection_dim, emb_channels) for c in self.channels)
         self.output_head = None

@@ -13,18 +13,19 @@ class LinearHead(nn.Module):
 
     The noise level is told by the timestep's embedding: `levels` [M, E] are those at M equally distant shares of the noise
     schedule, 0 and 1 among them; the bands are its equal parts. `weights` are [bands, outputs, C_l] for each tap, `bias` is
-    [bands, outputs]. `start` is the share from which on it reads anything worth guiding by. A head that `compares` gives features
-    of two pictures to compare, a `pooled` one a map whose mean says how much a picture has of something, any other one a map in
-    `control_range`.
+    [bands, outputs]. `start` is the share from which on it reads anything worth guiding by, `taps` as of a ReadoutHead. A head that
+    `compares` gives features of two pictures to compare, a `pooled` one a map whose mean says how much a picture has of something,
+    any other one a map in `control_range`.
     """
 
     def __init__(self, kind: str, levels: Tensor, weights: Sequence[Tensor], bias: Tensor, *, compares: bool = False, pooled: bool = False,
                  control_range: tuple[float, float] = (-0.5, 0.5), base_model: str = "", stride: int = 2, start: float = 0.0,
-                 config: dict | None = None):
+                 taps: Sequence[str] | None = None, config: dict | None = None):
         super().__init__()
         self.kind, self.base_model, self.stride, self.start = kind, base_model, stride, start
         self.output_head, self.pooled = None if compares else True, pooled
         self.channels, self.control_range, self.config = [w.shape[2] for w in weights], tuple(control_range), config or {}
+        self.taps = taps and tuple(taps)
         self.register_buffer("levels", levels)
         self.weights = nn.ParameterList(weights)
         self.bias = nn.Parameter(bias)

@@ -46,7 +46,7 @@ def again(forward: Callable, within: Callable[[], AbstractContextManager]) -> Ca
 
         def run(others: dict, inputs: tuple[Tensor, ...]) -> tuple:
             nonlocal layout
-            now = others | {key: x.clone() for key, x in zip(moving, inputs)}  # blocks may write into their inputs
+            now = {key: x.clone() if isinstance(x, Tensor) else x for key, x in (others | dict(zip(moving, inputs))).items()}  # and tensors too
             outputs, layout = tree_flatten(forward(*(now[i] for i in range(len(args))), **{key: now[key] for key in kwargs}))
             return tuple(outputs)
 

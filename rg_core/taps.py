@@ -1,51 +1,115 @@
-"""Taps: the decoder features that readout heads read.
-
-A tap is the output of the second convolution stack of a decoder residual block, before the residual sum
-(Luo et al., "Readout Guidance", CVPR 2024, section 3.1). In a UNet laid out like Stable Diffusion's, that is
-`output_blocks[i][0].out_layers`.
-"""
+"""Taps: the features of a diffusion model that readout heads read, wherever its row in architectures.py says that they are."""
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class NoTaps(ValueError):
-    """The diffusion model has no decoder blocks that a head could read."""
+from .architectures import Call, NoTaps, Stream, class_name, of
 
 
-def modules(unet: nn.Module) -> list[nn.Module]:
-    """The tapped modules of `unet`, in decoding order. Raises NoTaps for any other architecture."""
-    blocks = getattr(unet, "output_blocks", ())
-    found = [block[0].out_layers for block in blocks if hasattr(block[0], "out_layers")]
-    if not found or len(found) != len(blocks) or not hasattr(unet, "time_embed"):
-        raise NoTaps(f"a {type(unet).__name__} has no decoder residual blocks to read features from")
+class Tap(NamedTuple):
+    name: str           # of the module in the model
+    module: nn.Module   # whose output it is
+    stream: Stream
+
+
+def every(model: nn.Module) -> list[Tap]:
+    """All that `model` has, in the order in which it computes them. Raises NoTaps."""
+    found = []
+    for stream in of(model).streams:
+        for place, _ in enumerate(getattr(model, stream.blocks, ())):
+            name = ".".join(filter(None, (stream.blocks, str(place), stream.part)))
+            try:
+                found.append(Tap(name, model.get_submodule(name), stream))
+            except AttributeError as error:
+                raise NoTaps(f"a {type(model).__name__} of this kind has nothing called {name} to read features from") from error
+    if not found:
+        raise NoTaps(f"this {type(model).__name__} has no blocks to read features from")
     return found
 
 
-def channels(unet: nn.Module) -> list[int]:
+def named(model: nn.Module, names: Sequence[str] | None = None) -> list[Tap]:
+    """Those with these names, in order; the default ones of `model` for None. Raises NoTaps."""
+    known, row = every(model), of(model)
+    if names is not None:
+        missing = [name for name in names if name not in {tap.name for tap in known}]
+        if missing:
+            raise NoTaps(f"a {type(model).__name__} of this kind has nothing called {missing[0]} to read features from")
+        return [tap for tap in known if tap.name in names]
+    if row.count is None:
+        return known
+    places = torch.linspace(*row.share, row.count) * (len(known) - 1)
+    return [known[place] for place in dict.fromkeys(places.round().int().tolist())]
+
+
+def names(model: nn.Module) -> tuple[str, ...]:
+    """Those of the default taps."""
+    return tuple(tap.name for tap in named(model))
+
+
+def channels(model: nn.Module, names: Sequence[str] | None = None) -> list[int]:
     """Channels of each tap, for example [1280] * 6 + [640] * 3 + [320] * 3 for Stable Diffusion 1.5."""
-    return [module[-1].out_channels for module in modules(unet)]
+    width = of(model).width
+    return [attrgetter(width)(model) if width else tap.module[-1].out_channels for tap in named(model, names)]
+
+
+def fingerprint(model: nn.Module) -> str:
+    """What tells models apart that a head cannot be taken from one to the other of: class, depth and widths."""
+    widths = zip((tap.stream.blocks for tap in every(model)), channels(model, [tap.name for tap in every(model)]))
+    runs = [f"{len(list(run))}x{width}" for (_, width), run in groupby(widths)]
+    return f"{class_name(model).rpartition('.')[2]} {'+'.join(runs)}"
+
+
+def embedding_width(model: nn.Module) -> int | None:
+    """Of the embedding of timesteps that `model` makes; None if it makes none that heads are told."""
+    row = of(model)
+    return attrgetter(row.embedding)(model)[-1].out_features if row.embedding else None
+
+
+def of_heads(model: nn.Module, heads: Iterable) -> tuple[str, ...]:
+    """The names of the taps that any of `heads` reads, in order. Raises NoTaps."""
+    wanted = {name for head in heads for name in head.taps or names(model)}
+    return tuple(tap.name for tap in named(model, wanted))
 
 
 @dataclass
 class Reading:
-    """What one call of the UNet left at the taps."""
-    emb: Tensor                                           # [B, E], the timestep's embedding without any label
+    """What one call of a diffusion model left at the taps with these `names`, among which are `default` ones if any head needs those."""
+    emb: Tensor | None                                    # [B, E], of the timestep without any label, or of the noise level
     features: list[Tensor] = field(default_factory=list)  # each [B, C_l, H_l, W_l]
     options: dict = field(default_factory=dict)           # the call's transformer_options
     x: Tensor | None = None                               # its input [B, C, H, W]
+    names: tuple[str, ...] = ()
+    default: tuple[str, ...] = ()
+
+    def places(self, head) -> list[int]:
+        """Which of the features `head` reads."""
+        wanted = head.taps or self.default
+        return [self.names.index(name) for name in wanted] if wanted else list(range(len(self.features)))
+
+    def of(self, head) -> list[Tensor]:
+        """The features that `head` reads."""
+        return [self.features[i] for i in self.places(head)]
 
 
-def blocks(unet: nn.Module) -> list[nn.Module]:
-    """The parts of `unet` to compute again in a backward pass where memory is short (see recompute.computed_again): none is
+class Enough(Exception):
+    """All taps are read, and the prediction is not wanted."""
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The parts of `model` to compute again in a backward pass where memory is short (see recompute.computed_again): none is
     inside another, and taps are outputs of theirs."""
-    found = []
-    for module in unet.modules():
+    row, found = of(model), []
+    if not any(stream.part for stream in row.streams):
+        return [block for name in (*row.before, *(stream.blocks for stream in row.streams)) for block in getattr(model, name)]
+    for module in model.modules():
         if hasattr(module, "out_layers"):
             found += [module.in_layers, module.out_layers]
         found += getattr(module, "transformer_blocks", ())
@@ -53,32 +117,50 @@ def blocks(unet: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def record(unet: nn.Module) -> Iterator[list[Reading]]:
-    """Collects one Reading for each call of `unet` made inside the context. Nothing after the last tap gets a graph."""
+def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = False) -> Iterator[list[Reading]]:
+    """Collects one Reading for each call of `model` made inside the context, of the taps with these names. Nothing after the last one gets a
+    graph; if readings are the `only` thing wanted, nothing after it is computed, and the call raises Enough."""
     readings: list[Reading] = []
-    tapped, state = modules(unet), {}
+    row, tapped, default = of(model), named(model, names), named(model)
+    call, gradients, fresh = None, True, True
 
     def begin(_module, args, kwargs) -> None:
-        state.update(options=kwargs.get("transformer_options", {}), gradients=torch.is_grad_enabled(), x=args[0] if args else kwargs.get("x"))
+        nonlocal call, gradients, fresh
+        x = args[0] if args else kwargs.get("x")
+        call = Call(model, x.squeeze(2) if x.ndim == 5 else x, kwargs.get("transformer_options", {}))
+        gradients, fresh = torch.is_grad_enabled(), True
+
+    def reading() -> Reading:
+        nonlocal fresh
+        if fresh:
+            readings.append(Reading(None, [], call.options, call.x, tuple(tap.name for tap in tapped), tuple(tap.name for tap in default)))
+        fresh = False
+        return readings[-1]
 
     def embedded(_module, _args, out: Tensor) -> None:
-        readings.append(Reading(out, [], state["options"], state["x"]))
+        reading().emb = out
 
-    def tap(module, _args, out: Tensor) -> None:
-        readings[-1].features.append(out)
-        if module is tapped[-1]:
-            torch.set_grad_enabled(False)
+    def hook(tap: Tap):
+        def seen(_module, _args, kwargs, out) -> None:
+            here = replace(call, options=kwargs.get("transformer_options") or call.options)
+            reading().features.append(tap.stream.layout(out if tap.stream.output is None else out[tap.stream.output], here))
+            if tap is tapped[-1]:
+                if only:
+                    raise Enough
+                torch.set_grad_enabled(False)
+        return tap.module.register_forward_hook(seen, with_kwargs=True)
 
     def end(_module, _args, _out) -> None:
-        torch.set_grad_enabled(state["gradients"])
+        torch.set_grad_enabled(gradients)
 
-    hooks = [unet.register_forward_pre_hook(begin, with_kwargs=True), unet.register_forward_hook(end),
-             unet.time_embed.register_forward_hook(embedded), *(module.register_forward_hook(tap) for module in tapped)]
+    hooks = [model.register_forward_pre_hook(begin, with_kwargs=True), model.register_forward_hook(end), *map(hook, tapped)]
+    if row.embedding:
+        hooks.append(attrgetter(row.embedding)(model).register_forward_hook(embedded))
     try:
         yield readings
     finally:
-        for hook in hooks:
-            hook.remove()
+        for one in hooks:
+            one.remove()
 
 
 @contextmanager

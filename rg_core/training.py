@@ -36,7 +36,7 @@ def train(heads: dict[str, ReadoutHead], losses: Losses, steps: int, *, lr: floa
 
 def readout(head: ReadoutHead, reading: Reading, size: tuple[int, int]) -> Tensor:
     """What `head` reads, in single precision."""
-    return head([f.float() for f in reading.features], reading.emb.float(), size)
+    return head([f.float() for f in reading.of(head)], reading.emb.float(), size)
 
 
 def spatial_loss(head: ReadoutHead, reading: Reading, wanted: Tensor, balanced: bool = False) -> Tensor:

@@ -41,19 +41,19 @@ class Move:
     # together, which are read in full precision; otherwise each target pulls as hard as its weight says
 
     def displacement(self, gradient: Tensor, scale: float, weights: Sequence[float | Tensor]) -> Tensor:
-        """The shift [B, C, H, W], in the sampler's scale, that lowers the energies whose `gradient` in that scale this is.
+        """The shift [B, C, H, W] that lowers the energies whose `gradient` with respect to the VP-scaled latent this is.
 
-        `scale` is what the sampler's latents are larger by than VP-scaled ones. The targets' `weights`, of all pictures or [B],
+        What is shifted is larger by `scale` than the VP-scaled latent. The targets' `weights`, of all pictures or [B],
         multiply the size; in the published procedure they only weigh the energies.
         """
         length = 1 if self.published_energy else sum(w**2 for w in weights) ** 0.5
         if isinstance(length, Tensor):
             length = length.view(-1, *[1] * (gradient.ndim - 1))
-        return -self.strength * length * scale * FORMS[self.form](gradient * scale)
+        return -self.strength * length * scale * FORMS[self.form](gradient)
 
     def approach(self, gradient: Tensor, energy: Tensor, scale: float, weight: float) -> Tensor:
         """The shift [B, C, H, W] of a prediction that lowers the `energy` [B] whose `gradient` with respect to the prediction this is: as
-        large as `displacement`, but nowhere longer than 2 E / |g|^2 times the gradient, which takes an energy that is the square of
+        large as `displacement` by this `scale`, but nowhere longer than 2 E / |g|^2 times the gradient, which takes an energy that is the square of
         a distance to 0 (Polyak, "Introduction to Optimization", 1987, section 5.3, with 0 as the least value)."""
         squares = gradient.float().flatten(1).square()
         size = squares.mean(1).sqrt().clamp(min=1e-30)

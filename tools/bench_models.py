@@ -74,7 +74,7 @@ def linear(subject: Subject) -> LinearHead:
     """A head such as Fit Readout Head makes, with random weights, that reads at the same size as the subject's."""
     rng = torch.Generator().manual_seed(3)
     maps = [(torch.randn(sum(subject.head.channels), 3, generator=rng) * 1e-3, torch.zeros(3)) for _ in range(BANDS)]
-    levels = torch.randn(LEVELS, subject.model.model.diffusion_model.time_embed[-1].out_features, generator=rng)
+    levels = torch.randn(LEVELS, taps.embedding_width(subject.model.model.diffusion_model), generator=rng)
     return from_maps("pose", subject.head.channels, maps, levels, stride=subject.head.stride)
 
 

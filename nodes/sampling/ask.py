@@ -6,20 +6,24 @@ import torch
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor
 
-from ...rg_core import taps
+from ...rg_core import architectures, taps
+from ...rg_core.features import AS_THEY_ARE
 from .guidance import unguide
 from .log import Log
 from .memory import managed
+from .noise import level_embedding
 from .run import KEY
 from .step import Step
+
+TIMESTEPS = 1000
 
 
 class Asker(comfy.samplers.Sampler):
     """Samples nothing: asks the model once about latents, each at a noise level of its own, and keeps what `use` makes of what it
     answers (see `asked`)."""
 
-    def __init__(self, node: str, levels: Tensor, use):
-        self.node, self.levels, self.use = node, levels, use
+    def __init__(self, node: str, levels: Tensor, use, heads: Sequence):
+        self.node, self.levels, self.use, self.heads = node, levels, use, heads
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
         model, conds, levels = model_wrap.inner_model, model_wrap.conds["positive"], self.levels.to(noise)
@@ -28,7 +32,7 @@ class Asker(comfy.samplers.Sampler):
         if not step.parts(conds):
             raise ValueError(f"{self.node}: the conditioning does not act at this noise level, so the model was not asked. Connect one without a "
                              "limit in time, or choose another noise level.")
-        self.found = self.use(model, step.look(conds)[1])
+        self.found = self.use(model, step.read(conds, self.heads))
         return latent_image
 
 
@@ -38,7 +42,7 @@ def asked(node: str, model, positive: list, samples: Tensor, noise: Tensor, leve
     model = model.clone()
     unguide(model)
     model.set_additional_models(KEY, [managed(head, model) for head in heads])
-    asker, guider = Asker(node, levels, use), comfy.samplers.CFGGuider(model)
+    asker, guider = Asker(node, levels, use, heads or [AS_THEY_ARE]), comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
     guider.sample(noise, samples, asker, torch.tensor([float(levels.max()), 0.0]), disable_pbar=True, seed=0)
     return asker.found
@@ -50,13 +54,18 @@ def sigma_at(model, percent: float) -> float:
     return min(max(sampling.percent_to_sigma(percent), float(sampling.sigma_min)), float(sampling.sigma_max))
 
 
-def embeddings(model, steps: Tensor, reading: taps.Reading) -> Tensor:
-    """The embeddings [N, E] of timesteps [N] as the UNet of `model`, the host's BaseModel, makes them; like those of `reading`."""
-    unet = model.diffusion_model
-    return unet.time_embed(timestep_embedding(steps.to(reading.emb.device), unet.model_channels).to(reading.emb.dtype))
+def embeddings(model, sigmas: Tensor, reading: taps.Reading, left: bool = False) -> Tensor:
+    """The embeddings [N, E] of noise levels [N] as `model`, the host's BaseModel, makes them; like those of `reading`. With `left`, of how many
+    timesteps of a generation are done there instead."""
+    row = architectures.of(model.diffusion_model)
+    if not row.embedding:
+        return level_embedding(model, sigmas).to(reading.emb)
+    steps = model.model_sampling.timestep(sigmas)
+    sinusoids = timestep_embedding((TIMESTEPS - steps if left else steps).to(reading.emb.device), model.diffusion_model.model_channels)
+    return getattr(model.diffusion_model, row.embedding)(sinusoids.to(reading.emb.dtype))
 
 
 def levels(model, base_model, reading: taps.Reading, count: int) -> Tensor:
     """The embeddings [count, E], float32, at `count` equally distant shares of MODEL's noise schedule, as a LinearHead knows them."""
     sigmas = torch.tensor([sigma_at(model, share) for share in torch.linspace(0, 1, count).tolist()])
-    return embeddings(base_model, base_model.model_sampling.timestep(sigmas), reading).float().cpu()
+    return embeddings(base_model, sigmas, reading).float().cpu()

@@ -9,18 +9,29 @@ from ...rg_core import taps
 
 def parts(conds: list[dict], x: Tensor, timestep: Tensor) -> dict:
     """Of each of `conds` that acts at this timestep, by its uuid, the part of the picture that it paints: a taps.Part."""
-    whole, acting = torch.zeros_like(x[:, :1]), []
+    whole, acting = torch.zeros_like(one_frame(x)[:, :1]), []
 
-    def within(area: list[int] | None) -> Tensor:
+    def within(area: tuple[int, ...] | None) -> Tensor:
         return whole if area is None else whole[..., area[2]:area[2] + area[0], area[3]:area[3] + area[1]]
 
     for c in sorted(conds, key=lambda c: "default" in c):
         acts = comfy.samplers.get_area_and_mult(c, x, timestep)
         if acts is not None:
-            weight = F.relu(1 - whole) if "default" in c else acts.mult[:, :1]  # the default fills what others leave
-            within(acts.area).add_(weight)
-            acting.append((acts.uuid, acts.area, weight))
-    return {uuid: taps.Part(weight / within(area).clamp(min=1e-6), area and tuple(area)) for uuid, area, weight in acting}
+            weight = F.relu(1 - whole) if "default" in c else one_frame(acts.mult)[:, :1]  # the default fills what others leave
+            area = acts.area and tuple(n for half in halves(acts.area) for n in half[-2:])  # with frames, of them first
+            within(area).add_(weight)
+            acting.append((acts.uuid, area, weight))
+    return {uuid: taps.Part(weight / within(area).clamp(min=1e-6), area) for uuid, area, weight in acting}
+
+
+def halves(area: list[int]) -> tuple[list[int], list[int]]:
+    """The host's area: its size, and where it begins."""
+    return area[:len(area) // 2], area[len(area) // 2:]
+
+
+def one_frame(x: Tensor) -> Tensor:
+    """Latents of pictures, [B, C, H, W], of a model that makes videos too, [B, C, 1, H, W]."""
+    return x.squeeze(2) if x.ndim == 5 else x
 
 
 def holds_nan(conds: list[dict]) -> bool:

@@ -1,18 +1,24 @@
 """What autograd needs to see through the host's model: plain tensors, options with a backward pass, and copies where the
 host overwrites."""
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from itertools import chain
 
+import comfy_kitchen
 import torch
 from comfy.ldm.modules import attention
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+from comfy_kitchen.backends.eager import rope as rotations
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ...rg_core import architectures
+from ...rg_core.taps import Enough
 from .log import Log
 from .obstacles import origin
 
@@ -66,16 +72,25 @@ def with_backward(_func, *args, **kwargs):
 
 
 @contextmanager
-def one_attention():
-    """Attention with a backward pass also where another pack has put its own into the host's module, which asks no override."""
-    before = {name: getattr(attention, name) for name in ("optimized_attention", "optimized_attention_masked")}
+def with_backwards() -> Iterator[None]:
+    """Attention and rotary embeddings with a backward pass where the host or another pack would call kernels without: attention in the host's
+    modules, some of which ask no override, and comfy-kitchen's rotations, for which it has the same in plain torch."""
+    before = [(module, name, getattr(module, name)) for module, name in replaceable()]
     try:
-        for name in before:
-            setattr(attention, name, attention.attention_pytorch)
+        for module, name, _ in before:
+            setattr(module, name, getattr(rotations, name, attention.attention_pytorch))
         yield
     finally:
-        for name, own in before.items():
-            setattr(attention, name, own)
+        for module, name, own in before:
+            setattr(module, name, own)
+
+
+def replaceable() -> Iterator[tuple[object, str]]:
+    """Where such kernels are called from, and by which name."""
+    for path, module in list(sys.modules.items()):
+        if path.startswith("comfy.ldm."):
+            yield from ((module, name) for name in ("optimized_attention", "optimized_attention_masked") if name in vars(module))
+    yield from ((comfy_kitchen, name) for name in vars(rotations) if "rope" in name and name in vars(comfy_kitchen))
 
 
 def readable(model_options: dict) -> dict:
@@ -86,6 +101,21 @@ def readable(model_options: dict) -> dict:
                 for kind, keyed in transformer_options.get("wrappers", {}).items()}
     options = {key: value for key, value in model_options.items() if key != "multigpu_clones"}
     return alike(options | {"transformer_options": transformer_options | {"wrappers": wrappers}})
+
+
+def until_read(model_options: dict) -> dict:
+    """The options with which taps can be read, and the model is left as soon as they are, and predicts nothing."""
+    options = readable(model_options)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, "readout_guidance", left, options, is_model_options=True)
+    return options
+
+
+def left(executor, x, *args, **kwargs) -> Tensor:
+    """Comes back from where a call of the model was left, to have the host go on with its other ones."""
+    try:
+        return executor(x, *args, **kwargs)
+    except Enough:
+        return torch.zeros_like(x)
 
 
 def alike(model_options: dict) -> dict:
@@ -152,8 +182,8 @@ def lenient(model, conds: list[dict], options: dict) -> Callable[[], AbstractCon
     """Makes contexts that let ControlNets, GLIGEN, patches and offloaded weights do what autograd forbids, at a cost for every
     operation.
 
-    ControlNets' hints are added in place and patches overwrite too: so all that is saved for the backward pass is copied, but for
-    the weights themselves. Weights that are not on the device may be brought there through a buffer that the next ones use again, or
+    ControlNets' hints are added in place, patches overwrite too, and some models themselves: so all that is saved for the backward pass is
+    copied, but for the weights themselves. Weights that are not on the device may be brought there through a buffer that the next ones use again, or
     lie in memory that the host takes back: then what no gradient passes through is copied. Patches may also bring weights of their
     own, loaded in inference mode, packed weights be unpacked to such, and streamed ones have arrived in it. `model` is the host's
     BaseModel.
@@ -161,7 +191,8 @@ def lenient(model, conds: list[dict], options: dict) -> Callable[[], AbstractCon
     to others once they are gone, and then hands out the wrong ones.
     """
     patches = patched(model, conds, options)
-    borrows, overwritten = patches or model.current_patcher.is_dynamic(), patches or any("control" in c for c in conds)
+    borrows = patches or model.current_patcher.is_dynamic()
+    overwritten = patches or any("control" in c for c in conds) or architectures.of(model.diffusion_model).overwrites
     if not borrows and not streamed(model) and not overwritten:
         return nullcontext
     weights = {memory_of(w) for w in chain(model.parameters(), model.buffers())}

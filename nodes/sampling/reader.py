@@ -63,7 +63,7 @@ class Reader:
 
     def read(self, step: Step, conds: list[dict], heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
         with torch.no_grad():
-            _, reading = step.look(conds)
+            reading = step.read(conds, heads)
         return {head: read(head, reading, size).to(self.dtype) for head, size in heads.items()}
 
     def prepared(self, step: Step) -> list[dict]:
@@ -112,4 +112,4 @@ def read(head: ReadoutHead, reading: Reading, size: tuple[int, int], emb: Tensor
     the model's own embedding."""
     with torch.inference_mode(False), torch.no_grad():
         emb = reading.emb if emb is None else emb
-        return head([f.clone().float() for f in reading.features], emb.clone().float(), size)
+        return head([f.clone().float() for f in reading.of(head)], emb.clone().float(), size)

@@ -10,7 +10,6 @@ The direction of targets with heads comes back from the taps through the model. 
 conditional prediction itself, and the shift ends where the target is reached; docs/colour.md has what chose this.
 """
 import torch
-from comfy.k_diffusion.sampling import get_ancestral_step
 from comfy.model_management import get_total_memory
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
@@ -21,6 +20,7 @@ from ...rg_core.targets import Target, heads
 from . import memory, reasons, windows
 from .conditioning import parts
 from .log import Log
+from .noise import stepped_down
 from .reader import Readers
 from .shift import Prediction, Shifter
 from .step import Step
@@ -122,7 +122,7 @@ class Run:
         key = (step.size, step.x.device)
         if key not in self.free:
             self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in holding]
-        free = torch.stack([step.own(mask) for mask in self.free[key]]).amax(0)
+        free = torch.stack([step.own(mask) for mask in self.free[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
         _, reference = self.readers.way(holding[0], step)
         return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
 
@@ -144,5 +144,5 @@ class Run:
     def share(self, step: Step) -> float:
         """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
         sigmas = step.options["transformer_options"]["sample_sigmas"]
-        down, _ = get_ancestral_step(step.sigma, float(sigmas[sigmas < step.sigma].max()), eta=self.move.eta)
+        down = stepped_down(step.model, step.sigma, float(sigmas[sigmas < step.sigma].max()), self.move.eta)
         return down / (step.sigma - down)

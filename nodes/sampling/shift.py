@@ -9,6 +9,7 @@ from ...rg_core import energies, gradients
 from ...rg_core.targets import Target, heads
 from ...rg_core.updates import Move
 from . import memory, reasons
+from .conditioning import one_frame
 from .gradients import Borrowing, differentiable
 from .reader import Readers
 from .step import Pull, Step
@@ -69,32 +70,36 @@ class Shifter:
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)  # out of memory, it pulls twice
                 return at_taps, size
 
-            predicted, pulled = self.differentiated(here, conds, pull)
+            predicted, pulled = self.differentiated(here, conds, heads(targets), pull)
             gradient = gradient + pulled
         energy = torch.stack(list(values.values())).mean(0)
-        displacement = self.move.displacement(gradient, step.scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
+        scale = step.scale if self.move.per_step else step.reach
+        displacement = self.move.displacement(gradient * step.scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
         return predicted, displacement, dict(zip(targets, energy))
 
     def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], span: Tensor) -> tuple[Tensor, dict[Target, Tensor]]:
         """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
+        def seen(x: Tensor) -> Tensor:
+            return one_frame(step.model.process_latent_out(x))
+
         ways = [None if t.reference is None else step.own(self.readers.way(t, step)[1]) for t in targets]
         with torch.inference_mode(False), torch.enable_grad(), Borrowing():
-            found = gradients.at_prediction(predicted, step.model.process_latent_out, targets, span, ways)
-        shifts = [self.move.approach(gradient, energy, step.scale, t.weight) for t, gradient, energy in zip(targets, *found)]
+            found = gradients.at_prediction(predicted, seen, targets, span, ways)
+        shifts = [self.move.approach(gradient, energy, step.reach, t.weight) for t, gradient, energy in zip(targets, *found)]
         return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
 
-    def differentiated(self, step: Step, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
+    def differentiated(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[Tensor, Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
         if self.again is None:
             self.again = memory.is_short(step.model, step.x.shape, step.x.device)
         for self.again in [True] if self.again else [False, True]:
             try:
-                return step.gradient(conds, pull, self.again)
+                return step.gradient(conds, read_by, pull, self.again)
             except Exception as error:
                 if not is_oom(error):
                     raise
             soft_empty_cache()  # out here the error, and what its frames held, is gone
-        batch, _, height, width = step.x.shape
+        batch, (height, width) = len(step.x), step.size
         raise OOM_EXCEPTION(f"{self.node}: {reasons.OUT_OF_MEMORY.format(batch, width, height)}")
 
     def span(self, step: Step, targets: list[Target]) -> Tensor:

@@ -1,11 +1,9 @@
 """One call of the model."""
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import comfy.model_management
-import comfy.model_sampling
 import torch
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
@@ -13,9 +11,9 @@ from torch import Tensor
 from ...rg_core import taps
 from ...rg_core.recompute import computed_again
 from ...rg_core.regions import of_pictures, repeat
-from . import obstacles, tiles
-from .conditioning import by_hooks, parts, still
-from .gradients import alike, differentiable, lenient, one_attention, readable, with_gradients
+from . import noise, obstacles, tiles
+from .conditioning import by_hooks, one_frame, parts, still
+from .gradients import alike, differentiable, lenient, readable, until_read, with_backwards, with_gradients
 from .log import Log
 from .windows import of_window
 
@@ -26,10 +24,10 @@ Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
 class Step:
     """A picture at a noise level, and how the host asks its model about it; nothing of it changes.
 
-    `x` [B, C, H, W] is in the sampler's scale, `timestep` [B] are sigmas. `ask` is the host's calc_cond_batch, or what wraps
-    it, `model` its BaseModel and `options` its model_options. `place` is that of a conditioning among the branches of this
-    call (conditional, unconditional, ...), by which patches tell them apart. `pictures` [B] are the places in the batch of those
-    that `x` has, None for all. `log` is for messages.
+    `x` [B, C, H, W], or [B, C, 1, H, W] of models that make videos too, is in the sampler's scale, `timestep` [B] are sigmas. `ask` is the
+    host's calc_cond_batch, or what wraps it, `model` its BaseModel and `options` its model_options. `place` is that of a conditioning
+    among the branches of this call (conditional, unconditional, ...), by which patches tell them apart. `pictures` [B] are the places
+    in the batch of those that `x` has, None for all. `log` is for messages.
     """
     log: Log
     ask: Callable
@@ -52,7 +50,12 @@ class Step:
     @property
     def scale(self) -> float:
         """What the sampler's latents are larger by than those of a variance-preserving model."""
-        return latent_scale(self.model, self.sigma)
+        return noise.latent_scale(self.model, self.sigma)
+
+    @property
+    def reach(self) -> float:
+        """What a shift of the prediction is larger by than one of a variance-preserving model's latents that does the same work."""
+        return noise.prediction_scale(self.model, self.sigma)
 
     @property
     def part(self) -> tuple[int, ...] | None:
@@ -88,38 +91,46 @@ class Step:
         step = replace(self, options=alike(self.options))
         compiled = any(COMPILE_KEY in keyed for keyed in self.options["transformer_options"].get("wrappers", {}).values())
         if compiled or not obstacles.names(self.model, self.options):
-            with one_attention():
+            with with_backwards():
                 return step.predictions(branches, x)
-        with taps.calls(self.model.diffusion_model) as calls, one_attention():
+        with taps.calls(self.model.diffusion_model) as calls, with_backwards():
             outs = step.predictions(branches, x)
         asked = {label for options in calls for label in options.get("uuids", ())}
         if any(label not in asked for conds in branches if conds for label in visible(self.parts(conds))):
             raise ValueError(obstacles.message(self.log.node, "was not asked for one of the branches", self.model, self.options))
         return outs
 
-    def look(self, conds: list[dict], among: list[dict] | None = None) -> tuple[Tensor, taps.Reading]:
-        """What the model predicts for `conds`, and their reading of the whole picture; their part of it, if they are some
+    def look(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[Tensor, taps.Reading]:
+        """What the model predicts for `conds`, and the reading of the whole picture that `heads` need; their part of it, if they are some
         `among` others. At least one of `conds` acts at this timestep."""
-        with taps.record(self.model.diffusion_model) as readings, one_attention():
-            branches = [None] * self.place + [conds]
-            predicted = self.ask(self.model, branches, self.x, self.timestep.clone(), readable(self.options))[self.place]
+        return self.looked(conds, heads, self.parts(among or conds), only=False)
+
+    def read(self, conds: list[dict], heads: Iterable) -> taps.Reading:
+        """The reading alone; what the model would predict is not computed."""
+        return self.looked(conds, heads, self.parts(conds), only=True)[1]
+
+    def looked(self, conds: list[dict], heads: Iterable, areas: dict, only: bool) -> tuple[Tensor, taps.Reading]:
+        """`look`, or `read`, where conditionings paint these `areas`."""
+        unet, options = self.model.diffusion_model, until_read(self.options) if only else readable(self.options)
+        with taps.record(unet, taps.of_heads(unet, heads), only) as readings, with_backwards():
+            predicted = self.ask(self.model, [None] * self.place + [conds], self.x, self.timestep.clone(), options)[self.place]
         comfy.model_management.throw_exception_if_processing_interrupted()
-        areas = self.parts(among or conds)
         pieces = self.pieces(readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
-        return predicted, taps.Reading(readings[0].emb[:len(self.x)], taps.blended(pieces, self.size))
+        emb = noise.level_embedding(self.model, self.timestep) if readings[0].emb is None else readings[0].emb[:len(self.x)]
+        return predicted, replace(readings[0], emb=emb, features=taps.blended(pieces, self.size))
 
     def pieces(self, readings: list[taps.Reading], areas: dict) -> list[tuple]:
         """The features in `readings` with the parts of the picture that they are of; `areas` are those that were asked for, by
         label. Raises ValueError where they are not all there, once."""
         labels = [label for reading in readings for label in reading.options.get("uuids", ())]
-        complete = readings and all(len(r.features) == len(taps.modules(self.model.diffusion_model)) for r in readings)
+        complete = readings and all(len(r.features) == len(r.names) for r in readings)
         as_asked = all(len(r.x) == len(self.x) * len(r.options.get("uuids", ())) for r in readings)
         if complete and as_asked and len(set(labels)) == len(labels) and visible(areas) <= set(labels):
             return [piece for r in readings for piece in zip(zip(*(f.chunk(len(r.options["uuids"])) for f in r.features)),
                                                              (areas[label] for label in r.options["uuids"]))]
         part, = areas.values() if len(areas) == 1 else [None]
         if complete and part and part.area is None:
-            whole = self.model.model_sampling.calculate_input(self.timestep, self.x.detach()).to(readings[0].x.dtype)
+            whole = self.model.model_sampling.calculate_input(self.timestep, one_frame(self.x.detach())).to(readings[0].x.dtype)
             tiled = tiles.pieces(readings, whole)
             if tiled:
                 return tiled
@@ -127,29 +138,29 @@ class Step:
                 "was asked more than once, or for something else than the picture")
         raise ValueError(obstacles.message(self.log.node, what, self.model, self.options))
 
-    def gradient(self, conds: list[dict], pull: Pull, again: bool = False) -> tuple[Tensor, Tensor]:
+    def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, again: bool = False) -> tuple[Tensor, Tensor]:
         """The prediction for `conds`, and the gradient with respect to `x` of what pulls at the taps; both [B, C, H, W].
-        `pull(reading)` returns its gradients at the taps over their size, and that size [B]. `again` computes the model's
+        `pull(reading)` returns its gradients at the taps that `heads` read over their size, and that size [B]. `again` computes the model's
         blocks again in the backward pass, instead of keeping all that they computed."""
         conds, options = still(conds), with_gradients(self.options, self.log)
         blocks = taps.blocks(self.model.diffusion_model) if again else []
-        with differentiable(self.model), one_attention():  # also while blocks are computed again
+        with differentiable(self.model), with_backwards():  # also while blocks are computed again
             seeing = lenient(self.model, conds, options)
             with seeing(), computed_again(blocks, seeing):
-                return replace(self, x=self.x.clone().requires_grad_(), options=options).pulled(conds, pull)
+                return replace(self, x=self.x.clone().requires_grad_(), options=options).pulled(conds, heads, pull)
 
-    def pulled(self, conds: list[dict], pull: Pull) -> tuple[Tensor, Tensor]:
+    def pulled(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[Tensor, Tensor]:
         """`gradient`, where autograd can see through everything."""
         acting = self.parts(conds)
         groups = by_hooks([c for c in conds if c["uuid"] in acting])
         with torch.set_grad_enabled(len(groups) == 1):
-            predicted, reading = self.look(conds)
+            predicted, reading = self.look(conds, heads)
         at_taps, size = pull(reading)
         gradient = torch.zeros_like(self.x)
         for group in groups:  # forward and backward with the same weights
             if len(groups) > 1:
-                _, reading = self.look(group, among=conds)
-            gradient += self.back(reading.features, at_taps).float() * size.view(-1, 1, 1, 1)
+                _, reading = self.look(group, heads, among=conds)
+            gradient += self.back(reading.features, at_taps).float() * size.view(-1, *[1] * (self.x.ndim - 1))
         return predicted.detach(), gradient
 
     def back(self, features: list[Tensor], at_taps: list[Tensor]) -> Tensor:
@@ -167,8 +178,3 @@ class Step:
 def visible(areas: dict) -> set:
     """The labels of those parts of a picture that show anywhere."""
     return {label for label, part in areas.items() if part.weight.any()}
-
-
-def latent_scale(model, sigma: float) -> float:
-    """What the sampler's latents are larger by than those of a variance-preserving model; flow models keep theirs."""
-    return 1.0 if isinstance(model.model_sampling, comfy.model_sampling.CONST) else math.sqrt(1 + sigma**2)

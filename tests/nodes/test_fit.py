@@ -138,7 +138,7 @@ def test_what_the_model_does_not_know_is_said_to_be_unfit(w, caplog):
 
 def test_other_models_refuse_it_by_name(depth):
     for name in ("small", "small sd2"):
-        with pytest.raises(ValueError, match=r"the depth head was trained on DemoWorld .* this model \(SD(15|20)\)"):
+        with pytest.raises(ValueError, match=r"the depth head was made on DemoWorld .* this model \(SD(15|20)\)"):
             fit.checks.heads_fit("KSampler", random_model(name), [depth[0]])
     small = random_model("small")
     head = fit.FitReadoutHead.execute([small], [{"samples": torch.randn(3, 4, 16, 16)}], [conditioning(768, 0)], [torch.rand(3, 128, 128, 3)],
@@ -191,7 +191,7 @@ def test_bad_inputs_are_explained(w, case):
 def test_a_model_without_taps_is_refused(w):
     model = random_model("small")
     del model.model.diffusion_model.output_blocks
-    with pytest.raises(ValueError, match=r"^Fit Readout Head: this model \(SD15\) cannot be guided by readout heads"):
+    with pytest.raises(ValueError, match=r"^Fit Readout Head: this model \(SD15\) cannot be guided by its features"):
         w.fit(model=[model])
 
 

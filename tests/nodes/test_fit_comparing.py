@@ -220,7 +220,7 @@ def test_models_without_taps_and_other_models_vaes_are_refused(w):
     with pytest.raises(ValueError, match=r"^Fit Comparing Head: the latent has 3 channels, and this model \(SD15\) works with 4"):
         w.fit(model=[model])
     del model.model.diffusion_model.output_blocks
-    with pytest.raises(ValueError, match=r"^Fit Comparing Head: this model \(SD15\) cannot be guided by readout heads"):
+    with pytest.raises(ValueError, match=r"^Fit Comparing Head: this model \(SD15\) cannot be guided by its features"):
         w.fit(model=[model])
     with pytest.raises(ValueError, match="^Fit Comparing Head: there is no VAE"):
         w.fit(vae=[None])

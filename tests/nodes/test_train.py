@@ -141,7 +141,7 @@ def test_what_is_trained_steers_and_is_refused_by_another_model(w):
     out, _ = guide.KSamplerReadoutGuidance.execute(w.model, *settings, guidance, 0.1, "off").args
     plain, = host_nodes.common_ksampler(w.model, *settings[:8])
     assert not torch.equal(out["samples"], plain["samples"])
-    with pytest.raises(ValueError, match="depth head was trained on DemoWorld"):
+    with pytest.raises(ValueError, match="depth head was made on DemoWorld"):
         guide.KSamplerReadoutGuidance.execute(random_model("small"), *settings, guidance, 0.1, "off")
 
 

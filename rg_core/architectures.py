@@ -1,0 +1,149 @@
+"""Where diffusion models are tapped: a row for each architecture, UNets and transformers alike.
+
+To add one: a row here, and a small model of it in tests/nodes/tiny_transformers.py, on which the tests then run.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+
+import torch
+from torch import Tensor, nn
+
+
+class NoTaps(ValueError):
+    """The diffusion model has no features that a head could read, or not those that it should."""
+
+
+@dataclass
+class Call:
+    """One call of a diffusion model: itself, its input [B, C, H, W], and its transformer_options."""
+    model: nn.Module
+    x: Tensor
+    options: dict
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) in tokens; a model pads its input up to whole patches."""
+        patch = of(self.model).patch_of(self.model)
+        return tuple(-(-n // patch) for n in self.x.shape[-2:])
+
+
+Layout = Callable[[Tensor, Call], Tensor]  # from a block's output to its features [B, C, h, w]
+
+
+def as_map(x: Tensor, call: Call) -> Tensor:
+    """[B, C, h, w], as in UNets."""
+    return x
+
+
+def as_grid(x: Tensor, call: Call) -> Tensor:
+    """[B, 1, h, w, C]."""
+    return copied(x.squeeze(1).movedim(-1, 1))
+
+
+def tokens(x: Tensor, call: Call, begin: int) -> Tensor:
+    """[B, tokens, C], of which the picture's begin there."""
+    height, width = call.size
+    return copied(x[:, begin:begin + height * width].mT.unflatten(2, (height, width)))
+
+
+def copied(x: Tensor) -> Tensor:
+    """The next blocks may add to what they are given in place, which would change the features after they were read."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def first(x: Tensor, call: Call) -> Tensor:
+    """Tokens of the picture, then those of references."""
+    return tokens(x, call, 0)
+
+
+def after_text(x: Tensor, call: Call) -> Tensor:
+    """Tokens of the text, of which the options say how many they are, of the picture, and of references."""
+    if "img_slice" not in call.options:
+        raise NoTaps("what calls a block of its own accord does not tell it where the picture begins (img_slice)")
+    return tokens(x, call, call.options["img_slice"][0])
+
+
+def last(x: Tensor, call: Call) -> Tensor:
+    """Tokens of text and references, of the picture, and what fills it up to a multiple."""
+    height, width = call.size
+    multiple = getattr(call.model, "pad_tokens_multiple", None) or 1
+    return tokens(x, call, x.shape[1] - -(-height * width // multiple) * multiple)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A list of blocks, each of which can be tapped: at `part`, a module in it, or as a whole; of several outputs at this one."""
+    blocks: str
+    layout: Layout
+    output: int | None = None
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`classes` are the ends of their full names. Paths lead from the model: `width` to the channels of its tokens, if those are
+    of one width, `patch` to a side of a patch in latent pixels, if that is not a number. `before` are lists of blocks that the picture
+    passes first. A model that `overwrites` adds to its features in place. `embedding` is what makes one of the timestep alone, for
+    heads to be told by."""
+    classes: tuple[str, ...]
+    streams: tuple[Stream, ...]
+    width: str = "hidden_size"
+    patch: str | int = "patch_size"
+    before: tuple[str, ...] = ()
+    overwrites: bool = False
+    embedding: str = ""
+    share: tuple[float, float] = (0.25, 0.65)  # of its depth, between which it is tapped if nobody says where,
+    count: int | None = 5                      # at so many blocks; None: at all of them
+
+    def patch_of(self, model: nn.Module) -> int:
+        if isinstance(self.patch, int):
+            return self.patch
+        found = attrgetter(self.patch)(model)
+        return found if isinstance(found, int) else found[-1]
+
+
+def flux(*classes: str, **more) -> Architecture:
+    """Two streams that exchange what they know, and then one of text and picture in a row."""
+    return Architecture(classes, (Stream("double_blocks", first, 0), Stream("single_blocks", after_text)), overwrites=True, **more)
+
+
+TABLE = (
+    # Luo et al., "Readout Guidance", CVPR 2024, section 3.1: the second convolution stack of each decoder block, before the residual sum.
+    Architecture(("diffusionmodules.openaimodel.UNetModel",), (Stream("output_blocks", as_map, part="0.out_layers"),), "", 1,
+                 embedding="time_embed", count=None),
+    flux("flux.model.Flux"),
+    flux("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"),
+    flux("hunyuan_video.model.HunyuanVideo"),
+    Architecture(("diffusionmodules.mmdit.MMDiT", "diffusionmodules.mmdit.OpenAISignatureMMDITWrapper"), (Stream("joint_blocks", first, 1),)),
+    Architecture(("lumina.model.NextDiT",), (Stream("layers", last),), "dim", before=("noise_refiner",)),
+    Architecture(("qwen_image.model.QwenImageTransformer2DModel",), (Stream("transformer_blocks", first, 1),), "inner_dim"),
+    Architecture(("aura.mmdit.MMDiT",), (Stream("double_layers", first, 1), Stream("single_layers", last)), "init_x_linear.out_features"),
+    Architecture(("hidream.model.HiDreamImageTransformer2DModel",),
+                 (Stream("double_stream_blocks", first, 0), Stream("single_stream_blocks", first)), "inner_dim"),
+    Architecture(("hydit.models.HunYuanDiT", "pixart.pixartms.PixArtMS"), (Stream("blocks", first),)),
+    Architecture(("cosmos.predict2.MiniTrainDIT", "anima.model.Anima"), (Stream("blocks", as_grid),), "model_channels", "patch_spatial"),
+    Architecture(("wan.model.WanModel",), (Stream("blocks", first),), "dim"),
+    Architecture(("kandinsky5.model.Kandinsky5",), (Stream("visual_transformer_blocks", first),), "model_dim"),
+    Architecture(("omnigen.omnigen2.OmniGen2Transformer2DModel",), (Stream("layers", last),), before=("noise_refiner",)),
+    Architecture(("ideogram4.model.Ideogram4Transformer2DModel",), (Stream("layers", last),), "input_proj.out_features", 1),
+    Architecture(("ernie.model.ErnieImageModel",), (Stream("layers", first),)),
+    Architecture(("krea2.model.SingleStreamDiT",), (Stream("blocks", after_text),), "first.out_features", "patch"),
+    Architecture(("lens.model.LensTransformer2DModel",), (Stream("transformer_blocks", first, 1),), "inner_dim", 1),
+    Architecture(("pixeldit.model.PixDiT_T2I",), (Stream("patch_blocks", first, 0),)),
+)
+
+
+def of(model: nn.Module) -> Architecture:
+    """The row of `model`. Raises NoTaps."""
+    name = class_name(model)
+    found = next((row for row in TABLE if any(name.endswith(f".{known}") for known in row.classes)), None)
+    if found is None:
+        raise NoTaps(f"nobody has said where a {name.rpartition('.')[2]} can be read")
+    return found
+
+
+def class_name(model: nn.Module) -> str:
+    """That of the host's class, where other packs have made one of their own from it; its relatives in the host work differently."""
+    kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__]
+    return next((kind for kind in kinds if kind.startswith("comfy.")), kinds[0])

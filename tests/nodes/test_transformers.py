@@ -1,0 +1,184 @@
+"""Every row of rg_core/architectures.py, on a tiny random model of the host's own class: features, and what comes back through them."""
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from unittest.mock import patch
+
+import comfy.sample
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from readout_guidance_pack.nodes.material import of_model
+from readout_guidance_pack.nodes.references import ReadoutReference
+from readout_guidance_pack.nodes.sampling import Trace, guided
+from readout_guidance_pack.nodes.sampling.gradients import Borrowing, with_backwards
+from readout_guidance_pack.nodes.sampling.noise import EMBEDDED
+from readout_guidance_pack.nodes.sampling.reader import read
+from readout_guidance_pack.nodes.sampling.run import Run
+from readout_guidance_pack.rg_core import architectures, taps
+from readout_guidance_pack.rg_core.features import AS_THEY_ARE
+from readout_guidance_pack.rg_core.linear_head import LinearHead, from_maps
+from readout_guidance_pack.rg_core.recompute import computed_again
+from readout_guidance_pack.rg_core.targets import Appearance, Spatial
+from readout_guidance_pack.rg_core.updates import Move
+from tiny_transformers import HERE, TINY, build, conditioning, drawn, kind, tiny_model
+
+ROWS = [pytest.param(name, marks=pytest.mark.skipif(kind(name) is None, reason="this host has it not yet")) for name in TINY]
+every_family = pytest.mark.parametrize("name", HERE)
+every_row = pytest.mark.parametrize("name", ROWS)
+
+
+class Subject:
+    """A tiny model, and latents of two pictures."""
+
+    def __init__(self, name: str):
+        self.tiny, self.model = TINY[name], build(name)
+        self.x = drawn(2, *self.tiny.shape, seed=1)
+        self.t = torch.tensor([0.7, 0.4])
+
+    def call(self, x, **more):
+        return self.tiny.call(self.model, x, self.t[:len(x)], {}, **more)
+
+    def read(self, x, **more):
+        """The prediction and the default taps' reading."""
+        with taps.record(self.model) as readings, with_backwards():
+            predicted = self.call(x, **more)
+        reading, = readings
+        return predicted, reading
+
+    def energy(self, x):
+        """Something of the features, [B], that weighs each of them otherwise."""
+        _, reading = self.read(x)
+        return sum((f * drawn(*f.shape[1:], seed=i)).flatten(1).sum(1) for i, f in enumerate(reading.features))
+
+    def gradient(self, again: bool):
+        copying = architectures.of(self.model).overwrites
+
+        @contextmanager
+        def within():
+            with saved_tensors_hooks(lambda x: x.clone(), lambda x: x) if copying else nullcontext(), with_backwards():
+                yield
+
+        x = self.x.clone().requires_grad_()
+        with within(), computed_again(taps.blocks(self.model) if again else [], within):
+            return torch.autograd.grad(self.energy(x).sum(), x)[0]
+
+
+@every_row
+def test_gradients_are_finite_differences_and_the_same_with_blocks_computed_again(name):
+    subject = Subject(name)
+    plain, again = (subject.gradient(again) for again in (False, True))
+    assert (plain - again).norm() <= 1e-6 * plain.norm()
+    way, step = drawn(*subject.x.shape, seed=11), 2e-3
+    for i in range(2):
+        aside = torch.zeros_like(way)
+        aside[i] = step * way[i]
+        numeric = (subject.energy(subject.x + aside) - subject.energy(subject.x - aside)).double() / (2 * step)
+        assert numeric[1 - i].abs() < 1e-2 * numeric[i].abs()  # pictures are apart
+        assert (plain[i] * way[i]).sum().item() == pytest.approx(numeric[i].item(), rel=1e-2)
+
+
+@every_row
+def test_predictions_do_not_change_by_a_bit_and_nothing_is_left_on_the_model(name):
+    subject = Subject(name)
+    with torch.inference_mode(), with_backwards():
+        plain = subject.call(subject.x)
+    predicted, reading = subject.read(subject.x.clone().requires_grad_())
+    assert torch.equal(predicted.detach(), plain) and not predicted.requires_grad and torch.is_grad_enabled()
+    assert all(f.requires_grad for f in reading.features)
+    with with_backwards(), taps.record(subject.model, only=True) as readings, pytest.raises(taps.Enough):
+        subject.call(subject.x)
+    assert all(torch.equal(f, g) for f, g in zip(readings[0].features, reading.features, strict=True))
+    assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in subject.model.modules())
+
+
+@every_row
+def test_features_are_maps_of_the_picture_with_the_channels_that_heads_are_told(name):
+    subject = Subject(name)
+    _, reading = subject.read(subject.x)
+    patch = architectures.of(subject.model).patch_of(subject.model)
+    size = tuple(-(-n // patch) for n in subject.x.shape[-2:])
+    assert [f.shape for f in reading.features] == [(2, width, *size) for width in taps.channels(subject.model)]
+    assert len(reading.names) == len(reading.features) > 1
+
+
+@every_row
+def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name):
+    subject = Subject(name)
+    patch = architectures.of(subject.model).patch_of(subject.model)
+    before = subject.read(subject.x)[1].features[0]
+    place = tuple(n // 2 for n in before.shape[-2:])
+    x = subject.x.clone()
+    x[1, ..., place[0] * patch:(place[0] + 1) * patch, place[1] * patch:(place[1] + 1) * patch] += 5
+    change = (subject.read(x)[1].features[0] - before).norm(dim=1)
+    assert not change[0].any()
+    assert change[1].argmax().item() == place[0] * before.shape[-1] + place[1]
+
+
+def sampled(model, name: str, steps: int = 3, cfg: float = 3.0):
+    latent = torch.zeros(2, *TINY[name].shape)
+    noise = comfy.sample.prepare_noise(latent, 5)
+    return comfy.sample.sample(model, noise, steps, cfg, "euler", "simple", conditioning(name, 1), conditioning(name, 2), latent, disable_pbar=True)
+
+
+def depth_head(model) -> LinearHead:
+    """A head such as Fit Readout Head makes, with random weights."""
+    about, rng = of_model(model), torch.Generator().manual_seed(3)
+    unet = model.model.diffusion_model
+    channels = taps.channels(unet)
+    maps = [(torch.randn(sum(channels), 3, generator=rng), torch.zeros(3)) for _ in range(5)]
+    return from_maps("depth", channels, maps, torch.randn(8, taps.embedding_width(unet) or EMBEDDED, generator=rng), **about)
+
+
+def appearance(model, name: str) -> Appearance:
+    picture = {"samples": drawn(1, *TINY[name].shape, seed=8)}
+    reference = ReadoutReference.execute(model, conditioning(name, 1), picture, 7, 64)[0]
+    return Appearance(name="appearance", head=AS_THEY_ARE, reference=reference)
+
+
+@every_family
+@pytest.mark.usefixtures("inference_mode")
+def test_a_guided_run_reads_every_target_at_every_step_and_leaves_the_model_as_it_was(name):
+    model, trace = tiny_model(name), Trace()
+    targets = (Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4)), end=1.0),
+               replace(appearance(model, name), end=1.0))
+    plain = sampled(model, name)
+    steered = sampled(guided("test", model, targets, Move(), trace), name)
+    assert torch.isfinite(steered).all() and not torch.equal(steered, plain)
+    assert [row["target"] for row in trace.rows] == ["depth", "appearance"] * 3
+    assert all(0 < energy < float("inf") for row in trace.rows for energy in row["energy"])
+    assert torch.equal(sampled(model, name), plain)
+
+
+@every_family
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+@pytest.mark.usefixtures("inference_mode")
+def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
+    model = tiny_model(name)
+    head, found = depth_head(model), {}
+
+    class Probe(Run):
+        def guided(self, step, branches):
+            conds, heads = self.prediction.positive, [head]
+
+            def energy(x):
+                readout = read(head, replace(step, x=x).read(conds, heads), (4, 4)).double()
+                return (readout * drawn(*readout.shape[1:]).double()).flatten(1).sum(1)
+
+            def pull(reading):
+                with torch.inference_mode(False), torch.enable_grad(), Borrowing():
+                    features = [f.detach().clone().requires_grad_() for f in reading.of(head)]
+                    readout = head(features, reading.emb.clone(), (4, 4))
+                    pulled = torch.autograd.grad((readout * drawn(*readout.shape[1:])).sum(), features)
+                return list(pulled), torch.ones(len(step.x))
+
+            _, gradient = step.gradient(conds, heads, pull, again)
+            way, length = drawn(*step.x.shape, seed=11), 2e-3 * step.scale
+            found["numeric"] = (energy(step.x + length * way) - energy(step.x - length * way)) / (2 * length)
+            found["gradient"] = (gradient * way).flatten(1).sum(1)
+            return step.predictions(branches)
+
+    target = Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16))
+    with patch("readout_guidance_pack.nodes.sampling.guidance.Run", Probe):
+        sampled(guided("test", model, (target,), Move()), name, steps=1)
+    assert (found["gradient"] - found["numeric"]).norm() < 1e-2 * found["numeric"].norm()
