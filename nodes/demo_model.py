@@ -1,8 +1,10 @@
-"""The demo world's model, text encoder and VAE, as the host's own MODEL, CLIP and VAE."""
+"""The demo world's models, their text encoders and VAE, as the host's own MODEL, CLIP and VAE."""
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.latent_formats
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
@@ -12,6 +14,8 @@ import torch
 
 from ..heads.demo import MODEL_FILE, text
 
+SHIFT = 1.0  # of the transformer's noise levels
+
 
 class DemoWorld(comfy.supported_models_base.BASE):
     """The demo's entry in what would be the host's list of supported models."""
@@ -20,11 +24,19 @@ class DemoWorld(comfy.supported_models_base.BASE):
     unet_extra_config = {}
 
 
+class DemoFlow(DemoWorld):
+    """That of the demo's transformer."""
+    sampling_settings = {"multiplier": 1.0, "shift": SHIFT}
+
+    def get_model(self, state_dict, prefix="", device=None):
+        return comfy.model_base.Lumina2(self, device=device)
+
+
 def load_model(path: str, disable_dynamic: bool = False):
-    """The demo diffusion model as a ModelPatcher."""
+    """A demo diffusion model as a ModelPatcher."""
     weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
     weights = comfy.utils.state_dict_prefix_replace(weights, {"unet.": ""}, filter_keys=True)
-    config = DemoWorld(json.loads(metadata["unet_config"]))
+    config = next(family(json.loads(metadata[name])) for name, family in FAMILIES.items() if name in metadata)
     device = comfy.model_management.get_torch_device()
     dtype = comfy.model_management.unet_dtype(model_params=comfy.utils.calculate_parameters(weights),
                                               supported_dtypes=config.supported_inference_dtypes)
@@ -37,6 +49,9 @@ def load_model(path: str, disable_dynamic: bool = False):
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_model, (path,))
     return patcher
+
+
+FAMILIES = {"unet_config": DemoWorld, "transformer_config": DemoFlow}  # by what a file says of itself
 
 
 class Tokenizer:
@@ -76,7 +91,7 @@ def load_clip(path: str):
     return comfy.sd.CLIP(target, state_dict=[weights], disable_dynamic=True)
 
 
-def load_demo():
-    """(MODEL, CLIP, VAE) of the bundled demo."""
-    path = str(MODEL_FILE)
+def load_demo(file: Path = MODEL_FILE):
+    """(MODEL, CLIP, VAE) of the bundled demo, whose model is in this file."""
+    path = str(file)
     return load_model(path), load_clip(path), comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})

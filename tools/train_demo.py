@@ -1,20 +1,24 @@
-"""Trains the demo model and its heads from nothing: `python run.py train-demo [--heads [KIND ...]]`.
+"""Trains the demo models and the UNet's heads from nothing: `python run.py train-demo [--model transformer] [--heads [KIND ...]]`.
 
-On a GPU where there is one. `--heads` keeps the model and trains only its heads, or only those of these kinds.
+On a GPU where there is one. `--heads` keeps the model and trains only its heads, or only those of these kinds; those of the transformer are
+fitted where they are needed. `--first N` takes the training of a model up again from its file, at step N.
 """
 import argparse
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import comfy.model_management
 import torch
 from safetensors.torch import load_file, save_file
 
 from readout_guidance_pack.heads import save_head
-from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, text, train, world
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, TRANSFORMER_FILE, text, train, world
 from readout_guidance_pack.rg_core import energies, pictures, taps, training
 from readout_guidance_pack.rg_core.head import ReadoutHead
 from readout_guidance_pack.rg_core.recipes import SMALL
-from tools import demo_unet
+from tools import demo_transformer, demo_unet
 
 CONTROL_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)}
 TRAINING_SCENES, HELD_OUT_SCENES = 1536, 256
@@ -77,15 +81,40 @@ def tracks(one: world.Sample, two: world.Sample, height: int = 64, width: int = 
     return torch.stack([torch.cat([p, ground], 1) for p in points], 1) / torch.tensor([width, height])
 
 
-def save_model(unet, words, step: int) -> None:
-    weights = {f"{part}.{name}": value.detach().half().cpu().contiguous()
-               for part, network in (("unet", unet), ("text", words)) for name, value in network.state_dict().items()}
-    save_file(weights, MODEL_FILE, {"unet_config": json.dumps(demo_unet.UNET_CONFIG), "steps": str(step)})
+@dataclass(frozen=True)
+class Recipe:
+    """How a demo model is trained; `name` is of its config in its file."""
+    file: Path
+    name: str
+    config: dict
+    new: Callable
+    learns: train.Noise | train.Flow
+    steps: int
+    learning_rate: float
+
+    def save(self, unet, words, step: int) -> None:
+        weights = {f"{part}.{name}": value.detach().half().cpu().contiguous()
+                   for part, network in (("unet", unet), ("text", words)) for name, value in network.state_dict().items()}
+        save_file(weights, self.file, {self.name: json.dumps(self.config), "steps": str(step)})
+
+    def train(self, first: int, steps: int, device: torch.device) -> None:
+        torch.manual_seed(0)
+        unet, words = load_model(device, self) if first else (self.new(), text.TextEncoder())
+        comfy.model_management.in_training = True  # the host's switch to operations that have a backward pass
+        unet, words = train.train(unet.requires_grad_(), words.requires_grad_(), self.learns, steps, first=first, lr=self.learning_rate,
+                                  device=device, save=self.save)
+        comfy.model_management.in_training = False
+        self.save(unet, words, steps)
 
 
-def load_model(device: torch.device):
-    unet, words = demo_unet.new_unet(), text.TextEncoder()
-    weights = load_file(MODEL_FILE)
+UNET = Recipe(MODEL_FILE, "unet_config", demo_unet.UNET_CONFIG, demo_unet.new_unet, train.Noise(demo_unet.Schedule().sigmas), 9000, 7e-4)
+TRANSFORMER = Recipe(TRANSFORMER_FILE, "transformer_config", demo_transformer.CONFIG, demo_transformer.new_transformer, train.Flow(), 24000, 1e-3)
+RECIPES = {"unet": UNET, "transformer": TRANSFORMER}
+
+
+def load_model(device: torch.device, recipe: Recipe = UNET):
+    unet, words = recipe.new(), text.TextEncoder()
+    weights = load_file(recipe.file)
     for part, network in (("unet", unet), ("text", words)):
         network.load_state_dict({name.removeprefix(f"{part}."): value.float() for name, value in weights.items()
                                  if name.startswith(f"{part}.")})
@@ -157,15 +186,18 @@ def train_relative(unet, words, device: torch.device, kind: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=9000, help="of the diffusion model")
+    parser.add_argument("--model", choices=RECIPES, default="unet")
+    parser.add_argument("--steps", type=int, help="of the diffusion model")
+    parser.add_argument("--first", type=int, default=0, help="the step to go on at")
     parser.add_argument("--head-steps", type=int, default=1000, help="of the spatial heads")
     parser.add_argument("--heads", nargs="*", choices=KINDS, help="keep the diffusion model; train these, or all")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.heads is None:
-        unet, words = train.train(demo_unet.new_unet(), text.TextEncoder(), demo_unet.Schedule().sigmas, options.steps,
-                                  device=device, save=save_model)
-        save_model(unet, words, options.steps)
+        recipe = RECIPES[options.model]
+        recipe.train(options.first, options.steps or recipe.steps, device)
+    if options.model != "unet":
+        return
     unet, words = load_model(device)
     kinds = options.heads or KINDS
     spatial = [kind for kind in kinds if kind in CONTROL_RANGES]

@@ -2,5 +2,5 @@
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-MODEL_FILE = FOLDER / "model.safetensors"
+MODEL_FILE, TRANSFORMER_FILE = FOLDER / "model.safetensors", FOLDER / "transformer.safetensors"
 HEADS_FOLDER = FOLDER / "heads"

@@ -1,4 +1,4 @@
-"""Trains the demo world's diffusion model from nothing."""
+"""Trains the demo world's diffusion models from nothing."""
 import copy
 import math
 import time
@@ -27,9 +27,36 @@ def pictures(seed: int) -> list[tuple[Tensor, Tensor]]:
     return sets
 
 
-def train(unet: nn.Module, words: text.TextEncoder, sigmas: Tensor, steps: int, *, first: int = 0, batch: int = 16,
+class Noise:
+    """What a network learns that predicts noise, at the levels `sigmas` [T]."""
+
+    def __init__(self, sigmas: Tensor):
+        self.sigmas = sigmas
+
+    def draw(self, x0: Tensor, late: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of pictures [B, 3, H, W], noised: what the network is given, its timesteps [B], what it should predict, and what the error of each
+        counts; `late` in the training or not."""
+        t = torch.randint(len(self.sigmas), (len(x0),)).to(x0.device)
+        sigma = self.sigmas.to(x0.device)[t][:, None, None, None]
+        noise = torch.randn(x0.shape).to(x0.device)
+        return (x0 + sigma * noise) / (1 + sigma**2).sqrt(), t.float(), noise, (sigma**2 * LOSS_SNR_CAPS[late]).clamp(max=1)
+
+
+class Flow:
+    """What a network learns that predicts the way from picture to noise; most often halfway, as Esser et al., "Scaling Rectified Flow
+    Transformers", arXiv 2403.03206, section 3.1, logit-normal with location 0 and scale 1."""
+
+    def draw(self, x0: Tensor, late: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As of Noise."""
+        t = torch.randn(len(x0)).sigmoid().to(x0.device)
+        sigma = t[:, None, None, None]
+        noise = torch.randn(x0.shape).to(x0.device)
+        return (1 - sigma) * x0 + sigma * noise, t, noise - x0, torch.ones_like(sigma)
+
+
+def train(unet: nn.Module, words: text.TextEncoder, learns: Noise | Flow, steps: int, *, first: int = 0, batch: int = 16,
           lr: float = 7e-4, seed: int = 0, device: torch.device = torch.device("cpu"), save=None) -> tuple[nn.Module, nn.Module]:
-    """Trains `unet` and its text encoder `words` to predict noise at the levels `sigmas` [T]; returns averaged copies.
+    """Trains `unet`, whatever it is, and its text encoder `words`; returns averaged copies.
 
     `save(unet, words, step)` is called now and then with the averages so far; `first` takes training up again there.
     """
@@ -38,7 +65,6 @@ def train(unet: nn.Module, words: text.TextEncoder, sigmas: Tensor, steps: int, 
     model = nn.ModuleDict({"unet": unet, "text": words}).to(device).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
-    sigmas = sigmas.to(device)
     share = torch.tensor([float(len(images)) for images, _ in data])
     rolling, start = None, time.monotonic()
     for step in range(first, steps):
@@ -48,14 +74,10 @@ def train(unet: nn.Module, words: text.TextEncoder, sigmas: Tensor, steps: int, 
         pick = torch.randint(len(images), (batch,))
         x0 = images[pick].to(device).float() / 127.5 - 1
         context = model["text"](text.drop(tokens[pick]).to(device))
-        t = torch.randint(len(sigmas), (batch,)).to(device)
-        sigma = sigmas[t][:, None, None, None]
-        noise = torch.randn(x0.shape).to(device)
-        x = (x0 + sigma * noise) / (1 + sigma**2).sqrt()
+        x, t, wanted, weight = learns.draw(x0, 2 * step >= steps)
         with torch.autocast(device.type, torch.bfloat16):
-            predicted = model["unet"](x, t.float(), context=context)
-        weight = (sigma**2 * LOSS_SNR_CAPS[2 * step >= steps]).clamp(max=1)
-        loss = (weight * (predicted.float() - noise) ** 2).mean()
+            predicted = model["unet"](x, t, context=context)
+        loss = (weight * (predicted.float() - wanted) ** 2).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
