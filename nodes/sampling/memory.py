@@ -6,6 +6,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
+from ...rg_core import taps
 from ...rg_core.head import ReadoutHead
 
 CHOICES = ["auto", "on", "off"]  # of computing blocks again in the backward pass
@@ -15,6 +16,9 @@ CHOICES = ["auto", "on", "off"]  # of computing blocks again in the backward pas
 # `python run.py bench` counts for Stable Diffusion 1.5 and XL, a little rounded up: docs/speed.md.
 KEPT = {False: 0.21, True: 0.021}
 HEAD = 0.021
+# Of transformers, numbers for each token, channel and block up to the last tap: counted on blocks of Flux (14), SD 3 (13), Qwen-Image (12),
+# Wan (16) and Z-Image (20). Of blocks that are computed again one stays, and one block at a time keeps all. `tests/nodes/test_memory.py`.
+KEPT_OF_BLOCK = 20
 
 
 class HeadWeights(torch.nn.Module):
@@ -47,7 +51,16 @@ def managed(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
 def needed(model, shape: tuple, again: bool) -> float:
     """Bytes that a guided step for latents of `shape` needs beside a plain one; `model` is the host's BaseModel."""
     of_model, of_head = units(model, shape)
-    return KEPT[again] * of_model + HEAD * of_head
+    transformer = taps.tokens(model.diffusion_model, shape)
+    if transformer is None:
+        return KEPT[again] * of_model + HEAD * of_head
+    return kept_of_transformer(model, shape[0], *transformer, again) + HEAD * of_head / model.memory_usage_factor
+
+
+def kept_of_transformer(model, batch: int, tokens: int, blocks: int, again: bool) -> float:
+    """Its part of `needed`, of that many numbers in tokens and blocks."""
+    numbers = batch * tokens * (blocks + KEPT_OF_BLOCK if again else blocks * KEPT_OF_BLOCK)
+    return numbers * comfy.model_management.dtype_size(model.get_dtype_inference())
 
 
 def units(model, shape: tuple) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from readout_guidance_pack.nodes.material import of_model
 from readout_guidance_pack.nodes.references import ReadoutReference
-from readout_guidance_pack.nodes.sampling import Trace, guided
+from readout_guidance_pack.nodes.sampling import Trace, guided, memory
 from readout_guidance_pack.nodes.sampling.gradients import Borrowing, with_backwards
 from readout_guidance_pack.nodes.sampling.noise import EMBEDDED
 from readout_guidance_pack.nodes.sampling.reader import read
@@ -21,7 +21,8 @@ from readout_guidance_pack.rg_core.linear_head import LinearHead, from_maps
 from readout_guidance_pack.rg_core.recompute import computed_again
 from readout_guidance_pack.rg_core.targets import Appearance, Spatial
 from readout_guidance_pack.rg_core.updates import Move
-from tiny_transformers import HERE, TINY, build, conditioning, drawn, kind, tiny_model
+from tiny_transformers import HERE, TINY, WIDTH, build, conditioning, drawn, kind, tiny_model
+from tools.costs import most_kept
 
 ROWS = [pytest.param(name, marks=pytest.mark.skipif(kind(name) is None, reason="this host has it not yet")) for name in TINY]
 every_family = pytest.mark.parametrize("name", HERE)
@@ -115,8 +116,8 @@ def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name):
     assert change[1].argmax().item() == place[0] * before.shape[-1] + place[1]
 
 
-def sampled(model, name: str, steps: int = 3, cfg: float = 3.0):
-    latent = torch.zeros(2, *TINY[name].shape)
+def sampled(model, name: str, steps: int = 3, cfg: float = 3.0, size: tuple[int, int] | None = None):
+    latent = torch.zeros(2, *TINY[name].shape[:-2], *(size or TINY[name].shape[-2:]))
     noise = comfy.sample.prepare_noise(latent, 5)
     return comfy.sample.sample(model, noise, steps, cfg, "euler", "simple", conditioning(name, 1), conditioning(name, 2), latent, disable_pbar=True)
 
@@ -182,3 +183,23 @@ def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
     with patch("readout_guidance_pack.nodes.sampling.guidance.Run", Probe):
         sampled(guided("test", model, (target,), Move()), name, steps=1)
     assert (found["gradient"] - found["numeric"]).norm() < 1e-2 * found["numeric"].norm()
+
+
+# Not Flux, which has what is kept copied: nothing else sees those copies.
+WIDE = {"sd3": {"depth": 8, "num_blocks": 8, "pos_embed_max_size": 32, "num_patches": 1024,
+                "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": WIDTH, "out_features": 512}}},
+        "qwen-image": {"num_layers": 8, "attention_head_dim": 128, "num_attention_heads": 4, "axes_dims_rope": (16, 56, 56)},
+        "z-image": {"dim": 512, "n_heads": 4, "n_kv_heads": 4, "axes_dims": [32, 48, 48], "n_layers": 8, "ffn_dim_multiplier": 8 / 3}}
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+@pytest.mark.usefixtures("inference_mode")
+def test_the_host_is_told_what_a_guided_step_keeps(name, again):
+    model = tiny_model(name, **WIDE[name])
+    head = depth_head(model)
+    target = Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16), end=1.0)
+    steered = guided("test", model, (target,), Move(), recompute="on" if again else "off")
+    kept = most_kept(lambda: sampled(steered, name, 1, size=(32, 32)), [*model.model.parameters(), *head.parameters()])
+    told = memory.kept_of_transformer(model.model, 2, *taps.tokens(model.model.diffusion_model, (32, 32)), again)
+    assert kept < 1.2 * told and told < 2 * kept  # a small part of it is the head's

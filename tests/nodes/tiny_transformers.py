@@ -169,9 +169,9 @@ FAMILIES = {"flux": "Flux", "flux2": "Flux2", "chroma": "Chroma", "sd3": "SD3", 
 HERE = {name: family for name, family in FAMILIES.items() if kind(name) and hasattr(comfy.supported_models, family)}
 
 
-def tiny_model(name: str):
-    """A MODEL."""
-    config = getattr(comfy.supported_models, FAMILIES[name])(dict(TINY[name].config))
+def tiny_model(name: str, **changes):
+    """A MODEL; `changes` are of its config."""
+    config = getattr(comfy.supported_models, FAMILIES[name])(TINY[name].config | changes)
     config.latent_format.latent_channels = TINY[name].shape[0]  # some are narrower than their family's
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "", device=torch.device("cpu"))
