@@ -10,44 +10,50 @@ import nodes as host_nodes
 import torch
 
 from readout_guidance_pack.heads import load_head
-from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, judge, world
 from readout_guidance_pack.nodes import demo_model, targets
 from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.rg_core.pictures import draw_pose
 from readout_guidance_pack.rg_core.targets import Spatial
 
 CONTROLS = {"pose": ("pose",), "depth": ("depth",), "edge": ("edge",), "pose+depth": ("pose", "depth")}
-STEPS, CFG, SAMPLER, SCHEDULER = 20, 3.0, "dpmpp_2m", "karras"
+STEPS, CFG = 20, 3.0
 BATCH = 16
 SCENE_SEED, PROMPT_SEED, NOISE_SEED = 1000, 2000, 3000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to sample; None as `move` means unguided."""
+    """One way to sample; None as `move` means unguided, as sampler or scheduler the bench's own."""
     move: object = None
     end: float = Spatial.end
     steps: int = STEPS
-    sampler: str = SAMPLER
-    scheduler: str = SCHEDULER
+    sampler: str | None = None
+    scheduler: str | None = None
 
 
 class Bench:
-    """The demo model, its heads and a number of scenes of one size."""
+    """A demo model, its heads and a number of scenes of one size."""
+
+    file, sampler, scheduler = MODEL_FILE, "dpmpp_2m", "karras"
 
     def __init__(self, seeds: int, height: int = 64, width: int = 64):
         self.scene = world.draw(seeds, height, width, seed=SCENE_SEED)
         self.said = world.draw(seeds, height, width, seed=PROMPT_SEED)
-        self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
+        self.heads = self.shipped(("pose", "depth", "edge"))
         skeleton = draw_pose(self.scene.keypoints[:, None], (height * 8, width * 8), (height, width))
         self.images = {"pose": skeleton.movedim(1, -1)} | {
             kind: x[..., None].expand(-1, -1, -1, 3) for kind, x in
             (("depth", self.scene.nearness), ("edge", world.edges(self.scene.image)))}
         with torch.inference_mode():
-            self.model, self.clip, self.vae = demo_model.load_demo()
+            self.model, self.clip, self.vae = demo_model.load_demo(self.file)
             self.said_context = self.encoded(self.said.prompts())
             self.negative, = self.context([""])
         self.seeds, self.size = seeds, (height, width)
+
+    def shipped(self, kinds: tuple[str, ...]) -> dict:
+        """Heads of these kinds that come with the pack."""
+        return {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in kinds}
 
     def context(self, prompts: list[str]) -> list:
         """The host's CONDITIONING of each."""
@@ -79,8 +85,8 @@ class Bench:
             chain = targets(part)
             model = guided("evaluate", self.model, chain, setting.move) if chain else self.model
             latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
-            latent, = host_nodes.common_ksampler(model, NOISE_SEED, setting.steps, CFG, setting.sampler, setting.scheduler,
-                                                 [[self.said_context[part], {}]], self.negative, latent)
+            latent, = host_nodes.common_ksampler(model, NOISE_SEED, setting.steps, CFG, setting.sampler or self.sampler,
+                                                 setting.scheduler or self.scheduler, [[self.said_context[part], {}]], self.negative, latent)
             pictures.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
         return torch.cat(pictures)
 

@@ -21,6 +21,7 @@ from tools.ranges import ranges
 from tools.relations import relations
 from tools.samplers import samplers
 from tools.train import trains
+from tools.transformer import transformer
 
 TABLES = {"relations": (relations, "drag, appearance, identity, structure and inversion"), "moves": (moves, "the move's form and size, for pose"),
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
@@ -32,6 +33,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "train": (trains, "heads trained on 100 drawn pictures, beside fitted and shipped ones"),
           "attributes": (attributes, "arms raised, dusk and where the shirt is, by fitted heads at three strengths"),
           "compare": (compared, "heads that compare, fitted from pictures alone, beside the shipped ones and none"),
+          "transformer": (transformer, "the demo's flow transformer, by fitted heads and without any"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 

@@ -15,7 +15,7 @@ from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from readout_guidance_pack.heads.demo import judge
 from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.rg_core.updates import Move
-from tools.control import CFG, NOISE_SEED, SAMPLER, SCHEDULER, STEPS, Bench, Setting, show
+from tools.control import CFG, NOISE_SEED, STEPS, Bench, Setting, show
 
 LENGTH, TILE = 4, 64
 
@@ -65,7 +65,8 @@ def crops(seeds: int) -> dict:
         if picture is not None:
             bench.images["pose"] = picture
             model = guided("evaluate", model, bench.guidance(("pose",), Setting.end, slice(None)), Move())
-        out, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, SAMPLER, SCHEDULER, [[context, {}]], bench.negative, latent, denoise=0.6)
+        out, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, bench.sampler, bench.scheduler, [[context, {}]], bench.negative, latent,
+                                          denoise=0.6)
         image = bench.vae.decode(out["samples"]).movedim(-1, 1)
         results[name] = {label: judge.pck(image, part.joints, part.height, within).mean().item()
                          for label, within in (("pck", 0.1), ("pck05", 0.05))}

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import nodes as host_nodes
 import torch
 
-from readout_guidance_pack.heads import load_head
-from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
+from readout_guidance_pack.heads.demo import judge, world
 from readout_guidance_pack.nodes.references import ReadoutInvert, ReadoutReference, Reference
 from readout_guidance_pack.nodes.relations import AppearanceTarget, DragTarget, IdentityTarget, StructureTarget
 from readout_guidance_pack.nodes.sampling import guided
@@ -20,7 +19,7 @@ from tools.control import BATCH, NOISE_SEED, Bench, show
 
 DRAG_SEED = 4000
 REFERENCE_SEED = 6000
-STEPS, CFG, SCHEDULER = 20, 3.0, "karras"
+STEPS, CFG = 20, 3.0
 INVERSION_STEPS = 50
 APPEARANCE, IDENTITY = 0.5, 0.5  # docs/relations.md: the weights of what supports another target
 FEATURES = 0.05                  # docs/features.md: that of Appearance Target without a head beside a drag
@@ -65,19 +64,18 @@ def drag_plan(seeds: int, size: tuple[int, int]) -> tuple:
 
 
 class RelationBench(Bench):
-    """The demo model with its relative heads."""
+    """A demo model with its relative heads."""
 
     def __init__(self, seeds: int):
         super().__init__(seeds)
-        for kind in ("correspondence", "appearance", "identity"):
-            self.heads[kind] = load_head(HEADS_FOLDER / f"demo_{kind}.safetensors")
+        self.heads |= self.shipped(("correspondence", "appearance", "identity"))
 
     def picture(self, latent: dict) -> torch.Tensor:
         return self.vae.decode(latent["samples"]).movedim(-1, 1).cpu()
 
-    def ksampler(self, model, said, latent: dict, seed: int = NOISE_SEED, sampler: str = "dpmpp_2m", cfg: float = CFG,
+    def ksampler(self, model, said, latent: dict, seed: int = NOISE_SEED, sampler: str | None = None, cfg: float = CFG,
                  noise: bool = True, steps: int = STEPS) -> dict:
-        return host_nodes.common_ksampler(model, seed, steps, cfg, sampler, SCHEDULER, said, self.negative, latent,
+        return host_nodes.common_ksampler(model, seed, steps, cfg, sampler or self.sampler, self.scheduler, said, self.negative, latent,
                                           disable_noise=not noise)[0]
 
     def guide_by(self, targets: tuple, move: Move = Move()):
@@ -110,7 +108,7 @@ class RelationBench(Bench):
             said = self.context([prompts[i] for i in part])
             latent = {"samples": self.vae.encode(image[part].movedim(1, -1))}
             noise, whole = ReadoutInvert.execute(
-                self.model, [[torch.cat([c[0][0] for c in said]), {}]], self.negative, latent, steps, 1.0, SCHEDULER, 1024).args
+                self.model, [[torch.cat([c[0][0] for c in said]), {}]], self.negative, latent, steps, 1.0, self.scheduler, 1024).args
             for i, words in enumerate(said):
                 way = Trajectory(whole.trajectory.sigmas, whole.trajectory.latents[:, i:i + 1].clone())
                 found.append((words, {"samples": noise["samples"][i:i + 1]}, Reference(way, words, whole.family, whole.downscale)))
@@ -148,9 +146,9 @@ def inversions(seeds: int) -> dict:
     return results
 
 
-def to_be_dragged(seeds: int) -> tuple:
-    """A bench, the drags, the given pictures, and these inverted."""
-    bench = RelationBench(1)
+def to_be_dragged(seeds: int, kind: type[RelationBench] = RelationBench) -> tuple:
+    """A bench of this kind, the drags, the given pictures, and these inverted."""
+    bench = kind(1)
     picked, scene, _, plan = drag_plan(seeds, bench.size)
     given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
     return bench, plan, given, bench.inverted(given, prompts)
