@@ -11,6 +11,7 @@
 | `start` (only in files written here) | 0 |
 | `pooled` (only in files written here) | false |
 | `taps` (only in files written here) | the default taps of the model |
+| `fold` (only in files written here) | 1 |
 | `model` (only in files written here): what tells it from models with other features | any model with taps of the same channels |
 
 All other fields stay on the head and go into the files that it is saved to.
@@ -53,6 +54,7 @@ class HeadConfig:
     start: float       # share of the noise schedule
     pooled: bool
     taps: tuple[str, ...] | None
+    fold: int
     rest: dict
 
     @classmethod
@@ -70,8 +72,8 @@ class HeadConfig:
             raise FieldError(f"its field kind is {shown(words[0])}, and should be a short name of letters and digits")
         return cls(kind=words[0] or next(filter(None, map(kind_of, words)), None), ours="kind" in rest, model_id=typed(rest, "model_id", str, ""),
                    tanh=typed(aggregation, "output_head_act", (bool, str, int), True) not in (False, 0, ""),
-                   control_range=control_range(dataset), stride=stride(rest), start=start(rest),
-                   pooled=typed(rest, "pooled", bool, False), taps=taps(rest), rest=rest)
+                   control_range=control_range(dataset), stride=counted(rest, "output_stride"), start=start(rest),
+                   pooled=typed(rest, "pooled", bool, False), taps=taps(rest), fold=counted(rest, "fold"), rest=rest)
 
     def range_for(self, kind: str) -> tuple[float, float]:
         return self.control_range or CONTROL_RANGES.get(kind, DEFAULT_RANGE)
@@ -97,10 +99,11 @@ def control_range(dataset: dict) -> tuple[float, float] | None:
     return float(numbers[0]), float(numbers[1])
 
 
-def stride(fields: dict) -> int:
-    value = typed(fields, "output_stride", int, 1)
+def counted(fields: dict, name: str) -> int:
+    """How many places are taken together."""
+    value = typed(fields, name, int, 1)
     if not 1 <= value <= MOST_STRIDE:
-        raise FieldError(f"its field output_stride is {value}, and should be from 1 to {MOST_STRIDE}")
+        raise FieldError(f"its field {name} is {value}, and should be from 1 to {MOST_STRIDE}")
     return value
 
 

@@ -56,6 +56,8 @@ def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch
     config = {**head.config, "kind": head.kind, "model_id": head.base_model, "dims": head.channels,
               "dataset_args": (head.config.get("dataset_args") or {}) | {"control_range": list(head.control_range)},
               "output_stride": head.stride, "start": head.start, "pooled": head.pooled, "taps": head.taps, **about}
+    if isinstance(head, LinearHead):
+        config["fold"] = head.fold
     if isinstance(head, ReadoutHead):
         config["aggregation_kwargs"] = (head.config.get("aggregation_kwargs") or {}) | {
             "bottleneck_sequential": False, "use_output_head": head.output_head is not None,
@@ -156,8 +158,10 @@ def _empty_linear(kind: str, weights: dict, config: HeadConfig) -> LinearHead:
     for name, x in zip(names, maps):
         if x.shape[:2] != bias.shape:
             raise FieldError(f"its weight {name} is of shape {tuple(x.shape)}, and should begin with {tuple(bias.shape)}")
+    if bias.shape[1] % config.fold**2:
+        raise FieldError(f"its field fold is {config.fold}, and it reads {bias.shape[1]} values, which is no multiple of its square")
     return LinearHead(kind, levels, maps, bias, compares=kind in RELATIVE, pooled=config.pooled, control_range=config.range_for(kind),
-                      base_model=config.model_id, stride=config.stride, start=config.start, taps=config.taps, config=config.rest)
+                      base_model=config.model_id, stride=config.stride, start=config.start, taps=config.taps, fold=config.fold, config=config.rest)
 
 
 def _filled(head: ReadoutHead | LinearHead, weights: dict) -> ReadoutHead | LinearHead:

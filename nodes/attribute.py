@@ -37,8 +37,8 @@ class Sides(Material):
     def wanted(self, example: Example) -> Tensor:
         return example.image
 
-    def rows(self, example: Example, reading: taps.Reading) -> Tensor:
-        return torch.cat(means(reading.features), 1)[..., 0, 0]
+    def pairs(self, example: Example, reading: taps.Reading) -> tuple[Tensor, Tensor]:
+        return torch.cat(means(reading.features), 1)[..., 0, 0], example.image.flatten(1)
 
     def readout(self, head: LinearHead, example: Example, reading: taps.Reading) -> Tensor:
         return read(head, replace(reading, features=means(reading.features)), (1, 1))

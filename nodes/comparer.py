@@ -11,7 +11,7 @@ from ..rg_core.linear_head import LinearHead, from_maps
 from ..rg_core.pairs import KINDS, Comparison
 from ..rg_core.pictures import fit
 from .fitter import LEVELS, SHARED
-from .material import BANDS, HELD_OUT, MOST_HELD_OUT, of_model, readout_size, solving_device
+from .material import BANDS, HELD_OUT, MOST_HELD_OUT, fold_for, of_model, readout_size, solving_device
 from .references import samples_for
 from .sampling.ask import asked, levels, sigma_at
 from .sampling.reader import read
@@ -44,6 +44,7 @@ class Comparer:
     def __init__(self, node: str, model, vae, given: Pictures, kind: str, seed: int):
         self.node, self.model, self.vae, self.given, self.kind, self.rule = node, model, vae, given, kind, KINDS[kind]
         self.about = of_model(model)
+        self.about["stride"] *= fold_for(model)  # finer than taps are there is nothing to compare
         self.channels = taps.channels(model.model.diffusion_model)
         self.differences = comparing.Differences(BANDS, sum(self.channels))
         self.levels: Tensor | None = None

@@ -24,7 +24,7 @@ class Fitter:
 
     def __init__(self, material: Material, seed: int):
         self.material = material
-        self.sums = fitting.Sums(BANDS, sum(material.channels), material.outputs)
+        self.sums = fitting.Sums(BANDS, sum(material.channels), material.outputs * material.fold**2)
         self.levels: Tensor | None = None
         self.rng = torch.Generator().manual_seed(seed)
         self.progress = comfy.utils.ProgressBar(BANDS * len(material.given))
@@ -43,7 +43,7 @@ class Fitter:
                 self.progress.update(len(some))
 
     def add(self, band: int, example: Example, reading: taps.Reading) -> None:
-        x, y = self.material.rows(example, reading), self.material.wanted(example)[0].flatten(1).mT
+        x, y = self.material.pairs(example, reading)
         if not torch.isfinite(x).all():
             raise ValueError(f"{self.material.node}: the model's features are NaN or infinite between percent {band / BANDS:.1f} and "
                              f"{(band + 1) / BANDS:.1f}. Run the model in another precision, such as --bf16-unet or --fp32-unet.")
@@ -56,7 +56,7 @@ class Fitter:
 
     def head(self, maps: list[tuple[Tensor, Tensor]], start: float = 0.0, **about) -> LinearHead:
         material, known = self.material, self.material.about()
-        return from_maps(material.kind, material.channels, maps, self.levels, pooled=material.pooled, start=start,
+        return from_maps(material.kind, material.channels, maps, self.levels, pooled=material.pooled, fold=material.fold, start=start,
                          **known | {"config": known["config"] | about})
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..heads.config import CONTROL_RANGES, DEFAULT_RANGE
-from ..rg_core import fitting, taps
+from ..rg_core import architectures, fitting, taps
 from ..rg_core.head import resize
 from ..rg_core.pictures import fit, to_range
 from .examples import Example, batches
@@ -23,6 +23,12 @@ MOST_HELD_OUT = 16
 def stride_for(model) -> int:
     """What readouts of MODEL are smaller by than its latents: where these are pixels, reading at half their size is fine enough."""
     return 2 if model.get_model_object("latent_format").spacial_downscale_ratio == 1 else 1
+
+
+def fold_for(model) -> int:
+    """How many values, along a side, a fitted head of MODEL reads in each place of its taps."""
+    unet = model.model.diffusion_model
+    return max(1, architectures.of(unet).patch_of(unet) // stride_for(model))
 
 
 def readout_size(latents: Tensor, stride: int) -> tuple[int, int]:
@@ -56,6 +62,7 @@ class Material:
     def __init__(self, node: str, model, given: list[Example], kind: str):
         self.node, self.model, self.given, self.kind = node, model, given, kind
         self.channels = taps.channels(model.model.diffusion_model)
+        self.fold = 1 if self.pooled else fold_for(model)
         self.known: dict[Example, Tensor] = {}
 
     @property
@@ -89,9 +96,14 @@ class Material:
             self.known[example] = to_range(fit(example.image, self.size(example)), self.control_range)
         return self.known[example]
 
-    def rows(self, example: Example, reading: taps.Reading) -> Tensor:
-        """The features [P, F] of each of the P places of `wanted`."""
-        return fitting.rows(reading.features, self.size(example))[0]
+    def pairs(self, example: Example, reading: taps.Reading) -> tuple[Tensor, Tensor]:
+        """The features [P, F] of each of P places, and what should be read there [P, O]."""
+        wanted = self.wanted(example)
+        if self.fold > 1:
+            x, y = fitting.folded(reading.features, wanted, self.fold)
+        else:
+            x, y = fitting.rows(reading.features, self.size(example)), wanted.flatten(2).mT
+        return x[0], y[0]
 
     def readout(self, head, example: Example, reading: taps.Reading) -> Tensor:
         """What `head` reads of it, shaped as `wanted`."""

@@ -93,8 +93,6 @@ class Architecture:
     before: tuple[str, ...] = ()
     overwrites: bool = False
     embedding: str = ""
-    share: tuple[float, float] = (0.25, 0.65)  # of its depth, between which it is tapped if nobody says where,
-    count: int | None = 5                      # at so many blocks; None: at all of them
 
     def patch_of(self, model: nn.Module) -> int:
         if isinstance(self.patch, int):
@@ -111,7 +109,7 @@ def flux(*classes: str, **more) -> Architecture:
 TABLE = (
     # Luo et al., "Readout Guidance", CVPR 2024, section 3.1: the second convolution stack of each decoder block, before the residual sum.
     Architecture(("diffusionmodules.openaimodel.UNetModel",), (Stream("output_blocks", as_map, part="0.out_layers"),), "", 1,
-                 embedding="time_embed", count=None),
+                 embedding="time_embed"),
     flux("flux.model.Flux"),
     flux("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"),
     flux("hunyuan_video.model.HunyuanVideo"),

@@ -17,6 +17,14 @@ def rows(features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     return torch.cat([resize(x.float(), size) for x in features], 1).flatten(2).mT
 
 
+def folded(features: Sequence[Tensor], wanted: Tensor, fold: int) -> tuple[Tensor, Tensor]:
+    """`rows` [B, P, sum of C_l] of taps of one size, and what a head with this `fold` should read of them, [B, P, outputs * fold * fold], by the
+    maps `wanted` [B, outputs, H, W]; of those places that are within the picture as a whole."""
+    height, width = (n // fold for n in wanted.shape[-2:])
+    targets = F.pixel_unshuffle(wanted[..., :height * fold, :width * fold], fold).flatten(2).mT
+    return rows([x[..., :height, :width] for x in features], (height, width)), targets
+
+
 class Sums:
     """What ridge regression needs of all pixels seen so far, for each band of noise: the products of their features, and a one,
     with each other, `gram` [bands, F + 1, F + 1], and with the targets, `cross` [bands, F + 1, O]."""

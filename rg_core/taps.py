@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from .architectures import Call, NoTaps, Stream, class_name, of
 
+# Where transformers are tapped if nobody says where: between these shares of their depth, at so many blocks, or fewer of wide ones, for heads are
+# fitted by the products of all channels with each other.
+SHARE, MOST_TAPS, MOST_CHANNELS = (0.25, 0.65), 5, 12288
+
 
 class Tap(NamedTuple):
     name: str           # of the module in the model
@@ -43,9 +47,10 @@ def named(model: nn.Module, names: Sequence[str] | None = None) -> list[Tap]:
         if missing:
             raise NoTaps(f"a {type(model).__name__} of this kind has nothing called {missing[0]} to read features from")
         return [tap for tap in known if tap.name in names]
-    if row.count is None:
+    if not row.width:
         return known
-    places = torch.linspace(*row.share, row.count) * (len(known) - 1)
+    count = min(MOST_TAPS, max(2, MOST_CHANNELS // attrgetter(row.width)(model)))
+    places = torch.linspace(*SHARE, count) * (len(known) - 1)
     return [known[place] for place in dict.fromkeys(places.round().int().tolist())]
 
 

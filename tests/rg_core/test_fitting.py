@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -86,3 +87,18 @@ def test_large_means_and_features_that_are_the_same_everywhere_do_no_harm():
         (weight, bias), = sums.solve(0, [1e-3])
         found.append(F.pad(x.double() + shift, (0, more), value=7.0) @ weight + bias)
     assert torch.allclose(*found, atol=2e-3)
+
+
+@pytest.mark.parametrize("size", [(8, 10), (7, 9)], ids=["whole tokens", "a picture that ends within its last ones"])
+def test_what_lies_within_a_token_is_found_exactly(size):
+    rng, tokens = torch.Generator().manual_seed(4), (4, 5)
+    features = [torch.randn(6, c, *tokens, generator=rng) for c in CHANNELS]
+    true = torch.randn(sum(CHANNELS), 3 * 4, generator=rng)
+    wanted = F.pixel_shuffle(torch.einsum("fo,bfhw->bohw", true, torch.cat(features, 1)) + 0.5, 2)[..., :size[0], :size[1]]
+    sums = fitting.Sums(1, sum(CHANNELS), 3 * 4, torch.float64)
+    x, y = fitting.folded(features, wanted, 2)
+    assert x.shape[1] == y.shape[1] == (size[0] // 2) * (size[1] // 2)
+    sums.add(0, x.flatten(0, 1), y.flatten(0, 1))
+    head = from_maps("floor plan", CHANNELS, [sums.solve(0, [1e-9])[0]], torch.eye(1), fold=2)
+    assert torch.allclose(head(features, torch.eye(1).expand(6, 1), size), wanted, atol=1e-4)
+    assert head(features, torch.eye(1).expand(6, 1), (16, 20)).shape == (6, 3, 16, 20)
