@@ -103,15 +103,28 @@ def test_features_are_maps_of_the_picture_with_the_channels_that_heads_are_told(
     assert len(reading.names) == len(reading.features) > 1
 
 
-@every_row
-def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name):
+def references(name: str) -> dict:
+    """Of a smaller size than the picture, as the host hands them to the model."""
+    flat = drawn(1, 16, 4, 4, seed=9).repeat(2, 1, 1, 1)
+    return {"flux": {"ref_latents": [flat, flat]}, "flux2": {"ref_latents": [drawn(2, 128, 2, 2, seed=9)]},
+            "qwen-image": {"ref_latents": [flat[:, :, None]]}, "omnigen2": {"ref_latents": [flat]},
+            "z-image": {"ref_latents": [flat], "ref_contexts": [drawn(2, 3, WIDTH, seed=9)]}}[name]
+
+
+BESIDE = [*((param.values[0], {}) for param in ROWS), *((name, references(name)) for name in ("flux", "flux2", "qwen-image", "omnigen2", "z-image"))]
+
+
+@pytest.mark.parametrize("name,more", [pytest.param(name, more, id=f"{name}{', references' if more else ''}",
+                                                    marks=pytest.mark.skipif(kind(name) is None, reason="this host has it not yet"))
+                                       for name, more in BESIDE])
+def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name, more):
     subject = Subject(name)
     patch = architectures.of(subject.model).patch_of(subject.model)
-    before = subject.read(subject.x)[1].features[0]
+    before = subject.read(subject.x, **more)[1].features[0]
     place = tuple(n // 2 for n in before.shape[-2:])
     x = subject.x.clone()
     x[1, ..., place[0] * patch:(place[0] + 1) * patch, place[1] * patch:(place[1] + 1) * patch] += 5
-    change = (subject.read(x)[1].features[0] - before).norm(dim=1)
+    change = (subject.read(x, **more)[1].features[0] - before).norm(dim=1)
     assert not change[0].any()
     assert change[1].argmax().item() == place[0] * before.shape[-1] + place[1]
 
@@ -183,6 +196,40 @@ def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
     with patch("readout_guidance_pack.nodes.sampling.guidance.Run", Probe):
         sampled(guided("test", model, (target,), Move()), name, steps=1)
     assert (found["gradient"] - found["numeric"]).norm() < 1e-2 * found["numeric"].norm()
+
+
+def test_distilled_models_have_one_branch(inference_mode):
+    model, trace = tiny_model("flux"), Trace()
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
+    steered = sampled(guided("test", model, (target,), Move(), trace), "flux", steps=4, cfg=1.0)
+    assert torch.isfinite(steered).all() and len(trace.rows) == 4
+
+
+def test_a_block_that_another_pack_leaves_out_is_said(inference_mode):
+    model = tiny_model("flux")
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
+    steered = guided("test", model, (target,), Move())
+    skipped = int(taps.names(model.model.diffusion_model)[0].rpartition(".")[2])
+    steered.set_model_patch_replace(lambda args, more: {"img": args["img"], "txt": args["txt"]}, "dit", "double_block", skipped)
+    with pytest.raises(ValueError, match="^test: in a guided step the diffusion model was left out in part"):
+        sampled(steered, "flux")
+
+
+def test_videos_are_refused_by_name(inference_mode):
+    model = tiny_model("wan")
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
+    latent = torch.zeros(1, 16, 3, 8, 6)
+    with pytest.raises(ValueError, match="^test: the latent has 3 frames, and videos cannot be guided yet"):
+        comfy.sample.sample(guided("test", model, (target,), Move()), latent, 2, 3.0, "euler", "simple", conditioning("wan", 1),
+                            conditioning("wan", 2), latent, disable_pbar=True)
+
+
+def test_heads_of_another_model_are_refused_by_name(inference_mode):
+    head = depth_head(tiny_model("flux"))
+    for name in ("chroma", "flux2"):  # with as many channels
+        with pytest.raises(ValueError, match="^test: the depth head was made on Flux with the features of a Flux 2x64.2x64, and this model"):
+            guided("test", tiny_model(name) if name == "chroma" else tiny_model(name, depth=3),
+                   (Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16)),), Move())
 
 
 # Not Flux, which has what is kept copied: nothing else sees those copies.
