@@ -1,19 +1,14 @@
 """A custom node for the tests alone: hands out what no sane node would, so that real workflows can carry it."""
-import comfy.ldm.flux.model
-import comfy.model_base
 import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models
 import torch
 
 
-def transformer_model():
-    """A real MODEL of an architecture without decoder blocks: Flux, made very small."""
-    config = comfy.supported_models.Flux({"image_model": "flux", "in_channels": 4, "out_channels": 4, "vec_in_dim": 8,
-                                          "context_in_dim": 8, "hidden_size": 16, "mlp_ratio": 1.0, "num_heads": 1, "depth": 1,
-                                          "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
-                                          "qkv_bias": True, "guidance_embed": False, "txt_ids_dims": [],
-                                          "dtype": torch.float32})
+def unknown_model():
+    """A real MODEL of an architecture that nobody has said where to tap: LTX Video, made very small."""
+    config = comfy.supported_models.LTXV({"image_model": "ltxv", "cross_attention_dim": 32, "attention_head_dim": 32, "num_attention_heads": 1,
+                                          "caption_channels": 8, "num_layers": 1, "dtype": torch.float32})
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(config.get_model({}, "", device=cpu), load_device=cpu, offload_device=cpu)
 
@@ -32,7 +27,7 @@ THINGS = {
     "nobody": lambda: [{"canvas_width": 64, "canvas_height": 64, "people": []}],
     "unseen pose": lambda: pose(18, 0.0),
     "16 points": lambda: pose(16, 1.0),
-    "transformer model": transformer_model,
+    "unknown model": unknown_model,
 }
 
 

@@ -261,11 +261,11 @@ BAD = {
     "wrong kind": (dict(target=("ReadoutDepthTarget", {"head": ["head", 0], "image": ["scene", 2], "weight": 1.0,
                                                        "start_percent": 0.0, "end_percent": 0.5})),
                    "ReadoutDepthTarget", ["reads pose", "depth"]),
-    "no taps to estimate from": (dict(odd=odd("transformer model"), estimate=("ReadoutEstimate", {
+    "no taps to estimate from": (dict(odd=odd("unknown model"), estimate=("ReadoutEstimate", {
         "model": ["odd", 0], "head": ["head", 0], "positive": ["positive", 0], "percent": 0.9, "seed": 0, "latent": ["latent", 0]}),
-        save={"images": ["estimate", 0]}), "ReadoutEstimate", ["Flux", "Stable Diffusion 1.5"]),
-    "no taps": (dict(odd=odd("transformer model"), sampler={"model": ["odd", 0]}), "KSamplerReadoutGuidance",
-                ["Flux", "cannot be guided", "Stable Diffusion 1.5"]),
+        save={"images": ["estimate", 0]}), "ReadoutEstimate", ["LTXVModel", "Stable Diffusion 1.5"]),
+    "no taps": (dict(odd=odd("unknown model"), sampler={"model": ["odd", 0]}), "KSamplerReadoutGuidance",
+                ["LTXVModel", "cannot be guided", "Stable Diffusion 1.5"]),
 }
 
 

@@ -82,7 +82,7 @@ BAD = {"another folder": (dict(train={"filename_prefix": "../../mine"}), ["../..
        "odd kind": (dict(train={"kind": "de/pth"}), ["kind is 'de/pth'"]),
        "nan": (dict(odd=odd("nan image"), train={"image": ["odd", 0]}), ["NaN"]),
        "one target": (dict(odd=odd("white image"), train={"image": ["odd", 0]}), ["6 pictures as latents and 1 images"]),
-       "no taps": (dict(odd=odd("transformer model"), train={"model": ["odd", 0]}), ["Flux", "Stable Diffusion 1.5"])}
+       "no taps": (dict(odd=odd("unknown model"), train={"model": ["odd", 0]}), ["LTXVModel", "Stable Diffusion 1.5"])}
 
 
 @pytest.mark.parametrize("name", BAD)
