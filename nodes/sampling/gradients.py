@@ -22,6 +22,8 @@ from ...rg_core.taps import Enough
 from .log import Log
 from .obstacles import origin
 
+# Names of such kernels in the host's modules; the last two are ComfyUI 0.18's.
+CALLED = ("optimized_attention", "optimized_attention_masked", "q_apply_rope", "q_apply_rope1")
 UNREADABLE = {COMPILE_KEY, "easycache"}  # keys of wrappers
 RESTING = {"comfy_extras.nodes_nag": "Normalized Attention Guidance"}  # by the modules of patches that need both branches at a time
 
@@ -78,7 +80,7 @@ def with_backwards() -> Iterator[None]:
     before = [(module, name, getattr(module, name)) for module, name in replaceable()]
     try:
         for module, name, _ in before:
-            setattr(module, name, getattr(rotations, name, attention.attention_pytorch))
+            setattr(module, name, getattr(rotations, name.removeprefix("q_"), attention.attention_pytorch))
         yield
     finally:
         for module, name, own in before:
@@ -89,7 +91,7 @@ def replaceable() -> Iterator[tuple[object, str]]:
     """Where such kernels are called from, and by which name."""
     for path, module in list(sys.modules.items()):
         if path.startswith("comfy.ldm."):
-            yield from ((module, name) for name in ("optimized_attention", "optimized_attention_masked") if name in vars(module))
+            yield from ((module, name) for name in CALLED if name in vars(module))
     yield from ((comfy_kitchen, name) for name in vars(rotations) if "rope" in name and name in vars(comfy_kitchen))
 
 
