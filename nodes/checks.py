@@ -93,12 +93,11 @@ def mask_of(node: str, given: Tensor | None, reference, name: str = "mask") -> T
 def latent(node: str, given: dict) -> Tensor:
     """The samples of the host's LATENT, [B, C, H, W], or [B, C, 1, H, W] as models take them that make videos too."""
     samples = given.get("samples") if isinstance(given, dict) else None
-    if dense(samples):
-        one_frame(node, samples)
     if not dense(samples) or samples.ndim not in (4, 5) or 0 in samples.shape:
         shape = tuple(samples.shape) if isinstance(samples, Tensor) else shown(given)
         raise ValueError(f"{node}: the latent's shape is {shape}, and a picture's is [batch, channels, height, "
                          "width]. Connect the latent of a picture.")
+    no_video(node, samples)
     if not torch.isfinite(samples).all():
         raise ValueError(f"{node}: the latent holds NaN or infinite values. Check the node that made it.")
     return samples
@@ -179,7 +178,7 @@ def targets_fit(node: str, model, targets: tuple) -> None:
                              "Connect the VAE that belongs to the model.")
 
 
-def one_frame(node: str, samples: Tensor) -> None:
+def no_video(node: str, samples: Tensor) -> None:
     """Latents [B, C, T, H, W] of models that make videos must be of pictures."""
     if samples.ndim == 5 and samples.shape[2] > 1:
         raise ValueError(f"{node}: the latent has {samples.shape[2]} frames, and videos cannot be guided yet. Sample single pictures with this model "

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..rg_core import references
 from . import checks, ksampler
+from .sampling.conditioning import one_frame
 from .types import CATEGORY, ReferenceType
 
 REFINE = 2  # docs/relations.md: predictions beyond the first one that each step of an inversion makes
@@ -64,8 +65,7 @@ def samples_for(node: str, model, latent: dict) -> Tensor:
     if samples.shape[1] != made.latent_channels:
         raise ValueError(f"{node}: the latent has {samples.shape[1]} channels, and this model ({family(model)}) works with "
                          f"{made.latent_channels}. Encode the picture with the VAE that belongs to the model.")
-    flat = samples.squeeze(2) if samples.ndim == 5 else samples
-    return flat.unsqueeze(2) if made.latent_dimensions == 3 else flat
+    return one_frame(samples).unsqueeze(2) if made.latent_dimensions == 3 else one_frame(samples)
 
 
 CACHE = io.Int.Input("cache_mb", default=CACHE_MB, min=0, max=65536, advanced=True,

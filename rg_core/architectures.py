@@ -101,18 +101,12 @@ class Architecture:
         return found if isinstance(found, int) else found[-1]
 
 
-def flux(*classes: str, **more) -> Architecture:
-    """Two streams that exchange what they know, and then one of text and picture in a row."""
-    return Architecture(classes, (Stream("double_blocks", first, 0), Stream("single_blocks", after_text)), overwrites=True, **more)
-
-
 TABLE = (
     # Luo et al., "Readout Guidance", CVPR 2024, section 3.1: the second convolution stack of each decoder block, before the residual sum.
     Architecture(("diffusionmodules.openaimodel.UNetModel",), (Stream("output_blocks", as_map, part="0.out_layers"),), "", 1,
                  embedding="time_embed"),
-    flux("flux.model.Flux"),
-    flux("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"),
-    flux("hunyuan_video.model.HunyuanVideo"),
+    Architecture(("flux.model.Flux", "chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance", "hunyuan_video.model.HunyuanVideo"),
+                 (Stream("double_blocks", first, 0), Stream("single_blocks", after_text)), overwrites=True),
     Architecture(("diffusionmodules.mmdit.MMDiT", "diffusionmodules.mmdit.OpenAISignatureMMDITWrapper"), (Stream("joint_blocks", first, 1),)),
     Architecture(("lumina.model.NextDiT",), (Stream("layers", last),), "dim", before=("noise_refiner",)),
     Architecture(("qwen_image.model.QwenImageTransformer2DModel",), (Stream("transformer_blocks", first, 1),), "inner_dim"),

@@ -40,7 +40,7 @@ class Guidance:
         return Samplings(Log(self.node))
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
-        checks.one_frame(self.node, latent_image)
+        checks.no_video(self.node, latent_image)
         self.samplings.add(latent_image)
         model = executor.class_obj.model_patcher
         model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
