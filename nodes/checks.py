@@ -182,7 +182,8 @@ def no_video(node: str, samples: Tensor) -> None:
     """Latents [B, C, T, H, W] of models that make videos must be of pictures."""
     if samples.ndim == 5 and samples.shape[2] > 1:
         raise ValueError(f"{node}: the latent has {samples.shape[2]} frames, and videos cannot be guided yet. Sample single pictures with this model "
-                         "(a latent of one frame), or take the MODEL from before guidance.")
+                         "(a latent of one frame), or take the MODEL from before guidance. If these are pictures: this VAE takes batches for videos; "
+                         "put Rebatch Images (batch_size 1) before VAE Encode and Rebatch Latents behind it.")
 
 
 def heads_fit(node: str, model, heads: Iterable) -> None:

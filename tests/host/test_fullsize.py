@@ -7,15 +7,14 @@ import logging
 import math
 import re
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from torchvision.transforms.functional import to_pil_image, to_tensor
+from torchvision.transforms.functional import to_pil_image
 
+from own_models import is_a_picture, pictures, run
 from readout_guidance_pack.rg_core.pictures import draw_pose
 from tools import ROOT, checkpoints
 from tools.server import Server
@@ -28,8 +27,6 @@ HEADS = {"demo_pose.safetensors": "readout_sdv15_spatial_pose.pt",
 SIZE = 256
 BODY = [(128, 40), (128, 70), (100, 72), (85, 105), (80, 140), (156, 72), (175, 100), (200, 80), (112, 140), (108, 185),
         (105, 230), (144, 140), (148, 185), (152, 230), (122, 35), (134, 35), (114, 38), (142, 38)]
-# The host's words where weights do not fit, and for anything that went wrong.
-TROUBLE = re.compile(r"error|warning|exception|traceback|missing|unexpected|invalid", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +70,6 @@ def swapped(path: Path) -> dict:
     return workflow
 
 
-def run(server: Server, workflow: dict, name: str) -> dict:
-    """The outputs; prints what the run took, and fails on anything wrong in the server's log."""
-    start = time.monotonic()
-    outputs = server.run(workflow)
-    seconds = time.monotonic() - start
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
-    print(f"\n{name}: {seconds:.0f} s, the server's peak memory {peak:.1f} GiB")
-    _, log = (server.home / "server.log").read_text(errors="replace").split("got prompt")
-    assert [line for line in log.splitlines() if TROUBLE.search(line)] == []
-    return outputs
-
-
-def pictures(server: Server, outputs: dict) -> dict[str, torch.Tensor]:
-    """The saved pictures [B, 3, H, W] by the row that their names tell."""
-    return {files[0].stem.split("_")[1]: torch.stack([to_tensor(Image.open(f)) for f in files])
-            for files in server.files(outputs).values()}
-
-
-def is_a_picture(image: torch.Tensor) -> bool:
-    return image.shape[1:] == (3, SIZE, SIZE) and all(one.std() > 0.01 for one in image)
-
-
 def assert_a_trace_of(trace: str, target: str, batch: int) -> None:
     rows = json.loads(trace)
     assert rows and {row["target"] for row in rows} == {target}
@@ -120,7 +94,7 @@ def test_pose_workflow_with_an_sd15_checkpoint(home, checkpoint):
     with Server(home / "output", home=home) as server:
         outputs = run(server, swapped(ROOT / "workflows" / "pose.json"), "pose, SD 1.5")
     images = pictures(server, outputs)
-    assert is_a_picture(images["guided"]) and is_a_picture(images["unguided"]) and len(images["guided"]) == 4
+    assert is_a_picture(images["guided"], SIZE) and is_a_picture(images["unguided"], SIZE) and len(images["guided"]) == 4
     assert not any(torch.equal(a, b) for a, b in zip(images["guided"], images["unguided"]))
     trace, = [output["text"][0] for output in outputs.values() if "text" in output]
     assert_a_trace_of(trace, "pose", batch=4)
@@ -129,7 +103,7 @@ def test_pose_workflow_with_an_sd15_checkpoint(home, checkpoint):
 def test_drag_workflow_with_an_sd15_checkpoint(home, checkpoint):
     with Server(home / "output", home=home) as server:
         images = pictures(server, run(server, swapped(ROOT / "workflows" / "drag.json"), "drag, SD 1.5"))
-    assert is_a_picture(images["guided"]) and is_a_picture(images["target"])
+    assert is_a_picture(images["guided"], SIZE) and is_a_picture(images["target"], SIZE)
     assert not torch.equal(images["guided"], images["target"])
 
 
