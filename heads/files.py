@@ -62,7 +62,9 @@ def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch
         config["aggregation_kwargs"] = (head.config.get("aggregation_kwargs") or {}) | {
             "bottleneck_sequential": False, "use_output_head": head.output_head is not None,
             "output_head_act": head.output_head is not None and isinstance(head.output_head[-1], torch.nn.Tanh)}
-    weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in head.state_dict().items()}
+    # The sizes of features in transformers can be beyond what half precision holds.
+    weights = {name: value.detach().to("cpu", torch.float32 if name.endswith((".mean", ".deviation")) else dtype).contiguous()
+               for name, value in head.state_dict().items()}
     weights |= {TRAINING + name: value.detach().cpu().contiguous() for name, value in (state or {}).items()}
     save_file(weights, path, metadata={METADATA_KEY: json.dumps(config, default=str)})
 
@@ -139,11 +141,15 @@ def _empty(kind: str, weights: dict, embedded: bool, more: dict) -> ReadoutHead:
     out = None if kind in RELATIVE else _shape(weights, "output_head.4.weight", 4)
     try:
         with torch.device("meta"):
-            return ReadoutHead(
+            head = ReadoutHead(
                 kind, channels, projection_dim=_shape(weights, "bottleneck_layers.0.conv3.weight", 4)[0],
                 emb_channels=_shape(weights, "bottleneck_layers.0.emb_layers.weight", 2)[1] if embedded else None,
                 out_channels=None if out is None else out[0],
                 hidden=(128, 32) if out is None else (_shape(weights, "output_head.0.weight", 4)[0], out[1]), **more)
+            if "bottleneck_layers.0.mean" in weights:
+                for block, count in zip(head.bottleneck_layers, channels):
+                    block.rescale(torch.empty(count), torch.empty(count))
+            return head
     except FieldError:
         raise
     except (RuntimeError, ValueError) as error:  # widths that its layers cannot have

@@ -16,11 +16,13 @@ from ..rg_core import taps
 from ..rg_core.head import ReadoutHead
 from ..rg_core.recipes import Recipe
 from ..rg_core.trainer import Diverged, Trainer
-from ..rg_core.training import spatial_loss
+from ..rg_core.training import deviations, spatial_loss
 from . import checks, quality
 from .material import BANDS, Material, single
 from .sampling.noise import EMBEDDED
 from .sampling.reader import read
+
+MEASURED = 64  # pictures, for the sizes of their features
 
 
 class Training:
@@ -34,7 +36,17 @@ class Training:
         self.curve: list[float] = []  # the loss of each step
         with torch.inference_mode(False):
             self.head = new_head(material, recipe, seed).to(self.device)
+            self.rescale()
             self.trainer = Trainer({"head": self.head}, self.losses, recipe.steps, lr=recipe.learning_rate, seed=seed, schedule=recipe.schedule)
+
+    def rescale(self) -> None:
+        """Has every channel count alike at first, but in UNets, whose heads are as their authors' are."""
+        if taps.embedding_width(self.material.model.model.diffusion_model):
+            return
+        rng, some = torch.Generator().manual_seed(self.seed), self.rest[:MEASURED]
+        found = deviations(reading for _, reading in self.material.read(some, rng, as_it_is))
+        for block, (mean, deviation) in zip(self.head.bottleneck_layers, found, strict=True):
+            block.rescale(mean.to(self.device, copy=True), deviation.to(self.device, copy=True))
 
     def losses(self, rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
         count = self.recipe.batch_size

@@ -29,7 +29,9 @@ class NormedConv(nn.Conv2d):
 
 
 class Bottleneck(nn.Module):
-    """One tap's block: features [B, C, h, w] to [B, projection_dim, H, W], times `weight`, which is not negative."""
+    """One tap's block: features [B, C, h, w] to [B, projection_dim, H, W], times `weight`, which is not negative. After `rescale` every
+    channel counts alike at first: in transformers a few are a thousand times larger than the rest (Gan et al., "Unleashing Diffusion
+    Transformers for Visual Correspondence by Modulating Massive Activations", arXiv 2505.18584), which a group's norm does not undo."""
 
     def __init__(self, inputs: int, projection_dim: int, emb_channels: int | None):
         super().__init__()
@@ -39,8 +41,16 @@ class Bottleneck(nn.Module):
         self.conv3 = NormedConv(width, projection_dim, 1)
         self.shortcut = NormedConv(inputs, projection_dim, 1)
         self.emb_layers = nn.Linear(emb_channels, width) if emb_channels else None
+        self.register_buffer("mean", None)
+        self.register_buffer("deviation", None)
+
+    def rescale(self, mean: Tensor, deviation: Tensor) -> None:
+        """Each channel is brought from this mean [C] and deviation [C] to 0 and 1 from now on."""
+        self.mean, self.deviation = mean, deviation
 
     def forward(self, x: Tensor, emb: Tensor, size: tuple[int, int], weight: Tensor) -> Tensor:
+        if self.mean is not None:
+            x = (x - self.mean[:, None, None]) / self.deviation[:, None, None]
         # The 1x1 convolutions commute with the resize: they run on the smaller side of it.
         if x.shape[-2:].numel() > size[0] * size[1]:
             x = resize(x, size)

@@ -5,7 +5,7 @@ Source of the recipe: Luo et al., "Readout Guidance", CVPR 2024, section 3.2 (fe
 squared error against the property's picture, a contrastive loss over tracked points, or triplets).
 """
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from .taps import Reading
 from .trainer import Losses, Trainer
 
 Read = Callable[[Tensor, Tensor], Reading]
+ROUNDING = 2.0**-8  # of bfloat16
 
 
 def train(heads: dict[str, ReadoutHead], losses: Losses, steps: int, *, lr: float = 1e-3, seed: int = 0,
@@ -32,6 +33,23 @@ def train(heads: dict[str, ReadoutHead], losses: Losses, steps: int, *, lr: floa
                    + ", ".join(f"{name} {loss:.4f}" for name, loss in rolling.items())
                    + f", {time.monotonic() - start:.0f} s")
     trainer.finish()
+
+
+def deviations(readings: Iterable[Reading]) -> list[tuple[Tensor, Tensor]]:
+    """For each tap the mean [C] and deviation [C] of its channels over all places of all `readings`. A deviation is no smaller than what
+    half-precision rounds a channel of that mean by."""
+    count, sums = 0, []
+    for reading in readings:
+        flat = [f.double().movedim(1, -1).flatten(0, -2) for f in reading.features]
+        sums = sums or [(0.0, 0.0)] * len(flat)
+        count += 1  # maps of one tap may differ in size, and each picture counts alike
+        sums = [(one + f.mean(0), two + f.square().mean(0)) for (one, two), f in zip(sums, flat, strict=True)]
+    found = []
+    for one, two in sums:
+        mean = one / count
+        deviation = (two / count - mean**2).clamp(min=0).sqrt()
+        found.append((mean.float(), deviation.maximum(mean.abs() * ROUNDING).clamp(min=1e-6).float()))
+    return found
 
 
 def readout(head: ReadoutHead, reading: Reading, size: tuple[int, int]) -> Tensor:

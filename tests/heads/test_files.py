@@ -65,6 +65,18 @@ def test_a_saved_head_comes_back_the_same(tmp_path):
     assert reads_alike(head, again)
 
 
+def test_a_head_of_rescaled_features_comes_back_with_their_sizes(tmp_path):
+    torch.manual_seed(0)
+    head = ReadoutHead("edge", CHANNELS, projection_dim=128, emb_channels=40).eval()
+    for block, count in zip(head.bottleneck_layers, CHANNELS):
+        block.rescale(torch.linspace(-2, 3e5, count), torch.linspace(1e-3, 1e5, count))  # half precision ends at 65,504
+    path = tmp_path / "edge.safetensors"
+    heads.save_head(head, path, dtype=torch.float32)
+    assert reads_alike(head, heads.load_head(path))
+    heads.save_head(head, path)
+    assert torch.equal(heads.load_head(path).bottleneck_layers[1].mean, head.bottleneck_layers[1].mean)
+
+
 def test_a_pickle_that_runs_code_is_refused_and_nothing_runs(tmp_path):
     witness, path = tmp_path / "witness", tmp_path / "readout_sdv15_spatial_pose.pt"
 

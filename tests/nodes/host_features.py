@@ -47,24 +47,38 @@ def make_head(name, kind="pose"):
 class Graph:
     """A model, its conditionings, and how they are sampled; a feature changes some of these."""
 
+    scheduler = "normal"
+
     def __init__(self, model=None, name="small"):
-        self.model = model or random_model(name)
-        self.positive, self.negative = (conditioning(MODELS[name][1]["context_dim"], seed) for seed in (1, 2))
-        self.latent = {"samples": torch.zeros(1, 4, *SIZE)}
+        self.name, self.model = name, model or random_model(name)
+        self.positive, self.negative = self.said(1), self.said(2)
+        self.latent = {"samples": torch.zeros_like(self.picture())}
         self.cfg, self.options, self.recompute = 3.0, {}, "off"
         self.guider = self.sigmas = None
-        self.target = Spatial(name="pose", head=make_head(name), end=0.9,
-                                       image=torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(4)))
+        self.target = Spatial(name="pose", head=self.head(), end=0.9,
+                              image=torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(4)))
+
+    def said(self, seed: int) -> list:
+        """A conditioning."""
+        return conditioning(MODELS[self.name][1]["context_dim"], seed)
+
+    def picture(self) -> torch.Tensor:
+        """Latents of one."""
+        return torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(9))
+
+    def head(self):
+        """One that reads this model's features."""
+        return make_head(self.name)
 
     def run(self, guides: bool = True) -> torch.Tensor:
         model = guided("test", self.model, (self.target,), Move(), recompute=self.recompute) if guides else self.model
         if self.guider is None and self.sigmas is None:
-            return host_nodes.common_ksampler(model, SEED, 4, self.cfg, "euler", "normal", self.positive, self.negative,
+            return host_nodes.common_ksampler(model, SEED, 4, self.cfg, "euler", self.scheduler, self.positive, self.negative,
                                               self.latent, **self.options)[0]["samples"]
         guider = self.guider(model) if self.guider else nodes_custom_sampler.CFGGuider.execute(model, self.positive, self.negative,
                                                                                               self.cfg)[0]
         sigmas = self.sigmas if self.sigmas is not None else comfy.samplers.calculate_sigmas(
-            model.get_model_object("model_sampling"), "normal", 4)
+            model.get_model_object("model_sampling"), self.scheduler, 4)
         noise = nodes_custom_sampler.RandomNoise.execute(SEED)[0]
         return nodes_custom_sampler.SamplerCustomAdvanced.execute(
             noise, guider, comfy.samplers.sampler_object("euler"), sigmas, self.latent)[0]["samples"]
@@ -168,20 +182,20 @@ def patch_of_another_pack(graph):
 
 
 def half_areas(graph):
-    other = conditioning(768, 8)
+    other = graph.said(8)
     left, right = (host_nodes.ConditioningSetAreaPercentage().append(c, 0.6, 1.0, x, 0.0, 1.0)[0]
                    for c, x in ((graph.positive, 0.0), (other, 0.4)))
     graph.positive = left + right
 
 
 def area_over_the_whole(graph):
-    other = host_nodes.ConditioningSetArea().append(conditioning(768, 8), 64, 96, 40, 24, 0.7)[0]
+    other = host_nodes.ConditioningSetArea().append(graph.said(8), 64, 96, 40, 24, 0.7)[0]
     graph.positive = graph.positive + other
 
 
 def a_small_area(graph):
     """Of a height that the UNet does not halve evenly."""
-    graph.positive = graph.positive + host_nodes.ConditioningSetArea().append(conditioning(768, 8), 72, 72, 40, 24, 0.7)[0]
+    graph.positive = graph.positive + host_nodes.ConditioningSetArea().append(graph.said(8), 72, 72, 40, 24, 0.7)[0]
 
 
 def left_mask() -> torch.Tensor:
@@ -191,19 +205,19 @@ def left_mask() -> torch.Tensor:
 
 
 def masks(graph):
-    other = conditioning(768, 8)
+    other = graph.said(8)
     graph.positive = (host_nodes.ConditioningSetMask().append(graph.positive, left_mask(), "default", 1.0)[0]
                       + host_nodes.ConditioningSetMask().append(other, 1 - left_mask(), "default", 0.8)[0])
 
 
 def default_conditioning(graph):
-    masked = comfy.hooks.set_mask_for_conditioning(conditioning(768, 8), left_mask(), "default", 1.0)
+    masked = comfy.hooks.set_mask_for_conditioning(graph.said(8), left_mask(), "default", 1.0)
     graph.positive, = comfy.hooks.set_default_conds_and_combine([masked], [graph.positive])
 
 
 def timestep_ranges(graph):
     set_range = host_nodes.ConditioningSetTimestepRange().set_range
-    graph.positive = set_range(graph.positive, 0.0, 0.4)[0] + set_range(conditioning(768, 8), 0.4, 1.0)[0]
+    graph.positive = set_range(graph.positive, 0.0, 0.4)[0] + set_range(graph.said(8), 0.4, 1.0)[0]
 
 
 def gap_in_the_timestep_ranges(graph):
@@ -230,7 +244,7 @@ def scheduled_lora(graph):
 
 def two_hooked_loras_with_masks(graph):
     one = comfy.hooks.set_hooks_for_conditioning(graph.positive, lora_hook(6))
-    two = comfy.hooks.set_hooks_for_conditioning(conditioning(768, 8), lora_hook(9))
+    two = comfy.hooks.set_hooks_for_conditioning(graph.said(8), lora_hook(9))
     graph.positive = (host_nodes.ConditioningSetMask().append(one, left_mask(), "default", 1.0)[0]
                       + host_nodes.ConditioningSetMask().append(two, 1 - left_mask(), "default", 1.0)[0])
 
@@ -238,24 +252,20 @@ def two_hooked_loras_with_masks(graph):
 def lora_hooks_in_turn(graph):
     set_range = host_nodes.ConditioningSetTimestepRange().set_range
     one = comfy.hooks.set_hooks_for_conditioning(graph.positive, lora_hook(6))
-    two = comfy.hooks.set_hooks_for_conditioning(conditioning(768, 8), lora_hook(9))
+    two = comfy.hooks.set_hooks_for_conditioning(graph.said(8), lora_hook(9))
     graph.positive = set_range(one, 0.0, 0.4)[0] + set_range(two, 0.4, 1.0)[0]
 
 
-def picture() -> torch.Tensor:
-    return torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(9))
-
-
 def inpainting_mask(graph):
-    graph.latent = {"samples": picture(), "noise_mask": left_mask()[None]}
+    graph.latent = {"samples": graph.picture(), "noise_mask": left_mask()[None]}
 
 
 def img2img(graph):
-    graph.latent, graph.options = {"samples": picture()}, {"denoise": 0.6}
+    graph.latent, graph.options = {"samples": graph.picture()}, {"denoise": 0.6}
 
 
 def start_and_end_steps(graph):
-    graph.latent, graph.options = {"samples": picture()}, {"start_step": 1, "last_step": 3, "force_full_denoise": False}
+    graph.latent, graph.options = {"samples": graph.picture()}, {"start_step": 1, "last_step": 3, "force_full_denoise": False}
 
 
 def custom_sigmas(graph):
@@ -263,12 +273,12 @@ def custom_sigmas(graph):
 
 
 def dual_cfg(graph):
-    graph.guider = lambda model: nodes_custom_sampler.DualCFGGuider.execute(model, graph.positive, conditioning(768, 8), graph.negative,
+    graph.guider = lambda model: nodes_custom_sampler.DualCFGGuider.execute(model, graph.positive, graph.said(8), graph.negative,
                                                                             3.0, 2.0, "regular")[0]
 
 
 def perpendicular_negative(graph):
-    graph.guider = lambda model: nodes_perpneg.PerpNegGuider.execute(model, graph.positive, graph.negative, conditioning(768, 8), 3.0,
+    graph.guider = lambda model: nodes_perpneg.PerpNegGuider.execute(model, graph.positive, graph.negative, graph.said(8), 3.0,
                                                                      1.0)[0]
 
 
@@ -287,7 +297,7 @@ def patched(node, *arguments):
 
 
 def two_pictures(graph):
-    graph.latent = {"samples": torch.zeros(2, 4, *SIZE)}
+    graph.latent = {"samples": torch.cat([graph.latent["samples"]] * 2)}
 
 
 FEATURES = {

@@ -17,7 +17,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules import openaimodel
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-from host_features import FEATURES, SIZE, Graph, left_mask, lora, lora_hook, make_head, picture
+from host_features import FEATURES, SIZE, Graph, left_mask, lora, lora_hook, make_head
 from random_models import quantized_model, random_model
 from readout_guidance_pack.nodes import references
 from readout_guidance_pack.nodes.sampling import Trace, guided, step
@@ -266,8 +266,8 @@ def test_inpainting_models():
 def test_an_inpainting_model_with_a_reference_of_plain_words():
     graph = Graph(random_model("small", in_channels=9))
     graph.model.model.set_inpaint()
-    reference = references.ReadoutReference.execute(graph.model, graph.positive, {"samples": picture()}, 5, 64)[0]
-    graph.latent = {"samples": picture(), "noise_mask": left_mask()[None]}
+    reference = references.ReadoutReference.execute(graph.model, graph.positive, {"samples": graph.picture()}, 5, 64)[0]
+    graph.latent = {"samples": graph.picture(), "noise_mask": left_mask()[None]}
     graph.target = Appearance(name="appearance", head=make_head("small", "appearance"), reference=reference, end=0.9)
     checked(graph)
 

@@ -169,11 +169,11 @@ FAMILIES = {"flux": "Flux", "flux2": "Flux2", "chroma": "Chroma", "sd3": "SD3", 
 HERE = {name: family for name, family in FAMILIES.items() if kind(name) and hasattr(comfy.supported_models, family)}
 
 
-def tiny_model(name: str, **changes):
-    """A MODEL; `changes` are of its config."""
+def tiny_model(name: str, dtype: torch.dtype = torch.float32, cast: torch.dtype | None = None, **changes):
+    """A MODEL with weights in `dtype`, computing in `cast` if that is another; `changes` are of its config."""
     config = getattr(comfy.supported_models, FAMILIES[name])(TINY[name].config | changes)
     config.latent_format.latent_channels = TINY[name].shape[0]  # some are narrower than their family's
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, cast)
     model = config.get_model({}, "", device=torch.device("cpu"))
     random_weights(model.diffusion_model)
     return patcher_of(model)

@@ -62,3 +62,28 @@ def test_identity_is_learnt_from_triplets_wherever_it_stands():
     before = training.ordered(network, read, triplets, energies.identity, 0, SIZE)
     training.train({"identity": network}, losses, 80, lr=3e-3, report=lambda text: None)
     assert training.ordered(network, read, triplets, energies.identity, 0, SIZE) > 0.9 > before
+
+
+def test_rescaled_features_read_alike_however_large_they_are():
+    """Each channel is a thousand times larger than the last, and far from zero: what is read is to be the same."""
+    rng = torch.Generator().manual_seed(3)
+    plain = [torch.randn(6, 8, 5, 4, generator=rng), torch.randn(6, 3, 2, 2, generator=rng)]
+    large = [f * 1000.0**torch.arange(f.shape[1]).remainder(3)[:, None, None] + 40 * torch.arange(f.shape[1])[:, None, None] for f in plain]
+    readouts = []
+    for features in (plain, large):
+        torch.manual_seed(0)
+        network = ReadoutHead("pose", [8, 3], projection_dim=128, emb_channels=None)
+        found = training.deviations(taps.Reading(torch.zeros(1, 4), [f[i:i + 1] for f in features]) for i in range(6))
+        flat = [f.double().movedim(1, 0).flatten(1) for f in features]
+        for (mean, deviation), x in zip(found, flat, strict=True):
+            assert torch.allclose(mean.double(), x.mean(1), rtol=1e-5) and torch.allclose(deviation.double(), x.std(1, correction=0), rtol=1e-4)
+        for block, (mean, deviation) in zip(network.bottleneck_layers, found, strict=True):
+            block.rescale(mean, deviation)
+        readouts.append(network(features, torch.zeros(6, 4), (5, 4)))
+    assert torch.allclose(*readouts, atol=1e-3)
+
+
+def test_the_deviation_of_a_channel_is_no_smaller_than_its_rounding():
+    steady = torch.full((1, 2, 3, 3), 512.0)
+    (_, deviation), = training.deviations([taps.Reading(torch.zeros(1, 4), [steady])])
+    assert torch.equal(deviation, torch.full((2,), 2.0))
