@@ -84,16 +84,15 @@ def of_heads(model: nn.Module, heads: Iterable) -> tuple[str, ...]:
     return tuple(tap.name for tap in named(model, wanted))
 
 
-def tokens(model: nn.Module, shape: Sequence[int]) -> tuple[int, int] | None:
-    """Of a transformer: the numbers in its tokens for a latent of `shape` [..., H, W], and how many blocks they pass up to the last of the default
+def tokens(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, int] | None:
+    """Of a transformer: the tokens of a latent of `shape` [..., H, W], their width, and how many blocks they pass up to the last of the default
     taps. None for models that have none."""
     row = of(model)
     if not row.width:
         return None
-    patch, width = row.patch_of(model), attrgetter(row.width)(model)
-    places = [tap.name for tap in every(model)]
+    patch, places = row.patch_of(model), [tap.name for tap in every(model)]
     before = sum(len(getattr(model, name)) for name in row.before)
-    return math.prod(-(-n // patch) for n in shape[-2:]) * width, before + places.index(names(model)[-1]) + 1
+    return math.prod(-(-n // patch) for n in shape[-2:]), attrgetter(row.width)(model), before + places.index(names(model)[-1]) + 1
 
 
 @dataclass

@@ -9,6 +9,7 @@ Last comes what one guided step keeps for its backward pass, weights aside; KEPT
 pack tells the host what it needs, were chosen from these figures and are in their unit.
 
 `--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py. `--fit [--pictures N]`: what fitting a head costs, see fit_costs.py.
+`--transformers`: flow transformers, see bench_transformers.py.
 """
 import argparse
 import gc
@@ -23,6 +24,7 @@ from readout_guidance_pack.nodes.sampling import memory
 from readout_guidance_pack.nodes.sampling.gradients import differentiable
 from readout_guidance_pack.rg_core import gradients, taps
 from tools.bench_models import MODELS, Subject, pictures, spatial, steps
+from tools.bench_transformers import transformers
 from tools.costs import STEPS, Cost, in_turn, most_kept, sample
 from tools.device import device_name
 from tools.fit_costs import fit_costs
@@ -110,10 +112,13 @@ def main() -> None:
     parser.add_argument("--plot", help="with --scaling: a PNG of it")
     parser.add_argument("--fit", action="store_true", help="what it costs to fit a head, instead")
     parser.add_argument("--pictures", type=int, default=100, help="with --fit")
+    parser.add_argument("--transformers", action="store_true", help="flow transformers, instead")
     options = parser.parse_args()
     report = {"device": device_name()}
     if options.scaling:
         report |= scaling(options.rounds, options.plot)
+    elif options.transformers:
+        report |= transformers(options.rounds)
     elif options.fit:
         report["models"] = {}
         for name in options.models:

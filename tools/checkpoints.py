@@ -29,10 +29,10 @@ SD_VAE = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3
           "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
 
 
-def unet(family: type, config: dict):
+def unet(family: type, config: dict, dtype: torch.dtype = torch.float16):
     """The host's model of `family`, a class of comfy.supported_models, on the meta device."""
     model_config = family(config)
-    model_config.set_inference_dtype(torch.float16, None)
+    model_config.set_inference_dtype(dtype, None)
     return model_config.get_model({}, "", device=torch.device("meta"))
 
 

@@ -15,11 +15,11 @@ CFG = 3.0
 STEPS = torch.tensor([5.0, 4.5, 4.0])  # noise levels of two steps, where all targets act
 
 
-def sample(model, conditioning: list, shape: tuple, sigmas: Tensor = STEPS, sampler: str = "euler") -> None:
-    """Samples with cfg, so that a plain step has two branches."""
+def sample(model, conditioning: list, shape: tuple, sigmas: Tensor = STEPS, sampler: str = "euler", cfg: float = CFG) -> None:
+    """Samples, if not told otherwise with cfg, so that a plain step has two branches."""
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(conditioning, conditioning)
-    guider.set_cfg(CFG)
+    guider.set_cfg(cfg)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     guider.sample(noise, torch.zeros(shape), comfy.samplers.sampler_object(sampler), sigmas, disable_pbar=True)
 

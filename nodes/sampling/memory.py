@@ -48,18 +48,20 @@ def managed(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
     return patchers[device]
 
 
-def needed(model, shape: tuple, again: bool) -> float:
-    """Bytes that a guided step for latents of `shape` needs beside a plain one; `model` is the host's BaseModel."""
+def needed(model, shape: tuple, conds: list[dict], again: bool) -> float:
+    """Bytes that a guided step for latents of `shape` needs beside a plain one; `model` is the host's BaseModel, `conds` what is asked of it."""
     of_model, of_head = units(model, shape)
-    transformer = taps.tokens(model.diffusion_model, shape)
-    if transformer is None:
+    if taps.tokens(model.diffusion_model, shape) is None:
         return KEPT[again] * of_model + HEAD * of_head
-    return kept_of_transformer(model, shape[0], *transformer, again) + HEAD * of_head / model.memory_usage_factor
+    return kept_of_transformer(model, shape, conds, again) + HEAD * of_head / model.memory_usage_factor
 
 
-def kept_of_transformer(model, batch: int, tokens: int, blocks: int, again: bool) -> float:
-    """Its part of `needed`, of that many numbers in tokens and blocks."""
-    numbers = batch * tokens * (blocks + KEPT_OF_BLOCK if again else blocks * KEPT_OF_BLOCK)
+def kept_of_transformer(model, shape: tuple, conds: list[dict], again: bool) -> float:
+    """Its part of `needed`. Words and reference pictures pass its blocks as well."""
+    count, width, blocks = taps.tokens(model.diffusion_model, shape)
+    beside = [(0 if c.get("cross_attn") is None else c["cross_attn"].shape[1])
+              + sum(taps.tokens(model.diffusion_model, x.shape)[0] for x in c.get("reference_latents", ())) for c in conds]
+    numbers = shape[0] * (count + max(beside, default=0)) * width * (blocks + KEPT_OF_BLOCK if again else blocks * KEPT_OF_BLOCK)
     return numbers * comfy.model_management.dtype_size(model.get_dtype_inference())
 
 
@@ -78,9 +80,9 @@ def held(model) -> int:
     return patcher.model_size() - patcher.loaded_size() if model.model_lowvram else 0
 
 
-def is_short(model, shape: tuple, device: torch.device) -> bool:
+def is_short(model, shape: tuple, conds: list[dict], device: torch.device) -> bool:
     """Whether blocks have to be computed again for the step to fit."""
-    return needed(model, shape, again=False) + held(model) > comfy.model_management.get_free_memory(device)
+    return needed(model, shape, conds, again=False) + held(model) > comfy.model_management.get_free_memory(device)
 
 
 class Need:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import comfy.sample
+import comfy.sampler_helpers
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -248,5 +249,25 @@ def test_the_host_is_told_what_a_guided_step_keeps(name, again):
     target = Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16), end=1.0)
     steered = guided("test", model, (target,), Move(), recompute="on" if again else "off")
     kept = most_kept(lambda: sampled(steered, name, 1, size=(32, 32)), [*model.model.parameters(), *head.parameters()])
-    told = memory.kept_of_transformer(model.model, 2, *taps.tokens(model.model.diffusion_model, (32, 32)), again)
+    told = memory.kept_of_transformer(model.model, (2, 16, 32, 32), [{}], again)
     assert kept < 1.2 * told and told < 2 * kept  # a small part of it is the head's
+
+
+@pytest.mark.usefixtures("inference_mode")
+def test_words_and_reference_pictures_count():
+    """As many tokens again, in two references of half the size, and then the same in words, keep as much again."""
+    name, model = "qwen-image", tiny_model("qwen-image", **WIDE["qwen-image"])
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16), end=1.0)
+    steered, half = guided("test", model, (target,), Move(), recompute="off"), torch.zeros(1, 16, 1, 16, 32)
+    (words, more), = conditioning(name, 1)
+    kept, told = [], []
+    for said in ([[words, more]], [[words, more | {"reference_latents": [half, half]}]], [[words.repeat(1, 52, 1), more]]):
+        latent = torch.zeros(1, 16, 1, 32, 32)
+
+        def step(said=said, x=latent):
+            comfy.sample.sample(steered, x, 1, 1.0, "euler", "simple", said, said, x, disable_pbar=True)
+
+        kept.append(most_kept(step, model.model.parameters()))
+        told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), again=False))
+    for i in (1, 2):
+        assert 1.8 < told[i] / told[0] < 2.2 and kept[i] / kept[0] == pytest.approx(told[i] / told[0], rel=0.2)
