@@ -16,6 +16,7 @@ from torch import Tensor
 from ..rg_core import references
 from . import checks, ksampler
 from .sampling.conditioning import one_frame
+from .sampling.noise import is_flow
 from .types import CATEGORY, ReferenceType
 
 REFINE = 2  # docs/relations.md: predictions beyond the first one that each step of an inversion makes
@@ -108,7 +109,9 @@ class Inverter(comfy.samplers.Sampler):
             callback(step, latent_image, x, len(sigmas) - 1)
 
         self.trajectory = references.invert(latent_image, sigmas, denoise, REFINE, report)
-        return self.trajectory.latents[-1]
+        noise, sampling = self.trajectory.latents[-1], model_wrap.inner_model.model_sampling
+        # What the host makes of a latent that is sampled on; at full noise flow models leave nothing of it: see sampling/start.py.
+        return noise if is_flow(sampling) and sigmas[-1] >= 1 else sampling.inverse_noise_scaling(sigmas[-1], noise)
 
 
 class ReadoutInvert(io.ComfyNode):
@@ -118,7 +121,7 @@ class ReadoutInvert(io.ComfyNode):
             node_id="ReadoutInvert", display_name="Readout Invert", category=CATEGORY,
             description="Finds the noise that a given picture would be sampled from (DDIM inversion), and its way there as a "
                         "reference. Sample from the noise with KSampler (Advanced), add_noise off, euler or ddim and the same "
-                        "scheduler, to get the picture back.",
+                        "scheduler, to get the picture back. Flow models need Apply Readout Guidance before it, if only with strength 0.",
             inputs=[io.Model.Input("model"),
                     io.Conditioning.Input("positive", tooltip="What the picture shows."),
                     io.Conditioning.Input("negative"),

@@ -8,6 +8,7 @@ from torch import Tensor
 from ...rg_core.targets import Target, heads
 from ...rg_core.updates import Move
 from .. import checks
+from . import start
 from .log import Log
 from .memory import managed
 from .parts import Samplings
@@ -71,6 +72,7 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     checks.targets_fit(node, model, targets)
     checks.references_fit(node, model, targets)
     guided_model, targets = model.clone(), tuple(t for t in targets if t.weight)
+    start.attach(guided_model)
     if not move.strength or not targets:
         return guided_model
     earlier = model.get_attachment(KEY)  # others may have replaced the wrapper
@@ -91,6 +93,7 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
 
 def unguide(model) -> None:
     """Takes from MODEL, in place, the guidance that it may have."""
+    start.detach(model)
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     model.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
     model.remove_attachments(KEY)

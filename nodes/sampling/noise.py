@@ -15,28 +15,28 @@ EMBEDDED = 256     # channels of a noise level's embedding
 LEAST_SIGNAL = 1 / 15  # near pure noise, a shift of a flow model's prediction is as one of a picture that has at least this share; as with SD 1.5
 
 
-def is_flow(model) -> bool:
-    """Whether the host's BaseModel keeps latents as flow models do."""
-    return isinstance(model.model_sampling, CONST)
+def is_flow(sampling) -> bool:
+    """Whether latents are kept as flow models do, by the host's model_sampling."""
+    return isinstance(sampling, CONST)
 
 
 def latent_scale(model, sigma: float) -> float:
     """What the sampler's latents are larger by than those of a variance-preserving model."""
-    return math.hypot(1 - sigma, sigma) if is_flow(model) else math.sqrt(1 + sigma**2)
+    return math.hypot(1 - sigma, sigma) if is_flow(model.model_sampling) else math.sqrt(1 + sigma**2)
 
 
 def prediction_scale(model, sigma: float) -> float:
     """What a shift of the predicted picture is larger by than the one of a variance-preserving latent that does the same work: 1 / cos(a)."""
-    return latent_scale(model, sigma) / (max(1 - sigma, LEAST_SIGNAL) if is_flow(model) else 1)
+    return latent_scale(model, sigma) / (max(1 - sigma, LEAST_SIGNAL) if is_flow(model.model_sampling) else 1)
 
 
 def stepped_down(model, sigma: float, after: float, eta: float) -> float:
     """Where the host's ancestral Euler step from `sigma` to `after` goes before it adds noise again."""
-    return after * (1 + (after / sigma - 1) * eta) if is_flow(model) else get_ancestral_step(sigma, after, eta=eta)[0]
+    return after * (1 + (after / sigma - 1) * eta) if is_flow(model.model_sampling) else get_ancestral_step(sigma, after, eta=eta)[0]
 
 
 def level_embedding(model, sigmas: Tensor) -> Tensor:
     """Noise levels [B] as heads are told them where a model has no embedding of its own: sinusoids [B, 256] of the angle, from 0 for none to
     1000 for nothing else."""
-    angle = torch.atan2(sigmas, 1 - sigmas if is_flow(model) else torch.ones_like(sigmas))
+    angle = torch.atan2(sigmas, 1 - sigmas if is_flow(model.model_sampling) else torch.ones_like(sigmas))
     return timestep_embedding(angle * (2000 / math.pi), EMBEDDED)
