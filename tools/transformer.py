@@ -8,6 +8,7 @@ from readout_guidance_pack.heads.demo import TRANSFORMER_FILE
 from readout_guidance_pack.nodes.examples import Example
 from readout_guidance_pack.nodes.fitter import fitted
 from readout_guidance_pack.nodes.material import Material
+from readout_guidance_pack.nodes.sampling import start
 from readout_guidance_pack.rg_core.updates import Move
 from tools.control import STEPS, Setting, show
 from tools.fit import drawn
@@ -22,6 +23,10 @@ class FlowBench(RelationBench):
     """The transformer, with no heads but those that are fitted."""
 
     file, sampler, scheduler = TRANSFORMER_FILE, "euler", "simple"
+
+    def __init__(self, seeds: int):
+        super().__init__(seeds)
+        start.attach(self.model)  # what is not dragged begins with the same noise as what is
 
     def shipped(self, kinds):
         return {}
