@@ -85,6 +85,7 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     checks.one_background(node, targets)
     guidance = Guidance(node, model, targets, move, trace, recompute)
     unguide(guided_model)
+    start.attach(guided_model)
     guided_model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance)
     guided_model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, guidance.attended)
     guided_model.set_attachments(KEY, guidance)

@@ -12,7 +12,7 @@ from comfy.model_sampling import CONST
 from torch import Tensor
 
 EMBEDDED = 256     # channels of a noise level's embedding
-LEAST_SIGNAL = 1 / 15  # near pure noise, a shift of a flow model's prediction is as one of a picture that has at least this share; as with SD 1.5
+MOST_NOISE = 15  # sigma beyond which a picture tells too little to be moved by; Stable Diffusion 1.5 begins at 14.6. docs/transformers.md
 
 
 def is_flow(sampling) -> bool:
@@ -26,8 +26,16 @@ def latent_scale(model, sigma: float) -> float:
 
 
 def prediction_scale(model, sigma: float) -> float:
-    """What a shift of the predicted picture is larger by than the one of a variance-preserving latent that does the same work: 1 / cos(a)."""
-    return latent_scale(model, sigma) / (max(1 - sigma, LEAST_SIGNAL) if is_flow(model.model_sampling) else 1)
+    """What a shift of the predicted picture is larger by than the one of a variance-preserving latent that does the same work: 1 / cos(a). Flow
+    models begin with noise alone, and those for large pictures stay near it for long: beyond MOST_NOISE times their noise halfway the shift fades,
+    as (1 + r^2)^-1, to nothing."""
+    sampling = model.model_sampling
+    if not is_flow(sampling):
+        return latent_scale(model, sigma)
+    if sigma >= 1:
+        return 0.0
+    noise, halfway = (s / (1 - s) for s in (sigma, float(sampling.percent_to_sigma(0.5))))
+    return math.hypot(1, noise) / (1 + (noise / (MOST_NOISE * halfway))**2)
 
 
 def stepped_down(model, sigma: float, after: float, eta: float) -> float:

@@ -20,7 +20,7 @@ from ...rg_core.targets import Target, heads
 from . import memory, reasons, windows
 from .conditioning import parts
 from .log import Log
-from .noise import stepped_down
+from .noise import prediction_scale, stepped_down
 from .reader import Readers
 from .shift import Prediction, Shifter
 from .step import Step
@@ -127,6 +127,8 @@ class Run:
         return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
 
     def acting(self, model, sigma: float) -> list[Target]:
+        if not self.move.per_step and not prediction_scale(model, sigma):
+            return []
         to_sigma = model.model_sampling.percent_to_sigma
         return [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
 

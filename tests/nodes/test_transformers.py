@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import comfy.sample
 import comfy.sampler_helpers
+import comfy.samplers
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -13,7 +14,7 @@ from readout_guidance_pack.nodes.material import of_model
 from readout_guidance_pack.nodes.references import ReadoutReference
 from readout_guidance_pack.nodes.sampling import Trace, guided, memory
 from readout_guidance_pack.nodes.sampling.gradients import Borrowing, with_backwards
-from readout_guidance_pack.nodes.sampling.noise import EMBEDDED
+from readout_guidance_pack.nodes.sampling.noise import EMBEDDED, is_flow, prediction_scale
 from readout_guidance_pack.nodes.sampling.reader import read
 from readout_guidance_pack.nodes.sampling.run import Run
 from readout_guidance_pack.rg_core import architectures, taps
@@ -160,7 +161,7 @@ def test_a_guided_run_reads_every_target_at_every_step_and_leaves_the_model_as_i
     plain = sampled(model, name)
     steered = sampled(guided("test", model, targets, Move(), trace), name)
     assert torch.isfinite(steered).all() and not torch.equal(steered, plain)
-    assert [row["target"] for row in trace.rows] == ["depth", "appearance"] * 3
+    assert [row["target"] for row in trace.rows] == ["depth", "appearance"] * (2 if is_flow(model.get_model_object("model_sampling")) else 3)
     assert all(0 < energy < float("inf") for row in trace.rows for energy in row["energy"])
     assert torch.equal(sampled(model, name), plain)
 
@@ -195,15 +196,28 @@ def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
 
     target = Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16))
     with patch("readout_guidance_pack.nodes.sampling.guidance.Run", Probe):
-        sampled(guided("test", model, (target,), Move()), name, steps=1)
+        sampled(guided("test", model, (target,), Move()), name, steps=2)
     assert (found["gradient"] - found["numeric"]).norm() < 1e-2 * found["numeric"].norm()
+
+
+@pytest.mark.parametrize("name", [name for name in ("flux", "flux2", "sd3", "z-image", "lumina2", "qwen-image", "wan") if name in HERE])
+@pytest.mark.parametrize("steps", [8, 20])
+def test_the_same_strength_does_the_same_work_on_every_flow_model(name, steps):
+    """The way that the default range moves a variance-preserving latent, summed over Euler steps: Stable Diffusion's is 4.0."""
+    model = tiny_model(name)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps).double()
+    acting = sigmas[:-1] >= sampling.percent_to_sigma(Spatial.end)
+    scales = torch.tensor([prediction_scale(model.model, s) for s in sigmas[:-1].tolist()])
+    way = scales * (1 - sigmas[1:] / sigmas[:-1]) / torch.hypot(sigmas[1:], 1 - sigmas[1:])
+    assert 4.4 < way[acting].sum() < 6.6 and way.max() < 1.6 and scales[0] == 0
 
 
 def test_distilled_models_have_one_branch(inference_mode):
     model, trace = tiny_model("flux"), Trace()
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
     steered = sampled(guided("test", model, (target,), Move(), trace), "flux", steps=4, cfg=1.0)
-    assert torch.isfinite(steered).all() and len(trace.rows) == 4
+    assert torch.isfinite(steered).all() and len(trace.rows) == 3  # not at the first, of noise alone
 
 
 def test_a_block_that_another_pack_leaves_out_is_said(inference_mode):
@@ -248,7 +262,7 @@ def test_the_host_is_told_what_a_guided_step_keeps(name, again):
     head = depth_head(model)
     target = Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16), end=1.0)
     steered = guided("test", model, (target,), Move(), recompute="on" if again else "off")
-    kept = most_kept(lambda: sampled(steered, name, 1, size=(32, 32)), [*model.model.parameters(), *head.parameters()])
+    kept = most_kept(lambda: sampled(steered, name, 2, size=(32, 32)), [*model.model.parameters(), *head.parameters()])
     told = memory.kept_of_transformer(model.model, (2, 16, 32, 32), [{}], again)
     assert kept < 1.2 * told and told < 2 * kept  # a small part of it is the head's
 
@@ -265,7 +279,7 @@ def test_words_and_reference_pictures_count():
         latent = torch.zeros(1, 16, 1, 32, 32)
 
         def step(said=said, x=latent):
-            comfy.sample.sample(steered, x, 1, 1.0, "euler", "simple", said, said, x, disable_pbar=True)
+            comfy.sample.sample(steered, x, 2, 1.0, "euler", "simple", said, said, x, disable_pbar=True)
 
         kept.append(most_kept(step, model.model.parameters()))
         told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), again=False))
