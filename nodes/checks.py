@@ -11,6 +11,8 @@ from ..rg_core import taps
 from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
 
+NO_BACKWARD = {"SVDQW4A4Linear", "AWQW4A16Linear"}  # Nunchaku's layers, and those that others have modelled on them
+
 
 class Shown(reprlib.Repr):
     def repr_Tensor(self, x: Tensor, _level: int) -> str:
@@ -186,11 +188,20 @@ def no_video(node: str, samples: Tensor) -> None:
                          "put Rebatch Images (batch_size 1) before VAE Encode and Rebatch Latents behind it.")
 
 
+def without_backward(node: str, name: str, network) -> None:
+    """Some packs put layers into the host's own classes whose kernels have no backward pass: gradients would go around them, and be wrong."""
+    found = next((type(layer) for layer in network.modules() if type(layer).__name__ in NO_BACKWARD), None)
+    if found:
+        raise ValueError(f"{node}: this model ({name}) was loaded with layers that have no gradients to guide by ({found.__name__} of "
+                         f"{found.__module__.partition('.')[0]}). Load it with ComfyUI's own Load Diffusion Model, or as GGUF with that pack's loader.")
+
+
 def heads_fit(node: str, model, heads: Iterable) -> None:
     """`model` must have features to read, and each head must have been trained on ones like them."""
     name, network = type(model.model.model_config).__name__, model.model.diffusion_model
     try:
         taps.channels(network)
+        without_backward(node, name, network)
     except NoTaps as error:
         raise ValueError(f"{node}: this model ({name}) cannot be guided by its features: {error}. Use one of the models in the README's table, "
                          "such as Stable Diffusion 1.5, SDXL or Flux.") from error
