@@ -193,7 +193,7 @@ def without_backward(node: str, name: str, network) -> None:
     found = next((type(layer) for layer in network.modules() if type(layer).__name__ in NO_BACKWARD), None)
     if found:
         raise ValueError(f"{node}: this model ({name}) was loaded with layers that have no gradients to guide by ({found.__name__} of "
-                         f"{found.__module__.partition('.')[0]}). Load it with ComfyUI's own Load Diffusion Model, or as GGUF with that pack's loader.")
+                         f"{found.__module__.partition('.')[0]}). Load it with ComfyUI's own Load Diffusion Model, or as GGUF by that pack.")
 
 
 def heads_fit(node: str, model, heads: Iterable) -> None:
