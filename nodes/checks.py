@@ -201,10 +201,10 @@ def heads_fit(node: str, model, heads: Iterable) -> None:
     name, network = type(model.model.model_config).__name__, model.model.diffusion_model
     try:
         taps.channels(network)
-        without_backward(node, name, network)
     except NoTaps as error:
         raise ValueError(f"{node}: this model ({name}) cannot be guided by its features: {error}. Use one of the models in the README's table, "
                          "such as Stable Diffusion 1.5, SDXL or Flux.") from error
+    without_backward(node, name, network)
     for head in heads:
         made_on = head.config.get("model")
         if made_on and made_on != taps.fingerprint(network):

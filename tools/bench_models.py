@@ -34,22 +34,27 @@ class Subject:
     shape: tuple        # of the latents
 
 
-def random_unet(family: type, config: dict, base: BaseModel) -> Subject:
-    """The architecture of `family`, a class of comfy.supported_models, with random weights, and a random head of the published
-    shape. Weights are drawn in place: SDXL's are 10 GB in the CPU's float32, and a second copy would not fit everywhere."""
+def random_model(family: type, config: dict, on_gpu: torch.dtype) -> comfy.model_patcher.ModelPatcher:
+    """The architecture of `family`, a class of comfy.supported_models, with random weights, on a CPU in float32. They are drawn in place: SDXL's
+    are 10 GB then, and a second copy would not fit everywhere."""
     device = comfy.model_management.get_torch_device()
     model_config = family(config)
-    model_config.set_inference_dtype(torch.float16 if device.type == "cuda" else torch.float32, None)
+    model_config.set_inference_dtype(on_gpu if device.type == "cuda" else torch.float32, None)
     model = model_config.get_model({}, "", device=device)
     torch.manual_seed(0)
     for name, weight in model.diffusion_model.named_parameters():
         if weight.ndim > 1:  # what goes through keeps its size
             weight.data.normal_(std=weight[0].numel()**-0.5)
         else:
-            weight.data.fill_(float(name.endswith("weight")))
-    patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+            weight.data.fill_(float(name.endswith(("weight", "scale"))))
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+
+
+def random_unet(family: type, config: dict, base: BaseModel) -> Subject:
+    """A UNet, and a random head of the published shape."""
+    patcher = random_model(family, config, torch.float16)
     with torch.inference_mode(False):
-        head = ReadoutHead("pose", taps.channels(model.diffusion_model), base_model=base.name).eval().requires_grad_(False)
+        head = ReadoutHead("pose", taps.channels(patcher.model.diffusion_model), base_model=base.name).eval().requires_grad_(False)
     more = {"pooled_output": torch.randn(1, 1280), "width": 256, "height": 256}  # SDXL's own
     return Subject(patcher, head, [[torch.randn(1, 77, base.text_width), more]], (1, 4, 32, 32))
 

@@ -25,12 +25,12 @@ from readout_guidance_pack.rg_core.features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.linear_head import from_maps
 from readout_guidance_pack.rg_core.targets import Drag, Spatial
 from readout_guidance_pack.rg_core.updates import Move
+from tools.bench_models import ALL_THE_TIME, random_model
 from tools.checkpoints import unet
 from tools.costs import in_turn, most_kept, sample
 from tools.transformer_checkpoints import FLUX
 
 SIGMAS = torch.tensor([0.9, 0.8, 0.7])  # of two steps
-ALL_THE_TIME = {"start": 0.0, "end": 1.0}
 ZIMAGE = {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 3840, "cap_feat_dim": 2560, "n_layers": 30, "qk_norm": True,
           "n_heads": 30, "n_kv_heads": 30, "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "rope_theta": 256.0,
           "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32}
@@ -55,19 +55,9 @@ class Real(NamedTuple):
 REAL = {"flux1": Real("Flux", FLUX1, 512, 24), "z-image": Real("ZImage", ZIMAGE, 256, 16)}
 
 
-def random_model(family: str, config: dict, words: tuple[int, int]) -> Subject:
-    device = comfy.model_management.get_torch_device()
-    model_config = getattr(comfy.supported_models, family)(config)
-    model_config.set_inference_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32, None)
-    model = model_config.get_model({}, "", device=device)
-    torch.manual_seed(0)
-    for name, weight in model.diffusion_model.named_parameters():
-        if weight.ndim > 1:
-            weight.data.normal_(std=weight[0].numel()**-0.5)
-        else:
-            weight.data.fill_(float(name.endswith(("weight", "scale"))))
-    patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
-    return Subject(patcher, [[torch.randn(1, *words), {"pooled_output": torch.randn(1, 768)}]], (1, 16, 32, 32))
+def transformer(family: str, config: dict, words: tuple[int, int]) -> Subject:
+    model = random_model(getattr(comfy.supported_models, family), config, torch.bfloat16)
+    return Subject(model, [[torch.randn(1, *words), {"pooled_output": torch.randn(1, 768)}]], (1, 16, 32, 32))
 
 
 def demo() -> Subject:
@@ -77,8 +67,8 @@ def demo() -> Subject:
 
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     "demo": demo,
-    "flux1": lambda: random_model("Flux", FLUX1 | {"hidden_size": 1536, "num_heads": 12, "depth": 5, "depth_single_blocks": 9}, (64, 4096)),
-    "z-image": lambda: random_model("ZImage", ZIMAGE | {"dim": 1920, "n_heads": 15, "n_kv_heads": 15, "n_layers": 8}, (64, 2560))}
+    "flux1": lambda: transformer("Flux", FLUX1 | {"hidden_size": 1536, "num_heads": 12, "depth": 5, "depth_single_blocks": 9}, (64, 4096)),
+    "z-image": lambda: transformer("ZImage", ZIMAGE | {"dim": 1920, "n_heads": 15, "n_kv_heads": 15, "n_layers": 8}, (64, 2560))}
 
 
 @torch.inference_mode(False)
@@ -120,8 +110,8 @@ def early_exit(subject: Subject) -> Callable[[], None]:
 
 @torch.inference_mode()
 def measure(name: str, rounds: int) -> dict:
-    subject, found = SUBJECTS[name](), {"shape": None}
-    found["shape"], models = list(subject.shape), settings(subject)
+    subject = SUBJECTS[name]()
+    found, models = {"shape": list(subject.shape)}, settings(subject)
     for cfg, label in ((1.0, "one branch"), (3.0, "two branches")):
         actions = {setting: partial(sample, model, subject.conditioning, subject.shape, SIGMAS, cfg=cfg) for setting, model in models.items()}
         costs = in_turn(actions, rounds, warm=actions)

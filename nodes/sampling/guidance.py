@@ -85,7 +85,6 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     checks.one_background(node, targets)
     guidance = Guidance(node, model, targets, move, trace, recompute)
     unguide(guided_model)
-    start.attach(guided_model)
     guided_model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance)
     guided_model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, guidance.attended)
     guided_model.set_attachments(KEY, guidance)
@@ -94,7 +93,6 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
 
 def unguide(model) -> None:
     """Takes from MODEL, in place, the guidance that it may have."""
-    start.detach(model)
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     model.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
     model.remove_attachments(KEY)

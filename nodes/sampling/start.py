@@ -9,13 +9,9 @@ KEY = "readout_guidance_start"
 
 def attach(model) -> None:
     """Has MODEL, in place, begin with the latent that it is given where no noise is added."""
-    detach(model)
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)  # it may come from a node like this one
     if is_flow(model.get_model_object("model_sampling")):
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begun)
-
-
-def detach(model) -> None:
-    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
 
 
 def begun(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""A ComfyUI folder for models of one's own, and what runs of them must show."""
+"""What workflows with models of one's own must show in a real server."""
 import re
 import time
 from pathlib import Path
