@@ -213,6 +213,21 @@ def test_the_same_strength_does_the_same_work_on_every_flow_model(name, steps):
     assert 4.4 < way[acting].sum() < 6.6 and way.max() < 1.6 and scales[0] == 0
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+@pytest.mark.parametrize("name", [name for name in ("flux", "qwen-image") if name in HERE])
+@pytest.mark.usefixtures("inference_mode")
+def test_where_no_noise_is_added_a_run_begins_with_its_latent(name, strength):
+    model, seen = tiny_model(name), []
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
+    steered = guided("again", guided("test", model, (target,), Move(strength)), (target,), Move(strength))
+    for noise in (torch.zeros(1, *TINY[name].shape), drawn(1, *TINY[name].shape)):
+        latent = drawn(1, *TINY[name].shape, seed=7)
+        comfy.sample.sample(steered, noise, 2, 3.0, "euler", "simple", conditioning(name, 1), conditioning(name, 2), latent, disable_pbar=True,
+                            callback=lambda step, denoised, x, steps: seen.append(x) if not step else None)
+    assert torch.allclose(seen[0], model.model.process_latent_in(latent), atol=1e-6)
+    assert torch.equal(seen[1], noise)  # the host's way, where there is some
+
+
 def test_distilled_models_have_one_branch(inference_mode):
     model, trace = tiny_model("flux"), Trace()
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
