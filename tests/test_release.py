@@ -1,0 +1,48 @@
+"""What is published: the archive's files, and when the release workflow refuses."""
+from collections import Counter
+
+import pytest
+import tomllib
+
+from tools import ROOT, release
+
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+READY = tomllib.loads(PYPROJECT.replace("[tool.comfy]", """[project.urls]
+Repository = "https://github.com/o/r"
+[tool.comfy]
+PublisherId = "o"
+Icon = "https://o/i.png\"""", 1))
+
+
+def test_the_archive_holds_what_a_user_needs_and_nothing_else():
+    files = release.archive()
+    assert {name for name in files if "/" not in name} == {"CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "pyproject.toml"}
+    assert set(Counter(name.split("/")[0] for name in files if "/" in name)) == {"docs", "heads", "nodes", "rg_core", "web", "workflows"}
+    assert not [name for name in files if name.startswith(("tests", "tools", "."))]
+    assert all(name.isascii() and len(name) < 100 and not set(name) & set('<>:"\\|?* ') for name in files)  # Windows too
+    assert sum((ROOT / name).stat().st_size for name in files) < 33e6
+
+
+def test_nothing_of_the_archive_imports_what_is_left_out():
+    for name in release.archive():
+        if name.endswith(".py"):
+            text = (ROOT / name).read_text()
+            assert "import tools" not in text and "from tools" not in text, name
+
+
+def test_a_release_wants_what_only_the_owner_can_say():
+    found = release.problems(tomllib.loads(PYPROJECT), CHANGELOG)
+    assert [problem.split(":")[0] for problem in found] == ["pyproject.toml does not say [tool.comfy] PublisherId",
+                                                          "pyproject.toml does not say [tool.comfy] Icon",
+                                                          "pyproject.toml does not say [project.urls] Repository"]
+    version = READY["project"]["version"]
+    assert not release.problems(READY, CHANGELOG, f"v{version}")
+
+
+@pytest.mark.parametrize("changelog, tag, said", [("# Changes\n", None, "CHANGELOG.md begins with no version"),
+                                                  ("## 0.0.1\n", None, "CHANGELOG.md begins with 0.0.1"),
+                                                  (CHANGELOG, "v9.9.9", "the tag is v9.9.9")])
+def test_a_release_of_another_version_is_refused(changelog, tag, said):
+    found = release.problems(READY, changelog, tag)
+    assert len(found) == 1 and found[0].startswith(said)
