@@ -1,14 +1,14 @@
 """The boundary: everything that knows ComfyUI."""
 from comfy_api.latest import ComfyExtension
 
-from . import attribute, colour, demo, estimate, fit, fit_comparing, guide, heads, published, references, relations, targets, tracks, train
+from . import attribute, colour, demo, estimate, fit, fit_comparing, guide, heads, published, references, relations, show, targets, tracks, train
 
 NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, fit.FitReadoutHead, fit_comparing.FitComparingHead,
          attribute.FitAttribute, train.TrainReadoutHead, targets.PoseTarget, targets.DepthTarget, targets.EdgeTarget, targets.MapTarget,
          attribute.AttributeTarget, relations.DragTarget, relations.AppearanceTarget, relations.StructureTarget, relations.IdentityTarget,
          colour.ColourTarget, relations.DragPath, tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert,
          references.KSamplerReadoutReference, guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, published.KSamplerReadoutGuidancePublished,
-         demo.LoadDemoModel, demo.DemoScene, demo.DemoReader]
+         show.ReadoutTrace, show.ReadoutCompare, demo.LoadDemoModel, demo.DemoScene, demo.DemoReader]
 
 
 class ReadoutGuidance(ComfyExtension):

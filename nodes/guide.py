@@ -8,6 +8,8 @@ from ..rg_core.updates import Move
 from . import extension, ksampler
 from .sampling import Trace, guided
 from .sampling.memory import CHOICES
+from .sampling.screen import rough
+from .show import readouts
 from .types import CATEGORY, Guidance
 
 STRENGTH = io.Float.Input("strength", default=Move.strength, min=0.0, max=10.0, step=0.01,
@@ -27,11 +29,12 @@ class ApplyReadoutGuidance(io.ComfyNode):
             node_id="ApplyReadoutGuidance", display_name="Apply Readout Guidance", category=CATEGORY,
             description="Attaches targets to a model, so that every sampler that takes the model is guided by them.",
             inputs=[io.Model.Input("model"), Guidance.Input("guidance"), STRENGTH, RECOMPUTE],
-            outputs=[io.Model.Output()])
+            outputs=[io.Model.Output()], hidden=[io.Hidden.unique_id])
 
     @classmethod
     def execute(cls, model, guidance, strength, recompute=CHOICES[0]):
-        return io.NodeOutput(guided("Apply Readout Guidance", model, guidance, Move(strength), recompute=recompute))
+        trace = Trace(shown_on=cls.hidden and cls.hidden.unique_id)
+        return io.NodeOutput(guided("Apply Readout Guidance", model, guidance, Move(strength), trace, recompute))
 
 
 class KSamplerReadoutGuidance(io.ComfyNode):
@@ -39,9 +42,12 @@ class KSamplerReadoutGuidance(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="KSamplerReadoutGuidance", display_name="KSampler (Readout Guidance)", category=CATEGORY,
-            description="The KSampler, guided by targets. The trace lists each target's energy at each guided step.",
+            description="The KSampler, guided by targets. While it samples it shows the picture so far and what heads read of it. The trace lists "
+                        "each target's energy at each guided step.",
             inputs=[*ksampler.INPUTS, Guidance.Input("guidance"), STRENGTH, RECOMPUTE],
-            outputs=[io.Latent.Output(), io.String.Output(display_name="trace")])
+            outputs=[io.Latent.Output(), io.String.Output(display_name="trace", tooltip="For Readout Trace, or as JSON."),
+                     io.Image.Output(display_name="readouts", tooltip="Of each guided step and the first picture: what each target wants, what is "
+                                     "read, and where the target pulls.")])
 
     @classmethod
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, guidance,
@@ -50,4 +56,4 @@ class KSamplerReadoutGuidance(io.ComfyNode):
         model = guided("KSampler (Readout Guidance)", model, guidance, Move(strength), trace, recompute)
         latent, = host_nodes.common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative,
                                              latent_image, denoise=denoise)
-        return io.NodeOutput(latent, json.dumps(trace.rows))
+        return io.NodeOutput(latent, json.dumps(trace.rows), readouts(trace, rough(model.model.latent_format)))

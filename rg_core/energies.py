@@ -62,15 +62,18 @@ def colour(picture: Tensor, wanted: Tensor, cells: int, mask: Tensor | None = No
 
     With `mask` [B, 1, H, W], 0 to 1, a cell's mean is over what the mask has of it, and so much the cell counts.
     """
-    height, width = picture.shape[-2:]
-    shorter = min(height, width)
-    grid = [max(1, round(cells * n / shorter)) for n in (height, width)]
     difference = picture - wanted
     if mask is None:
-        return F.adaptive_avg_pool2d(difference, grid).square().flatten(1).mean(1)
-    cover = F.adaptive_avg_pool2d(mask, grid)
-    means = F.adaptive_avg_pool2d(difference * mask, grid) / cover.clamp(min=1e-6)
+        return coarse(difference, cells).square().flatten(1).mean(1)
+    cover = coarse(mask, cells)
+    means = coarse(difference * mask, cells) / cover.clamp(min=1e-6)
     return masked_mean(means.square(), cover).mean(1)
+
+
+def coarse(x: Tensor, cells: int) -> Tensor:
+    """The means of `x` [B, C, H, W] over the cells of a grid, `cells` along the shorter side: [B, C, h, w]."""
+    height, width = x.shape[-2:]
+    return F.adaptive_avg_pool2d(x, [max(1, round(cells * n / min(height, width))) for n in (height, width)])
 
 
 def at(x: Tensor, points: Tensor) -> Tensor:

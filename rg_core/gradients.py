@@ -7,6 +7,7 @@ from torch import Tensor
 from .regions import repeat
 from .taps import Reading
 from .targets import Target
+from .views import View, pull
 
 
 class EnergyError(ValueError):
@@ -14,7 +15,7 @@ class EnergyError(ValueError):
 
 
 def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, references: Sequence[Tensor | None],
-            balanced: bool = True) -> tuple[list[Tensor], list[Tensor], Tensor]:
+            balanced: bool = True, views: list[View] | None = None) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """What pulls at the taps of B pictures, and how hard: the joint gradient of the `targets`' energies.
 
     `reading` has features of the pictures, whose VP-scaled latents have the range `span` [B]; `references` are the readouts
@@ -26,6 +27,8 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
     size at the taps, per picture: its root mean square over all taps that its head reads is the target's weight, times its force, which keeps
     weights comparable, and the size is 1. Otherwise the energies add as they are, with the published weights beside the targets' own. Either way
     there is one pass back through the heads for each target but only one through the model.
+
+    What there is to look at of each target is added to `views`, if that is given.
     """
     batch = reading.features[0].shape[0]
     features = [f.detach().float().requires_grad_() for f in reading.features]
@@ -34,7 +37,10 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
     for target, reference in zip(targets, references, strict=True):
         places = reading.places(target.head)
         own = [features[i] for i in places]
-        energy, gradient = differentiated(target, target.head(own, emb, target.size), span, repeat(reference, batch), own)
+        readout, reference = target.head(own, emb, target.size), repeat(reference, batch)
+        energy, gradient = differentiated(target, readout, span, reference, own)
+        if views is not None:
+            views.append(View(target.name, energy, *target.view(readout.detach(), reference), pull(gradient, target.size)))
         scale = target.force(energy) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
         for i, g in zip(places, gradient):
             total[i] += g * (target.weight * scale).view(-1, 1, 1, 1)
@@ -47,13 +53,18 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
 
 
 def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: Sequence[Target], span: Tensor,
-                  references: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+                  references: Sequence[Tensor | None], views: list[View] | None = None) -> tuple[list[Tensor], list[Tensor]]:
     """The gradient [B, C, H, W] of the energy of each of `targets` with respect to what a model has `predicted` [B, C, H, W], and
-    the energies [B]. `seen(predicted)` is what the targets see of it, and of their `references`. Nothing goes back through the model."""
+    the energies [B]. `seen(predicted)` is what the targets see of it, and of their `references`. Nothing goes back through the model.
+    What there is to look at of each target is added to `views`, if that is given."""
     gradients, values = [], []
     for target, reference in zip(targets, references, strict=True):
         x = predicted.detach().float().requires_grad_()
-        energy, (gradient,) = differentiated(target, seen(x), span, None if reference is None else repeat(seen(reference.float()), len(x)), [x])
+        readout, reference = seen(x), None if reference is None else repeat(seen(reference.float()), len(x))
+        energy, (gradient,) = differentiated(target, readout, span, reference, [x])
+        if views is not None:
+            pulled = pull([gradient.flatten(1, -3)], gradient.shape[-2:])
+            views.append(View(target.name, energy, *target.view(readout.detach(), reference), pulled, latent=True))
         if (energy < 0).any():
             raise EnergyError(f"the energy of the {target.name} target is {energy.min().item():.3g}, and that of a target without a head is 0 where "
                               "nothing is left to do, and never less. Its author has to add what is missing.")

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from . import energies, pictures
+from . import energies, pictures, views
+from .estimates import from_range
 from .head import ReadoutHead
 from .regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
 
@@ -60,6 +61,10 @@ class Target:
         Without a head it is 0 where nothing is left to do, and never less."""
         raise NotImplementedError
 
+    def view(self, readout: Tensor, reference: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What is wanted and what is read, to be looked at; see views.View. None for what there is no picture of."""
+        return None, None
+
     def force(self, energy: Tensor) -> Tensor | float:
         """How hard it pulls at the energies [B], from 0 to 1; its weight is for 1."""
         return 1.0
@@ -89,6 +94,9 @@ class Spatial(Target):
         image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))
         return energies.spatial(readout, image, span, self.head.control_range, mask)
 
+    def view(self, readout, reference):
+        return tuple(from_range(x, self.head.control_range) for x in (self.image, readout))
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Attribute(Target):
@@ -100,6 +108,11 @@ class Attribute(Target):
     def energy(self, readout, span, reference):
         told = energies.masked_mean(readout, repeat(self.mask, len(readout)))[:, 0]
         return (self.level - told if self.level > 0 else told - self.level).clamp(min=0).square()
+
+    def view(self, readout, reference):
+        """From white, what pictures with it are told, to black, those without."""
+        wanted = torch.full_like(readout, self.level)
+        return tuple((1 + x.clamp(-1, 1)) / 2 for x in (wanted, readout))
 
     def force(self, energy):
         return energy.sqrt().clamp(max=1)
@@ -117,6 +130,10 @@ class Likeness(Target):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Appearance(Likeness):
     """The looks of the reference, pixel by pixel; its box is laid over the picture's."""
+
+    def view(self, readout, reference):
+        """Where they are alike, white."""
+        return None, views.agreement(readout, moved(reference, self.reference_box, self.box))
 
     def energy(self, readout, span, reference):
         mask, other = (repeat(x, len(readout)) for x in (self.mask, self.reference_mask))
@@ -137,6 +154,11 @@ class Identity(Likeness):
         mask, other = (repeat(x, len(readout)) for x in (self.mask, self.reference_mask))
         return energies.identity(readout, reference, span, boxed(mask, self.box, readout),
                                  boxed(other, self.reference_box, reference))
+
+    def view(self, readout, reference):
+        """Where the picture is like who is in the reference, white."""
+        other = boxed(repeat(self.reference_mask, len(readout)), self.reference_box, reference)
+        return None, views.agreement(readout, energies.masked_mean(reference, other)[..., None, None])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -160,6 +182,11 @@ class Drag(Target):
     def energy(self, readout, span, reference):
         return energies.correspondence(readout, reference, *(repeat(p, len(readout)) for p in self.points))
 
+    def view(self, readout, reference):
+        """Dots where the dragged points should go, and where each is found: the place that is most like it."""
+        start, end, counts = (repeat(p, len(readout)) for p in self.points)
+        return tuple(views.dots(points, counts, readout.shape[-2:]) for points in (end, views.found(readout, energies.at(reference, start))))
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Colour(Target):
@@ -182,6 +209,9 @@ class Colour(Target):
     def energy(self, readout, span, reference):
         image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))
         return energies.colour(readout, image, self.cells, mask)
+
+    def view(self, readout, reference):
+        return tuple(energies.coarse(x, self.cells) for x in (self.image, readout))
 
 
 def heads(targets: Iterable[Target]) -> list[ReadoutHead]:

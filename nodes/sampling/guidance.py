@@ -3,7 +3,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from comfy.patcher_extension import CallbacksMP, WrappersMP
-from torch import Tensor
 
 from ...rg_core.targets import Target, heads
 from ...rg_core.updates import Move
@@ -13,16 +12,8 @@ from .log import Log
 from .memory import managed
 from .parts import Samplings
 from .run import KEY, Run
-
-
-@dataclass
-class Trace:
-    """What guidance did: a row for each target at each guided prediction."""
-    rows: list[dict] = field(default_factory=list)
-
-    def add(self, sigma: float, targets: list[Target], values: list[Tensor]) -> None:
-        for target, value in zip(targets, values):
-            self.rows.append({"sigma": sigma, "target": target.name, "energy": value.tolist()})
+from .screen import Screen
+from .trace import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +23,7 @@ class Guidance:
     source: object  # the MODEL as it was given
     targets: tuple[Target, ...]
     move: Move
-    trace: Trace | None = None
+    trace: Trace
     recompute: str = "auto"  # one of memory.CHOICES
     runs: list[Run] = field(default_factory=list)  # under way
 
@@ -47,9 +38,13 @@ class Guidance:
         model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
         run = Run(self, executor.class_obj)
         run.attach(executor.class_obj)
+        if not self.runs:
+            self.trace.clear()
+        denoise_mask, callback, *args = args
+        callback = Screen(self.trace, model).follows(callback, len(sigmas) - 1)
         self.runs.append(run)
         try:
-            out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            out = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)
         finally:
             self.runs.remove(run)
         if len(sigmas) > 1:
@@ -83,7 +78,7 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
         share = earlier.move.strength / move.strength
         targets = (*(replace(t, weight=t.weight * share) for t in earlier.targets), *targets)
     checks.one_background(node, targets)
-    guidance = Guidance(node, model, targets, move, trace, recompute)
+    guidance = Guidance(node, model, targets, move, trace or Trace(), recompute)
     unguide(guided_model)
     guided_model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, guidance)
     guided_model.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, guidance.attended)

@@ -109,8 +109,7 @@ class Run:
             outs, displacement, values = self.shifter.shift(step, now, [self.fit(t, step) for t in now.targets], branches)
         except gradients.EnergyError as error:
             raise ValueError(f"{self.node}: {error}") from error
-        if self.trace is not None:
-            self.trace.add(step.sigma, now.targets, values)
+        self.trace.add(step.sigma, now.targets, values, now.views)
         return outs, displacement
 
     def kept(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ...rg_core import energies, gradients
 from ...rg_core.targets import Target, heads
 from ...rg_core.updates import Move
+from ...rg_core.views import View
 from . import memory, reasons
 from .conditioning import one_frame
 from .gradients import Borrowing, differentiable
@@ -22,6 +23,7 @@ class Prediction:
     positive: list[dict]
     negative: list[dict] | None
     shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # of what the model predicts, by the part of the batch, once known
+    views: list[View] = field(default_factory=list)  # what there is to look at of the targets, at the last call that was shifted
 
     @property
     def reads(self) -> bool:
@@ -40,6 +42,7 @@ class Shifter:
         """What the model predicts for `branches` at the step's latents, None where it was not asked yet; the displacement [B, C, H, W] that lowers
         the energies; and these, [B] of each of `targets`, which are the prediction's made ready for the step."""
         positive, span = step.branch(now.positive, branches), self.span(step, targets)
+        now.views.clear()
         if now.reads:
             predicted, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, span)
             outs = [predicted if c is positive else None for c in branches]
@@ -48,7 +51,7 @@ class Shifter:
             predicted = next((out for c, out in zip(branches, outs) if c is positive), None)
             if predicted is None:
                 predicted, = step.predictions([positive])
-        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], span)
+        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], span, now.views)
         displacement, values = displacement + shift, values | energy
         if not (torch.isfinite(predicted).all() and torch.isfinite(displacement).all()):
             raise ValueError(f"{self.node}: {reasons.not_finite(step.x, positive, step.sigma, step.model)}")
@@ -65,9 +68,10 @@ class Shifter:
             read = self.readers.read(here, targets, None if conds is positive else conds)
 
             def pull(reading):
+                now.views.clear()  # out of memory, it pulls twice
                 with differentiable(*heads(targets)), Borrowing():
-                    at_taps, energy, size = gradients.at_taps(reading, targets, span, read, balanced=not self.move.published_energy)
-                values["positive" if conds is positive else "negative"] = torch.stack(energy)  # out of memory, it pulls twice
+                    at_taps, energy, size = gradients.at_taps(reading, targets, span, read, not self.move.published_energy, now.views)
+                values["positive" if conds is positive else "negative"] = torch.stack(energy)
                 return at_taps, size
 
             predicted, pulled = self.differentiated(here, conds, heads(targets), pull)
@@ -77,14 +81,15 @@ class Shifter:
         displacement = self.move.displacement(gradient * step.scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
         return predicted, displacement, dict(zip(targets, energy))
 
-    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], span: Tensor) -> tuple[Tensor, dict[Target, Tensor]]:
+    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], span: Tensor,
+                      views: list[View]) -> tuple[Tensor, dict[Target, Tensor]]:
         """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
         def seen(x: Tensor) -> Tensor:
             return one_frame(step.model.process_latent_out(x))
 
         ways = [None if t.reference is None else step.own(self.readers.way(t, step)[1]) for t in targets]
         with torch.inference_mode(False), torch.enable_grad(), Borrowing():
-            found = gradients.at_prediction(predicted, seen, targets, span, ways)
+            found = gradients.at_prediction(predicted, seen, targets, span, ways, views)
         shifts = [self.move.approach(gradient, energy, step.reach, t.weight) for t, gradient, energy in zip(targets, *found)]
         return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
 

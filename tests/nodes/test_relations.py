@@ -50,7 +50,7 @@ class World:
                                "end_percent": 0.5} | changes).args[0]
 
     def sample(self, guidance, latent=None, steps=4, sampler="euler", strength=0.1):
-        out, trace = guide.KSamplerReadoutGuidance.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive, self.negative,
+        out, trace, _ = guide.KSamplerReadoutGuidance.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive, self.negative,
                                                            latent or self.latent(), 1.0, guidance, strength).args
         return out["samples"], json.loads(trace)
 

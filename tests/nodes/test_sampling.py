@@ -44,7 +44,7 @@ class World:
         rest = (seed, steps, cfg, sampler, "karras", self.positive, self.negative, latent)
         if guidance is None:
             return host_nodes.common_ksampler(model, *rest)[0]["samples"], []
-        latent, trace = guide.KSamplerReadoutGuidance.execute(model, *rest, 1.0, guidance, strength).args
+        latent, trace, _ = guide.KSamplerReadoutGuidance.execute(model, *rest, 1.0, guidance, strength).args
         return latent["samples"], json.loads(trace)
 
 

@@ -138,7 +138,7 @@ def test_what_is_trained_steers_and_is_refused_by_another_model(w):
     guidance = targets.DepthTarget.execute(head, w.wanted[:1], 1.0, 0.0, 0.5)[0]
     sample = {"samples": torch.zeros(1, 3, 32, 32)}
     settings = (1, 2, 3.0, "euler", "karras", w.said[1], w.said[0], sample, 1.0)
-    out, _ = guide.KSamplerReadoutGuidance.execute(w.model, *settings, guidance, 0.1, "off").args
+    out, *_ = guide.KSamplerReadoutGuidance.execute(w.model, *settings, guidance, 0.1, "off").args
     plain, = host_nodes.common_ksampler(w.model, *settings[:8])
     assert not torch.equal(out["samples"], plain["samples"])
     with pytest.raises(ValueError, match="depth head was made on DemoWorld"):

@@ -1,0 +1,151 @@
+"""What a guided run shows, while it samples and after."""
+import json
+import sys
+from types import SimpleNamespace
+
+import comfy.utils
+import latent_preview
+import nodes as host_nodes
+import pytest
+import torch
+from comfy.cli_args import LatentPreviewMethod, args
+from PIL import ImageChops
+
+from readout_guidance_pack.heads import load_head
+from readout_guidance_pack.heads.demo import HEADS_FOLDER
+from readout_guidance_pack.nodes import seeing
+from readout_guidance_pack.nodes.demo import DemoScene
+from readout_guidance_pack.nodes.demo_model import load_demo
+from readout_guidance_pack.nodes.guide import KSamplerReadoutGuidance
+from readout_guidance_pack.nodes.sampling import Trace, guided
+from readout_guidance_pack.nodes.sampling.screen import rough
+from readout_guidance_pack.nodes.sampling.trace import MOST
+from readout_guidance_pack.nodes.show import ReadoutCompare, ReadoutTrace
+from readout_guidance_pack.nodes.targets import DepthTarget, PoseTarget
+from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.rg_core.views import View
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+STEPS = 6
+
+
+class World:
+    def __init__(self):
+        self.model, clip, self.vae = load_demo()
+        self.words = clip.encode_from_tokens_scheduled(clip.tokenize("a figure in a red shirt and blue trousers, sea"))
+        _, pose, depth, *_ = self.scene = DemoScene.execute(5, 64, 64, 1).args
+        heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth")}
+        self.guidance, = PoseTarget.execute(head=heads["pose"], image=pose, weight=1.0, start_percent=0.0, end_percent=0.9).args
+        self.guidance, = DepthTarget.execute(head=heads["depth"], image=depth, weight=1.0, start_percent=0.3, end_percent=0.9,
+                                             guidance=self.guidance).args
+        self.settings = (1, STEPS, 3.0, "euler", "normal", self.words, self.words, {"samples": torch.zeros(2, 3, 64, 64)})
+
+    def run(self, strength: float = 0.1) -> tuple:
+        return KSamplerReadoutGuidance.execute(self.model, *self.settings, 1.0, self.guidance, strength).args
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode():
+        yield World()
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What the page is sent as the preview of the node that samples."""
+    found = []
+    monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Latent2RGB)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK",
+                        lambda value, total, preview, node_id=None: preview and found.append((value, total, preview)))
+    return found
+
+
+def test_after_each_step_the_node_shows_the_picture_and_what_is_read(w, shown):
+    latent, *_ = w.run()
+    assert [(value, total) for value, total, _ in shown] == [(step + 1, STEPS) for step in range(STEPS)]
+    kinds, pictures, limits = zip(*(preview for *_, preview in shown))
+    assert set(kinds) == {"JPEG"} and set(limits) == {None}
+    assert pictures[-1].height > pictures[0].height  # the depth joins later
+    assert all(ImageChops.difference(one, other).getbbox() for one, other in zip(pictures[1:], pictures[2:]))
+    plain = host_nodes.common_ksampler(guided("other", w.model, w.guidance, Move()), *w.settings)[0]
+    assert torch.equal(latent["samples"], plain["samples"])  # looking changes nothing
+
+
+def test_where_the_host_shows_no_previews_nothing_is_shown(w, shown, monkeypatch):
+    monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.NoPreviews)
+    w.run()
+    assert not shown
+
+
+def test_another_node_that_samples_keeps_its_preview_and_ours_is_shown_on_the_one_that_guides(w, shown, monkeypatch):
+    sent = []
+    server = SimpleNamespace(client_id="page", last_prompt_id="p", send_sync=lambda event, data, sid: sent.append((event, data, sid)))
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
+    host_nodes.common_ksampler(guided("Apply Readout Guidance", w.model, w.guidance, Move(), Trace(shown_on="7")), *w.settings)
+    assert len(shown) == len(sent) == STEPS
+    (kind, image, _), about = sent[-1][1]
+    assert about["display_node_id"] == about["node_id"] == "7" and sent[-1][2] == "page" and kind == "JPEG"
+    assert image.size > shown[-1][2][1].size
+
+
+def test_the_readouts_say_what_was_wanted_and_read_at_each_guided_step(w):
+    _, trace, readouts = w.run()
+    energies = [row for row in json.loads(trace) if row["target"] == "pose"]
+    assert len(readouts) == len(energies) and readouts.min() >= 0 and readouts.max() <= 1
+    wanted = readouts[-1, seeing.MARGIN + 2 * seeing.LINE:][:seeing.TILE, seeing.MARGIN:][:, :seeing.TILE]
+    pose = torch.nn.functional.interpolate(w.scene[1].movedim(-1, 1), (32, 32), mode="bilinear", antialias=True)
+    assert (torch.nn.functional.interpolate(wanted.movedim(-1, 0)[None], (32, 32), mode="area") - pose).abs().mean() < 0.01
+
+
+def test_a_run_in_which_nothing_was_guided_says_so(w):
+    _, trace, readouts = w.run(strength=0.0)
+    assert trace == "[]" and len(readouts) == 1
+    assert torch.equal(readouts, seeing.batch([seeing.words("nothing was guided")]))
+    assert torch.equal(ReadoutTrace.execute(trace)[0], readouts)
+
+
+def test_a_trace_is_plotted(w, tmp_path, monkeypatch):
+    rows = [{"sigma": 1.0, "target": name, "energy": [scale * 0.8**step]} for step in range(10) for name, scale in (("pose", 3.0), ("drag", 100.0))]
+    image = seeing.plot(rows)
+    shades = {colour for _, colour in image.getcolors(1 << 20)}
+    assert {(79, 163, 255), (255, 138, 61)} <= shades  # a line for each, over its own first
+    assert not ImageChops.difference(image, seeing.plot([row | {"energy": [2 * row["energy"][0]]} for row in rows])).getbbox()
+    assert seeing.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and seeing.ticks(0, 19) == [0.0, 5.0, 10.0, 15.0]
+    assert seeing.plot([rows[0]]).size == image.size
+
+
+@pytest.mark.parametrize("trace", ["", "a picture", "{}", '[{"sigma": 1}]', '[{"target": "pose", "energy": []}]',
+                                   '[{"target": "pose", "energy": ["a"]}]'])
+def test_what_is_no_trace_is_refused(trace):
+    with pytest.raises(ValueError, match="^Readout Trace: this is not the trace of a guided run"):
+        ReadoutTrace.execute(trace)
+
+
+def test_pictures_side_by_side():
+    guided_pictures, target = torch.rand(3, 64, 48, 3), torch.rand(1, 128, 128, 3)
+    rows = [[seeing.picture(x.movedim(-1, 0)[None]) for x in (target[0], one)] for one in guided_pictures]
+    image = seeing.side_by_side(["target", "guided"], rows, 256)
+    assert image.size == (256 + 192 + 3 * seeing.MARGIN, seeing.LINE + seeing.MARGIN + 3 * (256 + seeing.MARGIN))
+    corner = image.crop((256 + 2 * seeing.MARGIN, seeing.LINE + seeing.MARGIN, 256 + 2 * seeing.MARGIN + 4, seeing.LINE + seeing.MARGIN + 4))
+    assert corner.getcolors() == [(16, tuple((guided_pictures[0, 0, 0] * 255).round().int().tolist()))]  # hard pixels
+    with pytest.raises(ValueError, match="^Readout Compare: the image is empty"):
+        ReadoutCompare.execute(torch.zeros(0, 8, 8, 3))
+
+
+def test_a_long_run_keeps_views_evenly_and_few():
+    trace, x = Trace(), torch.zeros(2, 1, 4, 4)
+    for step in range(1, 1001):
+        trace.add(1.0, [], [], [View(str(step), torch.zeros(2), None, None, x)])
+        assert trace.now[0].name == str(step)
+    numbers = [number for number, _ in trace.seen]
+    assert MOST / 2 <= len(numbers) <= MOST and len({b - a for a, b in zip(numbers, numbers[1:])}) == 1
+    assert all(views[0].name == str(number) and len(views[0].pull) == 1 for number, views in trace.seen)
+    trace.clear()
+    assert trace == Trace()
+
+
+def test_latents_are_shown_by_the_hosts_factors(w):
+    image = rough(w.model.model.latent_format)(torch.full((2, 3, 4, 4), 0.5))
+    expected = latent_preview.preview_to_image(torch.full((4, 4, 3), 0.5))
+    assert image.size == (4, 4) and not ImageChops.difference(image, expected).getbbox()
+    assert rough(SimpleNamespace(latent_rgb_factors=None))(torch.zeros(1, 3, 4, 4)) is None
