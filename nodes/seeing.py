@@ -98,13 +98,15 @@ def batch(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def plot(rows: list[dict], size: tuple[int, int] = (768, 480)) -> Image.Image:
-    """The energies of a trace over the guided steps, each target's as a share of its first, the mean over the batch; `size` is (width, height)."""
-    series = {}
-    for entry in rows:
-        series.setdefault(entry["target"], []).append(sum(entry["energy"]) / len(entry["energy"]))
-    shares = {name: [e / (values[0] or 1.0) for e in values] for name, values in series.items()}
-    count = max(map(len, shares.values()))
-    low, high = min(0.0, *map(min, shares.values())), max(1.0, *map(max, shares.values()))
+    """The energies of a trace over the guided steps, each target's over its largest, the mean over the batch; `size` is (width, height)."""
+    steps = {sigma: step for step, sigma in enumerate(dict.fromkeys(entry["sigma"] for entry in rows))}
+    given = {}
+    for entry in rows:  # context windows and tiles have several at a step
+        given.setdefault(entry["target"], {}).setdefault(steps[entry["sigma"]], []).extend(entry["energy"])
+    means = {name: {step: sum(energy) / len(energy) for step, energy in values.items()} for name, values in given.items()}
+    shares = {name: {step: e / (max(map(abs, values.values())) or 1.0) for step, e in values.items()} for name, values in means.items()}
+    count, every = len(steps), [share for values in shares.values() for share in values.values()]
+    low, high = min(0.0, *every), max(1.0, *every)
     width, height = size
     left, top, right, bottom = 56, MARGIN + LINE, width - 2 * MARGIN, height - 2 * LINE - MARGIN
     canvas = Image.new("RGB", size, GROUND)
@@ -118,10 +120,10 @@ def plot(rows: list[dict], size: tuple[int, int] = (768, 480)) -> Image.Image:
         draw.text((left - MARGIN, at(0, share)[1]), f"{share:g}", INK, font(), anchor="rm")
     for step in sorted({round(s) for s in ticks(0, count - 1)} if count > 1 else {0}):
         draw.text((at(step, low)[0], bottom + 4), str(step + 1), INK, font(), anchor="mt")
-    draw.text((left, 4), "energy, share of its first", FAINT, font())
+    draw.text((left, 4), "energy, over its largest", FAINT, font())
     draw.text((right, height - 4), "guided step", FAINT, font(), anchor="rb")
     for i, (name, values) in enumerate(shares.items()):
-        colour, points = LINES[i % len(LINES)], [at(step, share) for step, share in enumerate(values)]
+        colour, points = LINES[i % len(LINES)], [at(step, share) for step, share in values.items()]
         draw.line(points, colour, 3, joint="curve")
         for x, y in points:
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)

@@ -31,7 +31,8 @@ class ReadoutTrace(io.ComfyNode):
         node = "Readout Trace"
         try:
             rows = json.loads(trace)
-            good = isinstance(rows, list) and all(isinstance(row["target"], str) and sum(row["energy"]) is not None and row["energy"] for row in rows)
+            good = isinstance(rows, list) and all(isinstance(row["target"], str) and row["energy"] and sum([row["sigma"], *row["energy"]]) is not None
+                                                  for row in rows)
         except (ValueError, TypeError, KeyError):
             good = False
         if not good:

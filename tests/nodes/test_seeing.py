@@ -105,13 +105,18 @@ def test_a_run_in_which_nothing_was_guided_says_so(w):
 
 
 def test_a_trace_is_plotted(w, tmp_path, monkeypatch):
-    rows = [{"sigma": 1.0, "target": name, "energy": [scale * 0.8**step]} for step in range(10) for name, scale in (("pose", 3.0), ("drag", 100.0))]
+    rows = [{"sigma": 10.0 - step, "target": name, "energy": [scale * 0.8**step]} for step in range(10)
+            for name, scale in (("pose", 3.0), ("drag", 100.0))]
     image = seeing.plot(rows)
     shades = {colour for _, colour in image.getcolors(1 << 20)}
-    assert {(79, 163, 255), (255, 138, 61)} <= shades  # a line for each, over its own first
+    assert {(79, 163, 255), (255, 138, 61)} <= shades  # a line for each, over its own largest
     assert not ImageChops.difference(image, seeing.plot([row | {"energy": [2 * row["energy"][0]]} for row in rows])).getbbox()
     assert seeing.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and seeing.ticks(0, 19) == [0.0, 5.0, 10.0, 15.0]
     assert seeing.plot([rows[0]]).size == image.size
+    late = [row for row in rows if row["target"] == "pose" or row["sigma"] < 6.0]  # the drag begins at the sixth step
+    line = seeing.plot(late).crop((0, 60, 768, 480))
+    places = [x for x in range(768) for y in range(420) if line.getpixel((x, y)) == (255, 138, 61)]
+    assert min(places) > 768 / 3
 
 
 @pytest.mark.parametrize("trace", ["", "a picture", "{}", '[{"sigma": 1}]', '[{"target": "pose", "energy": []}]',
