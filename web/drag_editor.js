@@ -1,11 +1,12 @@
 /* Gives the READOUT_DRAGS input its editor, on the Drag Target and on subgraph nodes where the input is promoted. */
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { noteOpenedSubgraphs, pictureFollower, targetOf } from "./drag_picture.js";
 import { addEditor, follow } from "./drag_widget.js";
+import { learn, say } from "./words.js";
 
 const TYPE = "READOUT_DRAGS";
 const NODE_SIZE = [360, 600]; // when it is new
-const CONNECTED = "'drags' is connected, so nothing is drawn here. Where it is promoted, draw on the subgraph node.";
 
 /** The editor of a Drag Target. */
 function dragsWidget(node, name, spec) {
@@ -19,7 +20,7 @@ function dragsWidget(node, name, spec) {
   const look = () => {
     const link = node.graph.getLink(node.inputs[node.findInputSlot(name)].link);
     const shared = link?.originIsIoNode && !("widgetId" in widget); // older frontends show this very editor where it is promoted
-    return { ...picture(node, []), locked: link && !shared ? CONNECTED : "" };
+    return { ...picture(node, []), locked: link && !shared ? say("connected") : "" };
   };
   const { onAdded } = node;
   node.onAdded = function (...args) {
@@ -50,7 +51,7 @@ function promote(host, input) {
   follow(host, editor, () => {
     refresh(editor.view);
     const { node, hosts } = targetOf(host, slot());
-    return { ...picture(node, hosts), locked: input.link == null ? "" : CONNECTED };
+    return { ...picture(node, hosts), locked: input.link == null ? "" : say("connected") };
   });
 }
 
@@ -68,8 +69,20 @@ function followPromotion(host) {
 document.head.append(Object.assign(document.createElement("link"),
   { rel: "stylesheet", href: new URL("./drag_editor.css", import.meta.url).href }));
 
+/** Before any node is made: what is in locales/. Without it the editor speaks English. */
+async function learnWords() {
+  try {
+    const all = await (await api.fetchApi("/i18n")).json();
+    const tables = Object.fromEntries(Object.entries(all).map(([language, words]) => [language, words.readoutGuidance]));
+    learn(tables, () => app.extensionManager.setting.get("Comfy.Locale"));
+  } catch (error) {
+    console.warn("Readout Guidance: no translations,", error);
+  }
+}
+
 app.registerExtension({
   name: "readout_guidance.drag_editor",
+  init: learnWords,
   setup: noteOpenedSubgraphs,
   getCustomWidgets: () => ({ [TYPE]: dragsWidget }),
   nodeCreated: (node) => node.isSubgraphNode?.() && followPromotion(node),

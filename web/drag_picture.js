@@ -1,5 +1,6 @@
 /* Which picture a Drag Target draws on: the way through ComfyUI's graph from its input to whatever makes the picture. */
 import { app } from "../../scripts/app.js";
+import { say } from "./words.js";
 
 const INPUT = "image";
 const openedThrough = new Map(); // by the id of a subgraph: the id of the subgraph node through which it was last opened
@@ -44,12 +45,12 @@ export function pictureFollower() {
   let last;
   return (node, hosts) => {
     const source = node && sourceOf(node.graph, node.inputs[node.findInputSlot(INPUT)].link, hosts);
-    if (!source) return { message: `Connect a picture to '${INPUT}'` };
+    if (!source) return { message: say("connect_picture") };
     if (last && source !== last) delete outputsOf(node)?.readout_picture; // it came from elsewhere
     last = source;
     const shown = outputsOf(source)?.images?.[0];
     const ran = outputsOf(node)?.readout_picture?.[0];
     const picture = source.type.startsWith("LoadImage") ? shown : ran ?? shown; // what it holds now, or what last ran
-    return { picture, message: "Run the workflow once to see the picture here, or draw already" };
+    return { picture, message: say("run_once") };
   };
 }

@@ -1,5 +1,6 @@
 /* The editor itself: a picture with arrows on it, by pointer and by keyboard. It knows nothing of ComfyUI. */
 import { format, hasLength, inside, moved, parse, partAt } from "./drags.js";
+import { say } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = 8; // around the picture, so that handles at its border can be seen and grabbed
@@ -9,8 +10,6 @@ const STEP = 0.01;
 const LARGE_STEP = 0.05;
 const NEW_DRAG = [[0.4, 0.5], [0.6, 0.5]];
 const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const HINT = "Drag to draw; drag an arrow or its ends to change it. Keys: Enter adds, Tab selects, arrows move.";
-const UNREADABLE = "The saved drags could not be read, so there are none.";
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -71,8 +70,8 @@ export class DragView {
     this.stage = shape("svg", { class: "stage", "aria-hidden": "true" }, this.frame, this.image, this.arrows);
     this.message = element("div", { class: "message" });
     this.status = element("div", { class: "status", role: "status" });
-    const button = (name, title, act) => {
-      const made = element("button", { type: "button", title }, name);
+    const button = (name, act) => {
+      const made = element("button", { type: "button", title: say(`${name}_about`) }, say(name));
       made.addEventListener("click", () => {
         act();
         this.element.focus({ preventScroll: true }); // a button that is now disabled would lose the focus to the page
@@ -80,14 +79,14 @@ export class DragView {
       return made;
     };
     this.buttons = {
-      undo: button("Undo", "Undo (Ctrl+Z)", () => this.#travel(this.#undo, this.#redo)),
-      redo: button("Redo", "Redo (Ctrl+Shift+Z)", () => this.#travel(this.#redo, this.#undo)),
-      delete: button("Delete", "Delete the selected drag (Delete)", () => this.#delete()),
-      clear: button("Clear", "Delete all drags", () => this.#clear()),
+      undo: button("undo", () => this.#travel(this.#undo, this.#redo)),
+      redo: button("redo", () => this.#travel(this.#redo, this.#undo)),
+      delete: button("delete", () => this.#delete()),
+      clear: button("clear", () => this.#clear()),
     };
     this.element = element("div", {
       class: "readout-drags", tabindex: "0", role: "application",
-      "aria-label": "Drag editor: Enter adds a drag, Tab selects the next, arrow keys move it, with Shift further, with Alt only its end",
+      "aria-label": say("editor"),
     }, element("div", { class: "picture" }, this.stage, this.message),
     element("div", { class: "bar" }, ...Object.values(this.buttons)), this.status);
 
@@ -145,7 +144,7 @@ export class DragView {
     picture.onerror = () => {
       if (this.#loading !== address) return;
       this.image.removeAttribute("href");
-      this.#say("The picture could not be loaded.");
+      this.#say(say("not_loaded"));
     };
     picture.src = address;
   }
@@ -355,14 +354,13 @@ export class DragView {
     this.buttons.delete.disabled = this.#selected === null;
     this.buttons.clear.disabled = this.#locked || !this.#drags.length;
     this.message.textContent = this.#locked || this.#message;
-    const hint = this.#unreadable ? UNREADABLE : this.#selected === null ? HINT : this.#described(this.#selected);
+    const hint = this.#unreadable ? say("unreadable") : this.#selected === null ? say("hint") : this.#described(this.#selected);
     this.status.textContent = this.#locked ? "" : hint;
   }
 
   #described(index) {
     const drag = this.#drags[index];
     const place = ([x, y]) => `(${x.toFixed(2)}, ${y.toFixed(2)})`;
-    const where = `Drag ${index + 1} of ${this.#drags.length}: ${place(drag[0])} to ${place(drag[drag.length - 1])}.`;
-    return `${where} Keys: arrows move it, with Shift further, with Alt only its end; Delete.`;
+    return say("selected", { number: index + 1, count: this.#drags.length, start: place(drag[0]), end: place(drag[drag.length - 1]) });
   }
 }

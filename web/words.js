@@ -1,0 +1,32 @@
+/* What the page's parts say, in the language that ComfyUI is set to: from locales/, else in English. It knows nothing of ComfyUI. */
+const ENGLISH = {
+  connect_picture: "Connect a picture to 'image'",
+  run_once: "Run the workflow once to see the picture here, or draw already",
+  not_loaded: "The picture could not be loaded.",
+  connected: "'drags' is connected, so nothing is drawn here. Where it is promoted, draw on the subgraph node.",
+  unreadable: "The saved drags could not be read, so there are none.",
+  hint: "Drag to draw; drag an arrow or its ends to change it. Keys: Enter adds, Tab selects, arrows move.",
+  selected: "Drag <number> of <count>: <start> to <end>. Keys: arrows move it, with Shift further, with Alt only its end; Delete.",
+  editor: "Drag editor: Enter adds a drag, Tab selects the next, arrow keys move it, with Shift further, with Alt only its end",
+  undo: "Undo",
+  undo_about: "Undo (Ctrl+Z)",
+  redo: "Redo",
+  redo_about: "Redo (Ctrl+Shift+Z)",
+  delete: "Delete",
+  delete_about: "Delete the selected drag (Delete)",
+  clear: "Clear",
+  clear_about: "Delete all drags",
+};
+let languages = {};
+let chosen = () => "en";
+
+/** `tables` are by language what ENGLISH is; `language` is a function that tells the one that is set now. */
+export function learn(tables, language) {
+  languages = tables;
+  chosen = language;
+}
+
+export function say(key, values = {}) {
+  const text = languages[chosen()]?.[key] ?? ENGLISH[key];
+  return text.replace(/<(\w+)>/g, (_whole, name) => values[name]);
+}
