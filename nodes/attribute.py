@@ -58,7 +58,7 @@ class FitAttribute(io.ComfyNode):
                         "seconds. Attribute Target makes it a slider.",
             inputs=[io.Model.Input("model"),
                     io.Latent.Input("pictures_with", tooltip="Pictures that have it: a batch, or a list. Ten or more do well."),
-                    io.Latent.Input("pictures_without", tooltip="Pictures that lack it, and are else of the same sorts."),
+                    io.Latent.Input("pictures_without", tooltip="Pictures that lack it, and are otherwise of the same kinds."),
                     io.Conditioning.Input("positive", tooltip="An empty prompt, so that it is read off the pictures and not off the words."),
                     io.String.Input("name", default="smiling"),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,

@@ -100,7 +100,7 @@ class SaveReadoutHead(io.ComfyNode):
             description="Writes a head as a safetensors file, for example to convert a published .pt.",
             inputs=[Head.Input("head"),
                     io.String.Input("filename_prefix", default=f"{FOLDER}/head",
-                                    tooltip=f"Under ComfyUI's output folder. Heads in {FOLDER}/ there can be loaded at once.")])
+                                    tooltip=f"Under ComfyUI's output folder. Heads in {FOLDER}/ there can be loaded after pressing R.")])
 
     @classmethod
     def execute(cls, head, filename_prefix):

@@ -121,7 +121,8 @@ class ReadoutInvert(io.ComfyNode):
             node_id="ReadoutInvert", display_name="Readout Invert", category=CATEGORY,
             description="Finds the noise that a given picture would be sampled from (DDIM inversion), and its way there as a "
                         "reference. Sample from the noise with KSampler (Advanced), add_noise off, euler or ddim and the same "
-                        "scheduler, to get the picture back. Flow models need Apply Readout Guidance before it, if only with strength 0.",
+                        "scheduler, to get the picture back. On flow models the sampler's MODEL has to come through Apply Readout Guidance, "
+                        "if only with strength 0.",
             inputs=[io.Model.Input("model"),
                     io.Conditioning.Input("positive", tooltip="What the picture shows."),
                     io.Conditioning.Input("negative"),

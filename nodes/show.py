@@ -46,7 +46,7 @@ class ReadoutCompare(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutCompare", display_name="Readout Compare", category=CATEGORY, is_output_node=True,
-            description="Target, unguided and guided pictures side by side, as large as one can see.",
+            description="Target, unguided and guided pictures side by side, at a size that can be seen.",
             inputs=[io.Image.Input("guided"),
                     io.Image.Input("unguided", optional=True, tooltip="The same seed and settings without guidance."),
                     io.Image.Input("target", optional=True, tooltip="What was asked for: the pose, the depth map, the reference."),

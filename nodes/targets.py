@@ -16,7 +16,7 @@ from .types import CATEGORY, Guidance, Head, PoseKeypoint
 # What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
 COLOURED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
 WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
-                        tooltip="How hard this target pulls. Alone, it multiplies strength. 0 turns it off.")
+                        tooltip="How hard this target pulls. Where it acts alone, the weight multiplies strength. 0 turns it off.")
 CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
 
 
@@ -149,7 +149,8 @@ class MapTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutMapTarget", display_name="Map Target", category=CATEGORY,
             description="Steers towards a picture of whatever a head reads, such as one from Fit Readout Head: normals, hair, a floor plan.",
-            inputs=inputs([io.Image.Input("image", tooltip="What the head should read, painted as in the images that it was made from.")], "a map"),
+            inputs=inputs([io.Image.Input("image", tooltip="What the head should read, painted as in the images that the head was made from.")],
+                          "a map"),
             outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
