@@ -113,9 +113,10 @@ def test_inversion_there_and_back(w):
     strength 0, begins with it."""
     noise, reference = ReadoutInvert.execute(w.model, w.said, w.empty, w.one(), 20, 1.0, "simple", 64).args
     target, = DepthTarget.execute(w.head, w.depth[:1], 1.0, 0.0, 0.9)[0]
-    back = w.sample(guided("test", w.model, (target,), Move(0.0)), noise, 20, 1.0, disable_noise=True)
-    error = (picture(w, back) - picture(w, w.one()["samples"])).square().mean()
-    assert -10 * error.log10() > 35  # dB
+    for strength in (0.0, 1e-6):
+        back = w.sample(guided("test", w.model, (target,), Move(strength)), noise, 20, 1.0, disable_noise=True)
+        error = (picture(w, back) - picture(w, w.one()["samples"])).square().mean()
+        assert -10 * error.log10() > 35  # dB
     assert reference.trajectory.sigmas[-1] == 1.0
 
 
