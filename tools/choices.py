@@ -23,23 +23,24 @@ TAPPED = {"0 to 40 %": ((0.0, 0.4), 5), "50 to 90 %": ((0.5, 0.9), 5), "25 to 65
 STRIDES = (1, 4)  # latent pixels to a place of the readout; the default is 2
 
 
+def dragged(seeds: int, move: Move | None = Move(), end: float = Drag.end) -> dict:
+    """Half as many drags, of pictures inverted anew: what is read of them is kept with them. Undragged where there is no move."""
+    bench, plan, given, starts = to_be_dragged(max(1, seeds // 2), FlowBench)
+    return bench.drag_figures(plan, bench.dragged(plan, starts, move, end) if move else bench.unguided(starts, noise=False), given)
+
+
 class Choices:
-    """The benches of one choice, made anew where that changes what heads are fitted to or drags are read from."""
+    """A bench of its own for each choice that changes what heads are fitted to."""
 
     def __init__(self, seeds: int):
         self.bench = FlowBench(seeds)
         self.bench.fit_heads()
-        self.dragged = to_be_dragged(max(1, seeds // 2), FlowBench)
 
     def unguided(self) -> dict:
-        return {"any": self.bench.measure((), Setting())} | self.drag(None)
+        return {"any": self.bench.measure((), Setting()), "drag": dragged(self.bench.seeds, None)}
 
     def guided(self, move: Move = Move(), end: float = Drag.end) -> dict:
-        return {kind: self.bench.measure((kind,), Setting(move, end)) for kind in CONTROL_RANGES} | self.drag(move, end)
-
-    def drag(self, move: Move | None = Move(), end: float = Drag.end) -> dict:
-        bench, plan, given, starts = self.dragged
-        return {"drag": bench.drag_figures(plan, bench.dragged(plan, starts, move, end) if move else bench.unguided(starts, noise=False), given)}
+        return {kind: self.bench.measure((kind,), Setting(move, end)) for kind in CONTROL_RANGES} | {"drag": dragged(self.bench.seeds, move, end)}
 
 
 @torch.inference_mode()
@@ -60,7 +61,7 @@ def choices(seeds: int) -> dict:
         note(f"until {end}", usual.guided(end=end))
     for stride in STRIDES:
         with patch.object(features.AS_THEY_ARE, "stride", stride):
-            note(f"stride {stride}", usual.drag())
+            note(f"stride {stride}", {"drag": dragged(seeds)})
     for where, (share, count) in TAPPED.items():
         with patch.multiple(taps, SHARE=share, MOST_TAPS=count):
             note(f"tapped {where}", Choices(seeds).guided())
