@@ -1,13 +1,14 @@
 """The demo world's nodes: its model, scenes to take targets from, and what its pictures show."""
 from comfy_api.latest import io
 
-from ..heads.demo import judge, world
+from ..heads.demo import MODEL_FILE, TRANSFORMER_FILE, judge, world
 from ..rg_core.pictures import draw_pose
 from . import checks
 from .demo_model import load_demo
 from .types import CATEGORY, PoseKeypoint
 
 DEMO_CATEGORY = f"{CATEGORY}/demo"
+FILES = {"UNet": MODEL_FILE, "transformer": TRANSFORMER_FILE}
 SKELETON_SCALE = 8  # a skeleton is drawn larger than the scene, as a pose detector would
 
 
@@ -18,11 +19,14 @@ class LoadDemoModel(io.ComfyNode):
             node_id="LoadReadoutDemoModel", display_name="Load Demo Model (Readout Guidance)", category=DEMO_CATEGORY,
             description="A tiny diffusion model of a marionette in a room, to try readout guidance without downloads. It "
                         "knows prompts such as 'a figure in a red shirt and blue trousers, meadow' and pictures of about 64x64.",
+            inputs=[io.Combo.Input("model", options=list(FILES), default="UNet", optional=True,
+                                   tooltip="A UNet, as Stable Diffusion 1.5 and SDXL are, with heads that come along; or a flow transformer, as "
+                                           "Z-Image is, for which Fit Readout Head makes them.")],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()])
 
     @classmethod
-    def execute(cls):
-        return io.NodeOutput(*load_demo())
+    def execute(cls, model="UNet"):
+        return io.NodeOutput(*load_demo(FILES[model]))
 
 
 class DemoScene(io.ComfyNode):

@@ -17,7 +17,7 @@ OUTPUT = ROOT / "output"
 ROWS = ("target", "unguided", "guided")
 SHOWN = {"pose": ("pck",), "depth": ("mae",), "edge": ("fscore",), "pose+depth": ("pck", "mae"), "drag": ("distance",),
          "drag given": ("distance",), "appearance": ("clothes_change",), "identity": ("clothes_change", "pck"), "fit": ("mae",),
-         "attribute": ("share",)}
+         "attribute": ("share",), "transformer pose": ("pck",), "transformer drag": ("distance",)}
 CELL, MARGIN, LABEL = 128, 4, 76
 
 
@@ -34,6 +34,13 @@ def tensor(images: list[Image.Image]) -> torch.Tensor:
 def widgets(workflow: dict, kind: str, title: str | None = None) -> list:
     return next(node["widgets_values"] for node in workflow["nodes"]
                 if node["type"] == kind and (title is None or node.get("title") == title))
+
+
+def target_of(workflow: dict) -> world.Sample:
+    """The scenes that targets are taken from, where there are others too those titled so."""
+    count = sum(node["type"] == "ReadoutDemoScene" for node in workflow["nodes"])
+    seed, _, width, height, batch = widgets(workflow, "ReadoutDemoScene", "Scenes to take poses from" if count > 1 else None)
+    return world.draw(batch, height, width, seed=seed)
 
 
 def prompt_of(workflow: dict, batch: int) -> world.Sample:
@@ -93,14 +100,13 @@ def measure(workflow: dict, pictures: dict[str, torch.Tensor], row: str) -> dict
     elif "ReadoutReference" in kinds:
         values = {"clothes_change": judge.clothes_change(image, pictures["target"].expand_as(image))}
         if "ReadoutPoseTarget" in kinds:
-            seed, _, width, height, batch = widgets(workflow, "ReadoutDemoScene", "Scenes to take poses from")
-            scene = world.draw(batch, height, width, seed=seed)
+            scene = target_of(workflow)
             values["pck"] = judge.pck(image, scene.joints, scene.height)
     elif "ReadoutAttributeTarget" in kinds:
         values = {"share": judge.ATTRIBUTES[widgets(workflow, "FitReadoutAttribute")[0]](image)}
     else:
-        seed, _, width, height, batch = widgets(workflow, "ReadoutDemoScene")
-        return judge.figures(image, world.draw(batch, height, width, seed=seed), prompt_of(workflow, batch))
+        scene = target_of(workflow)
+        return judge.figures(image, scene, prompt_of(workflow, len(scene.image)))
     values |= {"valid": judge.valid(image), "texture": judge.texture(image)}
     return {name: round(value.mean().item(), 4) for name, value in values.items()}
 

@@ -7,10 +7,12 @@ import json
 
 from readout_guidance_pack.rg_core.updates import Move
 from tools.attributes import attributes
+from tools.choices import choices
 from tools.colour import colours
 from tools.compare import compared
 from tools.control import CONTROLS, Bench, Setting, show
 from tools.device import device_name
+from tools.displacement import displacements
 from tools.estimates import estimates
 from tools.fit import fits
 from tools.moves import moves
@@ -34,6 +36,8 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "attributes": (attributes, "arms raised, dusk and where the shirt is, by fitted heads at three strengths"),
           "compare": (compared, "heads that compare, fitted from pictures alone, beside the shipped ones and none"),
           "transformer": (transformer, "the demo's flow transformer, by fitted heads and without any"),
+          "choices": (choices, "what chose the defaults on flow models"),
+          "displacement": (displacements, "how far the defaults move a picture on each family of models"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 

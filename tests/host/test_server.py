@@ -19,7 +19,7 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 # How many pictures each node of a workflow saves.
 SAVED = {"pose": [4, 4, 4], "depth": [4, 4, 4], "edge": [4, 4, 4], "pose_and_depth": [4, 4, 4], "drag": [1, 1],
          "drag_given": [1, 1, 1], "appearance": [1, 4, 4], "identity": [1, 4, 4], "fit": [4, 4, 4],
-         "attribute": [4, 4, 4]}
+         "attribute": [4, 4, 4], "transformer_pose": [4, 4, 4], "transformer_drag": [1, 1]}
 PUBLISHED = ReadoutHead("pose", BASE_MODELS["sdv15"].channels, projection_dim=128, base_model=BASE_MODELS["sdv15"].name)
 
 

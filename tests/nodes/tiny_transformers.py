@@ -52,6 +52,8 @@ LUMINA = {"patch_size": 2, "in_channels": 16, "dim": 96, "n_layers": 3, "n_refin
 ZIMAGE = LUMINA | {"dim": 256, "n_heads": 4, "n_kv_heads": 4, "axes_dims": [16, 24, 24], "rope_theta": 256.0, "z_image_modulation": True,
                    "time_scale": 1000.0, "pad_tokens_multiple": 32}
 QWEN = {"num_layers": 3, "attention_head_dim": 32, "num_attention_heads": 2, "joint_attention_dim": WIDTH, "axes_dims_rope": (8, 12, 12)}
+MAGE = QWEN | {"in_channels": 128, "out_channels": 128}
+JOY = {"hidden_size": 128, "num_attention_heads": 1, "num_layers": 3, "text_dim": WIDTH, "mlp_width_ratio": 1.0}
 AURA = {"in_channels": 4, "out_channels": 4, "dim": 64, "n_layers": 4, "n_double_layers": 2, "n_heads": 2, "global_conddim": 64,
         "cond_seq_dim": WIDTH, "max_seq": 64}
 PIXART = {"input_size": 8, "hidden_size": 96, "depth": 3, "num_heads": 2, "caption_channels": WIDTH, "model_max_length": WORDS,
@@ -72,6 +74,8 @@ KANDINSKY = {"in_visual_dim": 16, "out_visual_dim": 16, "in_text_dim": WIDTH, "i
              "visual_embed_dim": 64, "num_text_blocks": 1, "num_visual_blocks": 3, "axes_dims": (8, 12, 12)}
 OMNIGEN = {"hidden_size": 96, "num_layers": 3, "num_refiner_layers": 1, "num_attention_heads": 3, "num_kv_heads": 1, "multiple_of": 32,
            "axes_dim_rope": (8, 12, 12), "axes_lens": (64, 64, 64), "text_feat_dim": WIDTH}
+BOOGU = {"hidden_size": 96, "num_layers": 2, "num_double_stream_layers": 2, "num_refiner_layers": 1, "num_attention_heads": 3, "num_kv_heads": 1,
+         "multiple_of": 32, "axes_dim_rope": (8, 12, 12), "axes_lens": (64, 64, 64), "instruction_feat_dim": WIDTH}
 ERNIE = {"hidden_size": 64, "num_attention_heads": 2, "num_layers": 3, "ffn_hidden_size": 64, "in_channels": 16, "out_channels": 16, "patch_size": 1,
          "text_in_dim": WIDTH, "rope_axes_dim": (8, 12, 12)}
 KREA = {"features": 64, "tdim": 32, "txtdim": 32, "heads": 2, "kvheads": 1, "multiplier": 2, "layers": 3, "patch": 2, "channels": 16, "txtlayers": 2,
@@ -120,6 +124,8 @@ TINY = {
     "lumina2": Tiny("lumina.model", "NextDiT", LUMINA, (16, 7, 6), by_counted_words),
     "z-image": Tiny("lumina.model", "NextDiT", ZIMAGE, (16, 7, 6), by_counted_words),
     "qwen-image": Tiny("qwen_image.model", "QwenImageTransformer2DModel", QWEN, (16, 1, 7, 6), by_words),
+    "mage-flow": Tiny("mage_flow.model", "MageFlowTransformer2DModel", MAGE, (128, 3, 4), by_words),
+    "joyimage": Tiny("joyimage.model", "JoyImageTransformer3DModel", JOY, (16, 1, 7, 6), in_thousands),
     "auraflow": Tiny("aura.mmdit", "MMDiT", AURA, (4, 7, 6), by_words),
     "pixart": Tiny("pixart.pixartms", "PixArtMS", PIXART, (4, 64, 48), lambda m, x, t, o: m(x, 1000 * t, words(x))),
     "hunyuan-dit": Tiny("hydit.models", "HunYuanDiT", HYDIT, (4, 8, 6), hydit),
@@ -130,6 +136,7 @@ TINY = {
     "kandinsky5": Tiny("kandinsky5.model", "Kandinsky5", KANDINSKY, (16, 8, 6),
                        lambda m, x, t, o: m(x, 1000 * t, words(x), pooled(x), transformer_options=o)),
     "omnigen2": Tiny("omnigen.omnigen2", "OmniGen2Transformer2DModel", OMNIGEN, (16, 7, 6), by_counted_words),
+    "boogu": Tiny("boogu.model", "BooguTransformer2DModel", BOOGU, (16, 7, 6), by_counted_words),
     "ernie-image": Tiny("ernie.model", "ErnieImageModel", ERNIE, (16, 4, 3), in_thousands),
     "krea2": Tiny("krea2.model", "SingleStreamDiT", KREA, (16, 1, 7, 6), lambda m, x, t, o: m(x, t, words(x, 64), transformer_options=o)),
     "lens": Tiny("lens.model", "LensTransformer2DModel", LENS, (16, 4, 3), by_words),
@@ -165,7 +172,8 @@ def build(name: str) -> nn.Module:
 FAMILIES = {"flux": "Flux", "flux2": "Flux2", "chroma": "Chroma", "sd3": "SD3", "lumina2": "Lumina2", "z-image": "ZImage", "qwen-image": "QwenImage",
             "auraflow": "AuraFlow", "pixart": "PixArtAlpha", "hunyuan-dit": "HunyuanDiT", "hidream": "HiDream",
             "cosmos-predict2": "CosmosT2IPredict2", "wan": "WAN21_T2V", "hunyuan-image": "HunyuanImage21", "kandinsky5": "Kandinsky5Image",
-            "omnigen2": "Omnigen2", "ernie-image": "ErnieImage", "krea2": "Krea2", "lens": "Lens", "pixeldit": "PixelDiTT2I"}
+            "omnigen2": "Omnigen2", "mage-flow": "MageFlow", "joyimage": "JoyImage", "boogu": "Boogu",
+            "ernie-image": "ErnieImage", "krea2": "Krea2", "lens": "Lens", "pixeldit": "PixelDiTT2I"}
 HERE = {name: family for name, family in FAMILIES.items() if kind(name) and hasattr(comfy.supported_models, family)}
 
 
@@ -181,7 +189,7 @@ def tiny_model(name: str, dtype: torch.dtype = torch.float32, cast: torch.dtype 
 
 def conditioning(name: str, seed: int) -> list:
     width, more = {"krea2": 64, "hunyuan-dit": 1024}.get(name, WIDTH), {"pooled_output": drawn(1, POOLED, seed=seed)}
-    if name == "omnigen2":
+    if name in ("omnigen2", "boogu"):
         more["attention_mask"] = torch.ones(1, WORDS, dtype=torch.int)
     if name == "hunyuan-dit":
         more |= {"attention_mask": torch.ones(1, 7), "conditioning_mt5xl": drawn(1, 9, 64, seed=seed), "attention_mask_mt5xl": torch.ones(1, 9)}
