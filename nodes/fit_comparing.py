@@ -111,7 +111,7 @@ class FitComparingHead(io.ComfyNode):
                     io.Tracks.Input("tracks", optional=True, tooltip="For correspondence: the pictures are frames of a video, and these points of "
                                     "them were followed through it."),
                     io.String.Input("groups", optional=True, multiline=True, default="", tooltip="For identity: who is in each picture, a label for "
-                                    "each, with commas or lines between. Pictures with the same label show the same one.")],
+                                    "each, with commas or lines between. Pictures with the same label show the same person or thing.")],
             outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")])
 
     @classmethod

@@ -21,7 +21,7 @@ class KSamplerReadoutGuidancePublished(io.ComfyNode):
         return io.Schema(
             node_id="KSamplerReadoutGuidancePublished", display_name=NODE, category=CATEGORY,
             description="The procedure of the method's authors, for comparison: DDIM, and before each guided step one step of Adam on "
-                        "the latent, by the gradients of both branches. It needs about eight times the time of KSampler (Readout Guidance).",
+                        "the latent, by the gradients of both branches. It takes nearly nine times as long as KSampler (Readout Guidance).",
             inputs=[io.Model.Input("model"),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
                     io.Int.Input("steps", default=100, min=1, max=1000),

@@ -178,8 +178,8 @@ class KSamplerReadoutReference(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="KSamplerReadoutReference", display_name="KSampler (Readout Reference)", category=CATEGORY,
-            description="The KSampler; its picture, with all its way there, becomes a reference. Sample again with the same seed and "
-                        "guidance to change that picture.",
+            description="The KSampler; its picture, with all its way there, becomes a reference. Sample again with the same seed, "
+                        "now guided, to change that picture.",
             inputs=[*ksampler.INPUTS, CACHE],
             outputs=[io.Latent.Output(), ReferenceType.Output(display_name="reference")])
 
