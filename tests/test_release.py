@@ -18,9 +18,10 @@ Icon = "https://o/i.png\"""", 1))
 def test_the_archive_holds_what_a_user_needs_and_nothing_else():
     files = release.archive()
     assert {name for name in files if "/" not in name} == {"CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "pyproject.toml"}
-    assert set(Counter(name.split("/")[0] for name in files if "/" in name)) == {"docs", "heads", "locales", "nodes", "rg_core", "web", "workflows"}
+    assert set(Counter(name.split("/")[0] for name in files if "/" in name)) == {"docs", "heads", "locales", "nodes", "rg_core", "subgraphs", "web",
+                                                                                 "workflows"}
     assert not [name for name in files if name.startswith(("tests", "tools", "."))]
-    assert all(name.isascii() and len(name) < 100 and not set(name) & set('<>:"\\|?* ') for name in files)  # Windows too
+    assert all(name.isascii() and len(name) < 100 and not set(name) & set('<>:"\\|?*') for name in files)  # Windows too
     assert sum((ROOT / name).stat().st_size for name in files) < 33e6
 
 
