@@ -108,7 +108,7 @@ class Recipe:
 
 
 UNET = Recipe(MODEL_FILE, "unet_config", demo_unet.UNET_CONFIG, demo_unet.new_unet, train.Noise(demo_unet.Schedule().sigmas), 9000, 7e-4)
-TRANSFORMER = Recipe(TRANSFORMER_FILE, "transformer_config", demo_transformer.CONFIG, demo_transformer.new_transformer, train.Flow(), 24000, 1e-3)
+TRANSFORMER = Recipe(TRANSFORMER_FILE, "transformer_config", demo_transformer.CONFIG, demo_transformer.new_transformer, train.Flow(), 13000, 1e-3)
 RECIPES = {"unet": UNET, "transformer": TRANSFORMER}
 
 
