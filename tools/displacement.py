@@ -3,7 +3,6 @@
 The sum over Euler steps of the shifts' sizes, in units of the variance-preserving latent and of the strength, with the noise levels that the
 host gives each family; arithmetic, for a shift is as large as it is meant to be (rms, docs/moves.md).
 """
-import math
 from types import SimpleNamespace
 
 import comfy.model_base
@@ -12,7 +11,7 @@ import comfy.supported_models
 from comfy.model_base import ModelType
 
 from readout_guidance_pack.nodes.demo_model import DemoFlow
-from readout_guidance_pack.nodes.sampling.noise import is_flow, prediction_scale
+from readout_guidance_pack.nodes.sampling.noise import latent_scale, prediction_scale
 from tools.control import STEPS
 from tools.transformer import FEW
 
@@ -30,8 +29,7 @@ def displacement(sampling, steps: int, end: float) -> float:
     last, model, way = sampling.percent_to_sigma(end), SimpleNamespace(model_sampling=sampling), 0.0
     for sigma, after in zip(sigmas, sigmas[1:]):
         if sigma >= last:
-            scale = math.hypot(after, 1 - after) if is_flow(sampling) else math.hypot(after, 1)
-            way += prediction_scale(model, sigma) * (1 - after / sigma) / scale
+            way += prediction_scale(model, sigma) * (1 - after / sigma) / latent_scale(model, after)
     return way
 
 
