@@ -34,7 +34,7 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
     for target, reference in zip(targets, references, strict=True):
         places = reading.places(target.head)
         own = [features[i] for i in places]
-        energy, gradient = differentiated(target, target.head(own, emb, target.size), span, repeat(reference, batch), own)
+        energy, gradient = differentiated(target, target.head(own, emb, target.size), span, repeat(reference, batch), own, not balanced)
         scale = target.force(energy) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
         for i, g in zip(places, gradient):
             total[i] += g * (target.weight * scale).view(-1, 1, 1, 1)
@@ -65,9 +65,10 @@ def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: 
     return gradients, values
 
 
-def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Tensor | None, inputs: Sequence[Tensor]) -> tuple:
-    """The energy [B] of `target`, and its gradient with respect to `inputs`, of which `readout` is made."""
-    energy = target.energy(readout, span, reference)
+def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Tensor | None, inputs: Sequence[Tensor],
+                   published: bool = False) -> tuple:
+    """The energy [B] of `target`, or its `published` one, and its gradient with respect to `inputs`, of which `readout` is made."""
+    energy = (target.published if published else target.energy)(readout, span, reference)
     if not isinstance(energy, Tensor) or energy.shape != span.shape:
         given = f"of shape {tuple(energy.shape)}" if isinstance(energy, Tensor) else f"a {type(energy).__name__}"
         raise EnergyError(f"the energy of the {target.name} target is {given}, and should be one number for each of {len(span)} pictures, of shape "

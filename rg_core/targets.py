@@ -10,6 +10,7 @@ from . import energies, pictures
 from .head import ReadoutHead
 from .regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
 
+NEARLY = 0.3  # what is left of a drag (energies.undone) from which on it pulls less; docs/relations.md
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
@@ -60,6 +61,10 @@ class Target:
         Without a head it is 0 where nothing is left to do, and never less."""
         raise NotImplementedError
 
+    def published(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
+        """The energy of the published procedure."""
+        return self.energy(readout, span, reference)
+
     def force(self, energy: Tensor) -> Tensor | float:
         """How hard it pulls at the energies [B], from 0 to 1; its weight is for 1."""
         return 1.0
@@ -74,6 +79,7 @@ class Target:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Spatial(Target):
     """A picture of what the head should read."""
+    end: float = 0.8            # docs/moves.md
     image: Tensor               # [N, 3, h, w], 0 to 1
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
     published_weight: ClassVar[float] = 0.5
@@ -141,7 +147,7 @@ class Identity(Likeness):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Drag(Target):
-    """Points of the reference should be elsewhere."""
+    """Points of the reference should be elsewhere; it lets go as they come there, for what pulls at nothing leaves specks."""
     paths: Tensor                       # [K, F, 2]: (x, y) in shares of the picture, from where a point is to where it goes
     stops: tuple[float, ...] = (1.0,)   # for each picture of the batch, how far along the paths it goes
     mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; everything if None
@@ -158,7 +164,16 @@ class Drag(Target):
         return self.mask
 
     def energy(self, readout, span, reference):
-        return energies.correspondence(readout, reference, *(repeat(p, len(readout)) for p in self.points))
+        return energies.undone(readout, reference, *self.drags(readout))
+
+    def published(self, readout, span, reference):
+        return energies.correspondence(readout, reference, *self.drags(readout))
+
+    def drags(self, readout: Tensor) -> list[Tensor]:
+        return [repeat(p, len(readout)) for p in self.points]
+
+    def force(self, energy):
+        return (energy / NEARLY).clamp(max=1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

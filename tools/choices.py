@@ -17,7 +17,7 @@ from tools.train_demo import CONTROL_RANGES
 from tools.transformer import FlowBench
 
 STRENGTHS = (0.05, 0.15, 0.2)
-ENDS = (0.5, 0.65, 0.8, 1.0)
+ENDS = (0.5, 0.65, 0.8, 0.9, 1.0)
 SHIFTS = (1.0, 3.0)
 TAPPED = {"0 to 40 %": ((0.0, 0.4), 5), "50 to 90 %": ((0.5, 0.9), 5), "25 to 65 %, two": ((0.25, 0.65), 2), "all nine": ((0.0, 1.0), 9)}
 STRIDES = (1, 4)  # latent pixels to a place of the readout; the default is 2
@@ -43,8 +43,9 @@ class Choices:
     def unguided(self) -> dict:
         return {"any": self.bench.measure((), Setting()), "drag": dragged(self.drags, None)}
 
-    def guided(self, move: Move = Move(), end: float = Drag.end) -> dict:
-        return {kind: self.bench.measure((kind,), Setting(move, end)) for kind in CONTROL_RANGES} | {"drag": dragged(self.drags, move, end)}
+    def guided(self, move: Move = Move(), **end: float) -> dict:
+        """By the defaults, or until `end`."""
+        return {kind: self.bench.measure((kind,), Setting(move, **end)) for kind in CONTROL_RANGES} | {"drag": dragged(self.drags, move, **end)}
 
 
 @torch.inference_mode()
