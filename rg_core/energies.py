@@ -51,9 +51,26 @@ def correspondence(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor
     `counts` [B, K] is 1 for those and 0 for the others. s is the cosine moved to 0 to 1. The first term wants what was
     at p to be at q, the second discourages a ghost at p. Readouts are [B, C, H, W].
     """
-    wanted, here, left = at(reference, start), at(guided, end), at(guided, start)
-    difference = (F.cosine_similarity(wanted, left, dim=-1) - F.cosine_similarity(wanted, here, dim=-1)) / 4
-    return (difference * counts).sum(1) / counts.sum(1).clamp(min=1)
+    arrived, left = cosines(guided, reference, start, end)
+    return mean((left - arrived) / 4, counts)
+
+
+def undone(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor, counts: Tensor) -> Tensor:
+    """`correspondence` that has an end: mean of 1 - cos(f_reference[p], f_guided[q]) + max(0, cos(f_reference[p], f_guided[p])), [B], from 3 to
+    0, where drags have arrived. A place that is unlike what was there, by a cosine below 0, has no ghost, and being still less like it is no
+    aim."""
+    arrived, left = cosines(guided, reference, start, end)
+    return mean(1 - arrived + left.clamp(min=0), counts)
+
+
+def cosines(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Of f_reference[p] to f_guided[q] and to f_guided[p], [B, K] each."""
+    wanted, there, here = at(reference, start), at(guided, end), at(guided, start)
+    return F.cosine_similarity(wanted, there, dim=-1), F.cosine_similarity(wanted, here, dim=-1)
+
+
+def mean(terms: Tensor, counts: Tensor) -> Tensor:
+    return (terms * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
 def colour(picture: Tensor, wanted: Tensor, cells: int, mask: Tensor | None = None) -> Tensor:

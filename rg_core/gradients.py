@@ -38,7 +38,7 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
         places = reading.places(target.head)
         own = [features[i] for i in places]
         readout, reference = target.head(own, emb, target.size), repeat(reference, batch)
-        energy, gradient = differentiated(target, readout, span, reference, own)
+        energy, gradient = differentiated(target, readout, span, reference, own, not balanced)
         if views is not None:
             views.append(View(target.name, energy, *target.view(readout.detach(), reference), pull(gradient, target.size)))
         scale = target.force(energy) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
@@ -76,9 +76,10 @@ def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: 
     return gradients, values
 
 
-def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Tensor | None, inputs: Sequence[Tensor]) -> tuple:
-    """The energy [B] of `target`, and its gradient with respect to `inputs`, of which `readout` is made."""
-    energy = target.energy(readout, span, reference)
+def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Tensor | None, inputs: Sequence[Tensor],
+                   published: bool = False) -> tuple:
+    """The energy [B] of `target`, or its `published` one, and its gradient with respect to `inputs`, of which `readout` is made."""
+    energy = (target.published if published else target.energy)(readout, span, reference)
     if not isinstance(energy, Tensor) or energy.shape != span.shape:
         given = f"of shape {tuple(energy.shape)}" if isinstance(energy, Tensor) else f"a {type(energy).__name__}"
         raise EnergyError(f"the energy of the {target.name} target is {given}, and should be one number for each of {len(span)} pictures, of shape "

@@ -11,6 +11,7 @@ from .estimates import from_range
 from .head import ReadoutHead
 from .regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
 
+NEARLY = 0.3  # what is left of a drag (energies.undone) from which on it pulls less; docs/relations.md
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
@@ -61,6 +62,10 @@ class Target:
         Without a head it is 0 where nothing is left to do, and never less."""
         raise NotImplementedError
 
+    def published(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
+        """The energy of the published procedure."""
+        return self.energy(readout, span, reference)
+
     def view(self, readout: Tensor, reference: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """What is wanted and what is read, to be looked at; see views.View. None for what there is no picture of."""
         return None, None
@@ -79,6 +84,7 @@ class Target:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Spatial(Target):
     """A picture of what the head should read."""
+    end: float = 0.8            # docs/moves.md
     image: Tensor               # [N, 3, h, w], 0 to 1
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
     published_weight: ClassVar[float] = 0.5
@@ -163,7 +169,7 @@ class Identity(Likeness):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Drag(Target):
-    """Points of the reference should be elsewhere."""
+    """Points of the reference should be elsewhere; it lets go as they come there, for what pulls at nothing leaves specks."""
     paths: Tensor                       # [K, F, 2]: (x, y) in shares of the picture, from where a point is to where it goes
     stops: tuple[float, ...] = (1.0,)   # for each picture of the batch, how far along the paths it goes
     mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; everything if None
@@ -180,11 +186,20 @@ class Drag(Target):
         return self.mask
 
     def energy(self, readout, span, reference):
-        return energies.correspondence(readout, reference, *(repeat(p, len(readout)) for p in self.points))
+        return energies.undone(readout, reference, *self.drags(readout))
+
+    def published(self, readout, span, reference):
+        return energies.correspondence(readout, reference, *self.drags(readout))
+
+    def drags(self, readout: Tensor) -> list[Tensor]:
+        return [repeat(p, len(readout)) for p in self.points]
+
+    def force(self, energy):
+        return (energy / NEARLY).clamp(max=1)
 
     def view(self, readout, reference):
         """Dots where the dragged points should go, and where each is found: the place that is most like it."""
-        start, end, counts = (repeat(p, len(readout)) for p in self.points)
+        start, end, counts = self.drags(readout)
         return tuple(views.dots(points, counts, readout.shape[-2:]) for points in (end, views.found(readout, energies.at(reference, start))))
 
 

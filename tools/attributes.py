@@ -14,7 +14,7 @@ from readout_guidance_pack.nodes.examples import Example
 from readout_guidance_pack.nodes.fitter import fitted
 from readout_guidance_pack.nodes.material import Material
 from readout_guidance_pack.nodes.targets import MapTarget
-from readout_guidance_pack.rg_core.targets import Spatial
+from readout_guidance_pack.rg_core.targets import Attribute, Spatial
 from readout_guidance_pack.rg_core.updates import Move
 from tools.control import Bench, Setting, show
 
@@ -55,7 +55,7 @@ def amounts(bench: AttributeBench, drawn: torch.Tensor, name: str, unguided: tor
     head, _ = fitted(Sides("evaluate", bench.model, bench.examples(sides, wanted), name), 0)
     for amount in (0.0, *AMOUNTS):
         image = unguided if not amount else bench.sampled(
-            lambda part: AttributeTarget.execute(head, amount, 0.0, Spatial.end)[0], Setting(Move()))
+            lambda part: AttributeTarget.execute(head, amount, 0.0, Attribute.end)[0], Setting(Move()))
         setting = f"amount {amount:g}" if amount else "unguided"
         results[setting] = {"share": round(has(image).mean().item(), 4)} | bench.figures(image)
         show(name, setting, results[setting])

@@ -28,13 +28,15 @@ from readout_guidance_pack.rg_core.updates import Move
 from tools.bench_models import ALL_THE_TIME, random_model
 from tools.checkpoints import unet
 from tools.costs import in_turn, most_kept, sample
-from tools.transformer_checkpoints import FLUX
+from tools.transformer_checkpoints import FLUX, SD3
 
 SIGMAS = torch.tensor([0.9, 0.8, 0.7])  # of two steps
 ZIMAGE = {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 3840, "cap_feat_dim": 2560, "n_layers": 30, "qk_norm": True,
           "n_heads": 30, "n_kv_heads": 30, "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "rope_theta": 256.0,
           "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32}
 FLUX1 = FLUX | {"hidden_size": 3072, "num_heads": 24, "context_in_dim": 4096, "depth": 19, "depth_single_blocks": 38}
+SD35 = {name: x for name, x in SD3.items() if name != "x_block_self_attn_layers"} | {  # large
+    "depth": 38, "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 2432}}}
 GIB = 2**30
 
 
@@ -45,14 +47,17 @@ class Subject(NamedTuple):
 
 
 class Real(NamedTuple):
-    """A published model: `family` of comfy.supported_models, its config, how many tokens of text it is given, and the card it should fit."""
+    """A published model: `family` of comfy.supported_models, its config, how many tokens of text it is given and their channels, and the card
+    it should fit."""
     family: str
     config: dict
-    words: int
+    words: tuple[int, int]
     card: int  # GiB
+    pooled: int = 768  # channels of what stands for all of the text
 
 
-REAL = {"flux1": Real("Flux", FLUX1, 512, 24), "z-image": Real("ZImage", ZIMAGE, 256, 16)}
+REAL = {"flux1": Real("Flux", FLUX1, (512, 4096), 24), "z-image": Real("ZImage", ZIMAGE, (256, 2560), 16),
+        "sd3.5-large": Real("SD3", SD35, (333, 4096), 24, 2048)}
 
 
 def transformer(family: str, config: dict, words: tuple[int, int]) -> Subject:
@@ -87,11 +92,11 @@ def targets(subject: Subject) -> dict:
             "drag": Drag(name="drag", head=AS_THEY_ARE, reference=reference, paths=paths, **ALL_THE_TIME)}
 
 
-def settings(subject: Subject) -> dict:
+def settings(subject: Subject, recompute: str = "off") -> dict:
     """The MODELs whose steps are compared."""
     made = targets(subject)
 
-    def by(name: str, recompute: str = "off"):
+    def by(name: str, recompute: str = recompute):
         return guided("bench", subject.model, (made[name],), Move(), recompute=recompute)
 
     return {"plain": subject.model, "pose": by("pose"), "pose, blocks computed again": by("pose", "on"), "drag without a head": by("drag")}
@@ -133,7 +138,7 @@ def counted(name: str, shape: tuple = (1, 16, 128, 128)) -> dict:
     real = REAL[name]
     model = unet(getattr(comfy.supported_models, real.family), dict(real.config), torch.bfloat16)
     weights = sum(w.numel() for w in model.diffusion_model.parameters())
-    conds = [{"cross_attn": torch.empty(1, real.words, 1, device="meta")}]
+    conds = [{"cross_attn": torch.empty(1, real.words[0], 1, device="meta")}]
     plain = 0.01 * 2 * model.memory_usage_factor * shape[-2] * shape[-1] * 2**20  # as comfy.model_base.BaseModel.memory_required has it on a GPU
     needs = {again: memory.needed(model, shape, conds, again) for again in (False, True)}
     found = {"weights, bf16": 2 * weights, "weights, fp8": weights, "a plain step": plain, "guided, beside that, blocks kept": needs[False],

@@ -17,30 +17,35 @@ from tools.train_demo import CONTROL_RANGES
 from tools.transformer import FlowBench
 
 STRENGTHS = (0.05, 0.15, 0.2)
-ENDS = (0.5, 0.65, 0.8, 1.0)
+ENDS = (0.5, 0.65, 0.8, 0.9, 1.0)
 SHIFTS = (1.0, 3.0)
 TAPPED = {"0 to 40 %": ((0.0, 0.4), 5), "50 to 90 %": ((0.5, 0.9), 5), "25 to 65 %, two": ((0.25, 0.65), 2), "all nine": ((0.0, 1.0), 9)}
 STRIDES = (1, 4)  # latent pixels to a place of the readout; the default is 2
 
 
-def dragged(seeds: int, move: Move | None = Move(), end: float = Drag.end) -> dict:
-    """Half as many drags, of pictures inverted anew: what is read of them is kept with them. Undragged where there is no move."""
-    bench, plan, given, starts = to_be_dragged(max(1, seeds // 2), FlowBench)
+def to_drag(seeds: int) -> tuple:
+    return to_be_dragged(max(1, seeds // 2), FlowBench)
+
+
+def dragged(drags: tuple, move: Move | None = Move(), end: float = Drag.end) -> dict:
+    """The figures of `drags`; undragged where there is no move."""
+    bench, plan, given, starts = drags
     return bench.drag_figures(plan, bench.dragged(plan, starts, move, end) if move else bench.unguided(starts, noise=False), given)
 
 
 class Choices:
-    """A bench of its own for each choice that changes what heads are fitted to."""
+    """A bench of its own for each choice that changes what heads are fitted to, and what is read of references, which is kept with them."""
 
     def __init__(self, seeds: int):
-        self.bench = FlowBench(seeds)
+        self.bench, self.drags = FlowBench(seeds), to_drag(seeds)
         self.bench.fit_heads()
 
     def unguided(self) -> dict:
-        return {"any": self.bench.measure((), Setting()), "drag": dragged(self.bench.seeds, None)}
+        return {"any": self.bench.measure((), Setting()), "drag": dragged(self.drags, None)}
 
-    def guided(self, move: Move = Move(), end: float = Drag.end) -> dict:
-        return {kind: self.bench.measure((kind,), Setting(move, end)) for kind in CONTROL_RANGES} | {"drag": dragged(self.bench.seeds, move, end)}
+    def guided(self, move: Move = Move(), **end: float) -> dict:
+        """By the defaults, or until `end`."""
+        return {kind: self.bench.measure((kind,), Setting(move, **end)) for kind in CONTROL_RANGES} | {"drag": dragged(self.drags, move, **end)}
 
 
 @torch.inference_mode()
@@ -61,7 +66,7 @@ def choices(seeds: int) -> dict:
         note(f"until {end}", usual.guided(end=end))
     for stride in STRIDES:
         with patch.object(features.AS_THEY_ARE, "stride", stride):
-            note(f"stride {stride}", {"drag": dragged(seeds)})
+            note(f"stride {stride}", {"drag": dragged(to_drag(seeds))})
     for where, (share, count) in TAPPED.items():
         with patch.multiple(taps, SHARE=share, MOST_TAPS=count):
             note(f"tapped {where}", Choices(seeds).guided())

@@ -13,6 +13,7 @@ from tools.compare import compared
 from tools.control import CONTROLS, Bench, Setting, show
 from tools.device import device_name
 from tools.displacement import displacements
+from tools.endings import endings
 from tools.estimates import estimates
 from tools.fit import fits
 from tools.moves import moves
@@ -27,6 +28,7 @@ from tools.transformer import transformer
 
 TABLES = {"relations": (relations, "drag, appearance, identity, structure and inversion"), "moves": (moves, "the move's form and size, for pose"),
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
+          "endings": (endings, "when targets should stop, by how a run ends, on both demo models"),
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),
           "colour": (colours, "coarse colours of other scenes, with and without their pose"),

@@ -1,4 +1,4 @@
-"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only right cost fit same edge server]`; half an hour on one card.
+"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only right cost fit same edge server transformers]`; half an hour on one card.
 
 Models are Stable Diffusion 1.5 and XL at full size with random weights in fp16, drawn once into .cache/gpu.
 
@@ -6,6 +6,7 @@ right: the move of a guided step in fp16, bf16, fp8, partly loaded, streamed, co
 the same weights' in float32 on the CPU. cost: seconds and memory of plain and guided steps and pictures, and profiles in .cache/gpu.
 fit: what fitting a head costs. same: whether a step gives the same numbers again, by PyTorch's settings. edge: the cost on a card of
 which only so much memory may be used. server: a real server with its default settings, runs, runs again, LoRAs, an interruption.
+transformers: flow transformers' real sizes and the tests' tiny ones, likewise.
 """
 import argparse
 import importlib.util
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,10 +54,10 @@ def job(name: str, label: str, do: str, **more) -> dict:
             "save": str(FOLDER / f"{label.replace(' ', '_')}.pt"), "size": [MODELS[name]] * 2} | more
 
 
-def process(setting: dict, threads: int | None = None) -> list[dict]:
+def process(setting: dict, threads: int | None = None, main: str = "tools.gpu_step") -> list[dict]:
     """The results of one process; what it says is shown as it comes."""
     start = "import comfy_aimdo.control; comfy_aimdo.control.init(); " if setting.get("dynamic") else ""
-    command = [sys.executable, "-c", f"{start}from tools.gpu_step import main; main()", json.dumps(setting)]
+    command = [sys.executable, "-c", f"{start}from {main} import main; main()", json.dumps(setting)]
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     found, last = [], ""
     child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -143,11 +145,44 @@ def edge() -> None:
         report["edge"] = [result for results in pool.map(process, settings) for result in results]
 
 
+def transformers() -> None:
+    """Flow transformers: right, as above; on smaller cards; and what steps cost, on a quiet one."""
+    by = partial(process, main="tools.gpu_transformers")
+
+    def job(label: str, do: str, **more) -> dict:
+        return {"label": label, "do": do, "save": str(FOLDER / f"{label.replace(' ', '_')}.pt"), "size": [32, 32]} | more
+
+    kinds, large = ("bfloat16", "float8_e4m3fn"), {"size": [128, 128]}
+    named = [(name, kind) for name in ("z-image", "sd3.5-large") for kind in kinds]
+    on_card = [job(f"{name} {kind}", "move", model=name, dtype=kind) for name, kind in named]
+    settings = [({"jobs": [job("tiny bfloat16", "tiny"), *on_card]}, 2)]
+    for name in ("z-image", "sd3.5-large"):
+        exact = [job(f"{name} {kind} exact", "move", model=name, dtype=kind, exact=True) for kind in kinds]
+        settings.append(({"flags": ["cpu"], "jobs": exact + [job("tiny exact", "tiny", dtype="float32")] * (name == "z-image")}, 6))
+    with ThreadPoolExecutor(len(settings)) as pool:
+        found = [result for results in pool.map(by, *zip(*settings)) for result in results]
+    pairs = {label: torch.load(FOLDER / f"{label.replace(' ', '_')}.pt") for label in
+             [f"{a} {b}{c}" for a, b in named for c in ("", " exact")] + ["tiny bfloat16", "tiny exact"]
+             if (FOLDER / f"{label.replace(' ', '_')}.pt").exists()}
+    moves = {name: (pairs["tiny bfloat16"][name], x) for name, x in pairs.get("tiny exact", {}).items() if name in pairs.get("tiny bfloat16", {})}
+    moves |= {label: (x, pairs[f"{label} exact"]) for label, x in pairs.items() if f"{label} exact" in pairs}
+    cosines = {label: round(torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), 0).item(), 5) for label, (a, b) in moves.items()}
+    print(f"  cosines {json.dumps(cosines)}", flush=True)
+    capped = [{"cap": cap, "jobs": [job(f"{name} {kind} in {cap} GB", "cost", model=name, dtype=kind, auto=True, **large)]}
+              for name, kind, cap in (("flux1", "bfloat16", 24), ("flux1", "float8_e4m3fn", 24), ("flux1", "float8_e4m3fn", 16),
+                                      ("z-image", "bfloat16", 16), ("z-image", "float8_e4m3fn", 12))]
+    with ThreadPoolExecutor(len(capped)) as pool:  # which share the card, so their seconds tell little
+        found += [result for results in pool.map(by, capped) for result in results]
+    for name in ("z-image", "flux1", "sd3.5-large"):
+        found += by({"jobs": [job(f"{name} cost", "cost", model=name, **large)]})
+    report["transformers"] = {"cosines": cosines, "runs": found}
+
+
 def server() -> None:
     report["server"] = gpu_server.runs(FOLDER)
 
 
-SECTIONS = {"right": right, "cost": cost, "fit": fit, "same": same, "edge": edge, "server": server}
+SECTIONS = {"right": right, "cost": cost, "fit": fit, "same": same, "edge": edge, "server": server, "transformers": transformers}
 
 
 def main() -> None:
@@ -159,7 +194,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(draw, MODELS))
+        list(pool.map(draw, MODELS if set(options.only) - {"transformers"} else ()))
     print(f"drawn in {time.monotonic() - start:.0f} s", flush=True)
     for name in options.only:
         print(f"{name}, after {time.monotonic() - start:.0f} s", flush=True)

@@ -136,9 +136,9 @@ def remembered():
     from readout_guidance_pack.nodes.sampling.step import Step
     gradient, seen = Step.gradient, []
 
-    def listen(self, conds, pull, again=False):
-        seen.append(again)
-        return gradient(self, conds, pull, again)
+    def listen(self, *args):
+        seen.append(args[-1])
+        return gradient(self, *args)
 
     Step.gradient = listen
     return seen

@@ -67,7 +67,7 @@ class Run:
     def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
         guider = executor.class_obj
         positive, negative = guider.conds.get("positive"), guider.conds.get("negative")
-        acting = self.acting(guider.inner_model, float(timestep.max()))
+        acting = self.acting(guider.inner_model, float(timestep.max()), model_options["transformer_options"]["sample_sigmas"])
         said = acting and positive and parts(positive, x, timestep)
         self.got.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
         self.prediction, self.whole = Prediction(acting, positive, negative) if said else None, x
@@ -125,8 +125,11 @@ class Run:
         _, reference = self.readers.way(holding[0], step)
         return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
 
-    def acting(self, model, sigma: float) -> list[Target]:
-        if not self.move.per_step and not prediction_scale(model, sigma):
+    def acting(self, model, sigma: float, sigmas: Tensor) -> list[Target]:
+        """The targets that act at `sigma` of a run's `sigmas`. Predictions are not shifted in the step that ends without noise: all of the
+        shift would be seen, and no step after it mends anything (docs/moves.md)."""
+        last = sigmas[-1] == 0 and sigma <= sigmas[-2]
+        if not self.move.per_step and (last or not prediction_scale(model, sigma)):
             return []
         to_sigma = model.model_sampling.percent_to_sigma
         return [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]

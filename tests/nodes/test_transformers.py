@@ -203,14 +203,15 @@ def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
 @pytest.mark.parametrize("name", [name for name in ("flux", "flux2", "sd3", "z-image", "lumina2", "qwen-image", "wan") if name in HERE])
 @pytest.mark.parametrize("steps", [8, 20])
 def test_the_same_strength_does_the_same_work_on_every_flow_model(name, steps):
-    """The way that the default range moves a variance-preserving latent, summed over Euler steps: Stable Diffusion's is 4.0."""
+    """The way that the default range moves a variance-preserving latent, summed over Euler steps but that which ends without noise: Stable
+    Diffusion's is 3.5, in eight steps 4.2."""
     model = tiny_model(name)
     sampling = model.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps).double()
-    acting = sigmas[:-1] >= sampling.percent_to_sigma(Spatial.end)
+    acting = (sigmas[:-1] >= sampling.percent_to_sigma(Spatial.end)) & (sigmas[1:] > 0)
     scales = torch.tensor([prediction_scale(model.model, s) for s in sigmas[:-1].tolist()])
     way = scales * (1 - sigmas[1:] / sigmas[:-1]) / torch.hypot(sigmas[1:], 1 - sigmas[1:])
-    assert 4.4 < way[acting].sum() < 6.6 and way.max() < 1.6 and scales[0] == 0
+    assert 3.8 < way[acting].sum() < 5.1 and way[acting].max() < 1.6 and scales[0] == 0
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.1])

@@ -77,15 +77,18 @@ def test_correspondence_equals_its_formula_at_pixel_centres_and_leaves_out_what_
     cells = torch.tensor([[[1, 0], [4, 3], [2, 2]], [[0, 1], [3, 3], [2, 0]]]), torch.tensor([[[3, 2], [0, 0], [1, 1]]] * 2)  # x, y
     start, end = ((c + 0.5) / torch.tensor([5.0, 4.0]) for c in cells)
     counts = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
-    value = energies.correspondence(guided, reference, start, end, counts)
+    value, undone = (energy(guided, reference, start, end, counts) for energy in (energies.correspondence, energies.undone))
     g, r = guided.double(), reference.double()
     for b in range(2):
-        terms = []
+        terms, lefts = [], []
         for k in range(3):
             (px, py), (qx, qy) = cells[0][b, k].tolist(), cells[1][b, k].tolist()
             wanted = r[b, :, py, px]
             s_end, s_start = (cosine(wanted, g[b, :, y, x]) / 2 + 0.5 for x, y in ((qx, qy), (px, py)))
             terms.append((-s_end + s_start) / 2)
-        kept = [t for t, c in zip(terms, counts[b]) if c]
-        assert torch.isclose(value[b].double(), sum(kept) / len(kept), rtol=1e-5)
-    assert (energies.correspondence(guided, reference, start, end, torch.zeros(2, 3)) == 0).all()
+            lefts.append(2 - 2 * s_end + max(0, 2 * s_start - 1))
+        for found, each in ((value, terms), (undone, lefts)):
+            kept = [t for t, c in zip(each, counts[b]) if c]
+            assert torch.isclose(found[b].double(), sum(kept) / len(kept), rtol=1e-5)
+    for energy in (energies.correspondence, energies.undone):
+        assert (energy(guided, reference, start, end, torch.zeros(2, 3)) == 0).all()
