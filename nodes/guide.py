@@ -8,7 +8,7 @@ from ..rg_core.updates import Move
 from . import extension, ksampler
 from .sampling import Trace, guided
 from .sampling.memory import CHOICES
-from .sampling.screen import rough
+from .sampling.screen import latents_seen
 from .show import readouts
 from .types import CATEGORY, Guidance
 
@@ -56,4 +56,4 @@ class KSamplerReadoutGuidance(io.ComfyNode):
         model = guided("KSampler (Readout Guidance)", model, guidance, Move(strength), trace, recompute)
         latent, = host_nodes.common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative,
                                              latent_image, denoise=denoise)
-        return io.NodeOutput(latent, json.dumps(trace.rows), readouts(trace, rough(model.model.latent_format)))
+        return io.NodeOutput(latent, json.dumps(trace.rows), readouts(trace, latents_seen(model.model.latent_format)))

@@ -21,6 +21,8 @@ def test_the_archive_holds_what_a_user_needs_and_nothing_else():
     assert set(Counter(name.split("/")[0] for name in files if "/" in name)) == {"docs", "heads", "locales", "nodes", "rg_core", "subgraphs", "web",
                                                                                  "workflows"}
     assert not [name for name in files if name.startswith(("tests", "tools", "."))]
+    code = {str(path.relative_to(ROOT)) for folder in ("heads", "nodes", "rg_core", "web") for path in (ROOT / folder).rglob("*.[pj][ys]")}
+    assert code <= set(files)
     assert all(name.isascii() and len(name) < 100 and not set(name) & set('<>:"\\|?*') for name in files)  # Windows too
     assert sum((ROOT / name).stat().st_size for name in files) < 33e6
 

@@ -30,10 +30,10 @@ class WorkflowFailed(RuntimeError):
 
 
 class Server:
-    """Use as a context manager: `with Server(output) as server: server.run(workflow)`."""
+    """Use as a context manager: `with Server(output) as server: server.run(workflow)`. `pack` is the folder that stands among its custom nodes."""
 
-    def __init__(self, output: Path, home: Path = ROOT / ".cache" / "server", extra_nodes: Sequence[Path] = ()):
-        self.output, self.home, self.extra_nodes = output, home, extra_nodes
+    def __init__(self, output: Path, home: Path = ROOT / ".cache" / "server", extra_nodes: Sequence[Path] = (), pack: Path = ROOT):
+        self.output, self.home, self.extra_nodes, self.pack = output, home, extra_nodes, pack
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -46,7 +46,7 @@ class Server:
         shutil.rmtree(nodes, ignore_errors=True)
         for folder in (nodes, self.output, self.home / "models" / "readout_heads", self.home / "input"):
             folder.mkdir(parents=True, exist_ok=True)
-        os.symlink(ROOT, nodes / PACK_FOLDER, target_is_directory=True)
+        os.symlink(self.pack, nodes / PACK_FOLDER, target_is_directory=True)
         for path in self.extra_nodes:
             shutil.copy(path, nodes)
         self.log = (self.home / "server.log").open("w+")

@@ -17,19 +17,20 @@ FORMAT = "JPEG"
 class Screen:
     """After each step of a run on MODEL: the picture so far, and what the run's `trace` saw last.
 
-    On the node that samples it takes the place of the host's own preview; on another one it comes besides. Nothing is shown where nobody looks, or
-    where the host shows no previews.
+    On the node that samples it takes the place of the host's own preview; on another one it comes besides. Nothing is shown where nobody looks. Where
+    the host shows no previews, which is how it starts, the picture so far is as rough as its latents' colours are.
     """
 
     def __init__(self, trace: Trace, model):
         self.trace, self.node_id, self.begun = trace, trace.shown_on, time.monotonic()
-        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self.rgb = rough(model.model.latent_format)
+        latent_format = model.model.latent_format
+        self.previewer = latent_preview.get_previewer(model.load_device, latent_format) or rough(latent_format)
+        self.rgb = latents_seen(latent_format)
 
     def follows(self, callback: Callable | None, steps: int) -> Callable | None:
         """What the sampler should call after each step, in the place of `callback`."""
         watched = comfy.utils.PROGRESS_BAR_HOOK if self.node_id is None else client()
-        if self.previewer is None or not watched:
+        if not watched:
             return callback
         bar = comfy.utils.ProgressBar(steps) if self.node_id is None else None
 
@@ -46,17 +47,20 @@ class Screen:
 
     def image(self, step: int, denoised: torch.Tensor, total: int) -> Image.Image:
         left = (time.monotonic() - self.begun) / (step + 1) * (total - step - 1)
-        so_far = self.previewer.decode_latent_to_preview(denoised[:1])
+        so_far = self.previewer and self.previewer.decode_latent_to_preview(denoised[:1])
         return seeing.sheet(self.trace.now, self.rgb, so_far, f"step {step + 1} of {total}, {left:.0f} s left")
 
 
-def rough(latent_format) -> Callable[[torch.Tensor], Image.Image | None]:
-    """What the first of latents [B, C, H, W], as VAE Decode takes them, roughly looks like by the host's factors for this format, if it has some."""
+def rough(latent_format):
+    """The host's previewer by its factors for the colours of this format's latents, if it has some."""
     factors = latent_format.latent_rgb_factors
-    if factors is None:
-        return lambda latents: None
-    previewer = latent_preview.Latent2RGBPreviewer(factors, latent_format.latent_rgb_factors_bias, latent_format.latent_rgb_factors_reshape)
-    return lambda latents: previewer.decode_latent_to_preview(latent_format.process_in(latents[:1].float()))
+    return factors and latent_preview.Latent2RGBPreviewer(factors, latent_format.latent_rgb_factors_bias, latent_format.latent_rgb_factors_reshape)
+
+
+def latents_seen(latent_format) -> Callable[[torch.Tensor], Image.Image | None]:
+    """What the first of latents [B, C, H, W], as VAE Decode takes them, roughly looks like, where that is known."""
+    previewer = rough(latent_format)
+    return lambda latents: previewer and previewer.decode_latent_to_preview(latent_format.process_in(latents[:1].float()))
 
 
 def client():

@@ -18,7 +18,7 @@ from readout_guidance_pack.nodes.demo import DemoScene
 from readout_guidance_pack.nodes.demo_model import load_demo
 from readout_guidance_pack.nodes.guide import KSamplerReadoutGuidance
 from readout_guidance_pack.nodes.sampling import Trace, guided
-from readout_guidance_pack.nodes.sampling.screen import rough
+from readout_guidance_pack.nodes.sampling.screen import Screen, latents_seen
 from readout_guidance_pack.nodes.sampling.trace import MOST
 from readout_guidance_pack.nodes.show import ReadoutCompare, ReadoutTrace
 from readout_guidance_pack.nodes.targets import DepthTarget, PoseTarget
@@ -71,10 +71,15 @@ def test_after_each_step_the_node_shows_the_picture_and_what_is_read(w, shown):
     assert torch.equal(latent["samples"], plain["samples"])  # looking changes nothing
 
 
-def test_where_the_host_shows_no_previews_nothing_is_shown(w, shown, monkeypatch):
+def test_where_the_host_shows_no_previews_the_node_shows_what_is_read_all_the_same(w, shown, monkeypatch):
     monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.NoPreviews)
     w.run()
-    assert not shown
+    assert len(shown) == STEPS
+
+
+def test_where_nobody_looks_nothing_is_drawn(w, monkeypatch):
+    monkeypatch.setattr(Screen, "image", None)
+    w.run()
 
 
 def test_another_node_that_samples_keeps_its_preview_and_ours_is_shown_on_the_one_that_guides(w, shown, monkeypatch):
@@ -150,7 +155,7 @@ def test_a_long_run_keeps_views_evenly_and_few():
 
 
 def test_latents_are_shown_by_the_hosts_factors(w):
-    image = rough(w.model.model.latent_format)(torch.full((2, 3, 4, 4), 0.5))
+    image = latents_seen(w.model.model.latent_format)(torch.full((2, 3, 4, 4), 0.5))
     expected = latent_preview.preview_to_image(torch.full((4, 4, 3), 0.5))
     assert image.size == (4, 4) and not ImageChops.difference(image, expected).getbbox()
-    assert rough(SimpleNamespace(latent_rgb_factors=None))(torch.zeros(1, 3, 4, 4)) is None
+    assert latents_seen(SimpleNamespace(latent_rgb_factors=None))(torch.zeros(1, 3, 4, 4)) is None

@@ -1,0 +1,155 @@
+"""A new user's way, with what the registry would install: templates, a guided run that shows what is read, help, another language, saving, and
+giving the workflow away; in both of the frontend's renderings."""
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from page import READY, opened
+from tools import ROOT, release
+from tools.server import PACK_FOLDER, Server
+
+TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+RENDERINGS = ["classic", "vue"]
+GUIDED = "KSamplerReadoutGuidance"
+DONE = """() => app.graph.findNodesByType("SaveImage").every((node) => app.nodeOutputs[node.id]?.images?.length)"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A host with nothing but the archive's files, in a folder with a space in its name that nothing is written to."""
+    home, pack = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("unpacked") / "Readout Guidance 1"
+    for name in release.archive():
+        (pack / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, pack / name)
+    before = sorted(path for path in pack.rglob("*") if "__pycache__" not in path.parts)
+    with Server(home / "output", home=home, pack=pack) as running:
+        yield running
+    assert sorted(path for path in pack.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+@pytest.fixture(scope="module", params=RENDERINGS)
+def page(request, browser, server):
+    with opened(server, browser, request.param) as page:
+        yield page
+
+
+def open_template(page, name):
+    page.get_by_role("button", name="Templates").first.click()
+    page.get_by_role("button", name=PACK_FOLDER, exact=True).click()
+    page.get_by_test_id(f"template-workflow-{name}").click()
+    page.wait_for_function("(count) => app.graph.nodes.length === count && !app.configuringGraph",
+                           arg=len(json.loads((ROOT / "workflows" / f"{name}.json").read_text())["nodes"]))
+
+
+def set_steps(page, steps):
+    page.evaluate("""(steps) => {
+        for (const node of app.graph.nodes) for (const widget of node.widgets ?? []) if (widget.name === "steps") widget.value = steps;
+    }""", steps)
+
+
+def run(page):
+    page.evaluate("app.nodeOutputs = {}")
+    with page.expect_request("**/prompt") as sent:
+        page.get_by_test_id("queue-button").click()
+    return sent.value.post_data_json["prompt"]
+
+
+def finish(page):
+    page.wait_for_function(DONE, timeout=240_000)
+    assert not page.evaluate("app.lastExecutionError ?? app.lastNodeErrors")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_template_opens_and_runs(page, request, name):
+    open_template(page, name)
+    assert page.evaluate("app.graph.nodes.every((node) => LiteGraph.registered_node_types[node.type] || node.type === 'MarkdownNote')")
+    if RENDERINGS[TEMPLATES.index(name) % 2] in request.node.name:  # the others run in the other rendering
+        set_steps(page, 3)
+        run(page)
+        finish(page)
+
+
+def test_readouts_are_seen_while_it_samples(page):
+    open_template(page, "pose")
+    set_steps(page, 12)
+    page.evaluate("""(type) => {
+        const node = app.graph.findNodesByType(type)[0];
+        app.canvas.centerOnNode(node);
+        window.seen = new Set();
+        app.api.addEventListener("b_preview_with_metadata", async ({ detail }) => {
+            if (String(detail.nodeId) !== String(node.id)) return;
+            const bytes = new Uint8Array(await detail.blob.arrayBuffer());
+            const bitmap = await createImageBitmap(detail.blob);
+            seen.add(JSON.stringify([bitmap.width, bitmap.height, bytes.reduce((sum, byte) => (sum * 31 + byte) % 1000003, 7)]));
+        });
+    }""", GUIDED)
+    run(page)
+    page.wait_for_function("seen.size >= 5", timeout=120_000)
+    shown = page.evaluate("""(type) => {
+        const node = app.graph.findNodesByType(type)[0];
+        const element = document.querySelector(`[data-node-id="${node.id}"] img[src^="blob:"]`);
+        return element?.naturalWidth ?? node.imgs?.[0]?.naturalWidth ?? app.nodePreviewImages[node.id]?.length;
+    }""", GUIDED)
+    assert shown
+    finish(page)
+    sizes = {tuple(json.loads(text)[:2]) for text in page.evaluate("[...seen]")}
+    assert len(page.evaluate("[...seen]")) >= 5 and len(sizes) == 1 and next(iter(sizes))[0] > 300  # as wide as what is read needs, not a stamp
+
+
+def test_a_help_page_opens(page):
+    open_template(page, "pose")
+    page.evaluate("""() => {
+        const node = app.graph.findNodesByType("ReadoutPoseTarget")[0];
+        app.canvas.centerOnNode(node);
+        app.canvas.selectNode(node);
+    }""")
+    page.get_by_test_id("info-button").click()
+    page.get_by_text("end_percent").first.wait_for()
+    assert page.get_by_text("OpenPose").count()
+
+
+def test_the_page_speaks_another_language(page, server):
+    open_template(page, "drag")
+    words = json.loads((ROOT / "locales" / "ja" / "nodeDefs.json").read_text())
+    server.post("/settings/Comfy.Locale", "ja")
+    try:
+        page.reload()
+        page.wait_for_function(READY, timeout=90_000)
+        title = page.evaluate("LiteGraph.createNode('ReadoutDragTarget').title")
+        assert title == words["ReadoutDragTarget"]["display_name"]
+    finally:
+        server.post("/settings/Comfy.Locale", "en")
+        page.reload()
+        page.wait_for_function(READY, timeout=90_000)
+
+
+def test_what_is_saved_is_there_again_and_what_is_given_away_makes_the_same_picture(page, server, request):
+    open_template(page, "pose")
+    set_steps(page, 3)
+    name = f"mine {request.node.callspec.params['page']}"
+    page.keyboard.press("Control+s")
+    page.get_by_role("dialog").get_by_role("textbox").fill(name)
+    with page.expect_response(lambda answer: "/userdata/" in answer.url and answer.request.method == "POST"):
+        page.keyboard.press("Enter")
+    saved = json.loads((server.home / "user" / "default" / "workflows" / f"{name}.json").read_text())
+    page.reload()
+    page.wait_for_function(READY, timeout=90_000)
+    assert {node["type"] for node in page.evaluate("app.graph.serialize().nodes")} == {node["type"] for node in saved["nodes"]}
+
+    prompt = run(page)
+    finish(page)
+    page_made = page.evaluate("Object.fromEntries(app.graph.findNodesByType('SaveImage').map((node) => [node.id, app.nodeOutputs[node.id].images]))")
+    for node in prompt.values():
+        if node["class_type"] == "SaveImage":
+            node["inputs"]["filename_prefix"] = "given away"
+    with ThreadPoolExecutor(1) as elsewhere:  # Playwright's event loop is in this thread
+        files = server.files(elsewhere.submit(server.run, prompt).result())
+    for node, (image, *_) in page_made.items():
+        assert pixels(server.output / image["subfolder"] / image["filename"]) == pixels(files[node][0])
+
+
+def pixels(path):
+    from PIL import Image
+    return Image.open(path).tobytes()
