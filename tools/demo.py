@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from readout_guidance_pack.heads.demo import judge, world
-from tools import ROOT
+from tools import ROOT, templates
 from tools.device import device_name
 from tools.server import Server, WorkflowFailed
 
@@ -71,18 +71,18 @@ def sheet(pictures: dict[str, dict[str, list[Image.Image]]]) -> Image.Image:
     return image
 
 
-def run(server: Server, path: Path) -> tuple[dict[str, list[Image.Image]], dict]:
+def run(server: Server, control: str) -> tuple[dict[str, list[Image.Image]], dict]:
     """Runs one workflow; its pictures by row, and its figures by setting."""
-    workflow = json.loads(path.read_text())
+    workflow = json.loads(templates.path(control).read_text())
     start, seen = time.monotonic(), [0.0]
 
     def progress(node: str, step: int, total: int) -> None:
         if time.monotonic() - seen[0] > 5 or step == total:
             seen[0] = time.monotonic()
-            print(f"  {path.stem}: {node} step {step} of {total}, {time.monotonic() - start:.0f} s", flush=True)
+            print(f"  {control}: {node} step {step} of {total}, {time.monotonic() - start:.0f} s", flush=True)
 
     files = server.files(server.run(workflow, progress))
-    saved = {row: load(paths) for row in ROWS for paths in files.values() if paths[0].name.startswith(f"{path.stem}_{row}")}
+    saved = {row: load(paths) for row in ROWS for paths in files.values() if paths[0].name.startswith(f"{control}_{row}")}
     # A picture that is dragged as soon as it was made is its own unguided one.
     rows = {row: saved.get(row, saved["target"]) for row in ROWS}
     return rows, {row: measure(workflow, {name: tensor(images) for name, images in rows.items()}, row) for row in ROWS[1:]}
@@ -119,13 +119,13 @@ def main() -> int:
     print("starting ComfyUI", flush=True)
     with Server(OUTPUT) as server:
         print(f"ComfyUI runs at {server.address}", flush=True)
-        for path in sorted((ROOT / "workflows").glob("*.json")):
-            name = path.stem.replace("_and_", "+").replace("_", " ")
+        for control in sorted(templates.DEMO):
+            name = control.replace("_and_", "+").replace("_", " ")
             try:
-                pictures[name], figures[name] = run(server, path)
+                pictures[name], figures[name] = run(server, control)
             except WorkflowFailed as error:
                 failed.append(name)
-                print(f"  {path.stem} failed: {error}", flush=True)
+                print(f"  {control} failed: {error}", flush=True)
     if pictures:
         sheet(pictures).save(OUTPUT / "contact_sheet.png")
         print(f"\nContact sheet: {(OUTPUT / 'contact_sheet.png').relative_to(ROOT)}; all pictures: output/readout\n")

@@ -2,10 +2,10 @@
 import pytest
 
 from page import READY, Editor, close, opened
-from tools import ROOT
+from tools import templates
 from tools.server import PACK_FOLDER
 
-WORKFLOW = ROOT / "workflows" / "drag.json"
+WORKFLOW = templates.path("drag")
 
 
 @pytest.mark.parametrize("kind", ["classic", "vue"])

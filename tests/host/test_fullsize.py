@@ -16,7 +16,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from own_models import is_a_picture, pictures, run
 from readout_guidance_pack.rg_core.pictures import draw_pose
-from tools import ROOT, checkpoints
+from tools import ROOT, checkpoints, templates
 from tools.server import Server
 
 pytestmark = pytest.mark.slow
@@ -92,7 +92,7 @@ def test_the_host_takes_the_checkpoint_whole_and_as_sd15(checkpoint, caplog):
 
 def test_pose_workflow_with_an_sd15_checkpoint(home, checkpoint):
     with Server(home / "output", home=home) as server:
-        outputs = run(server, swapped(ROOT / "workflows" / "pose.json"), "pose, SD 1.5")
+        outputs = run(server, swapped(templates.path("pose")), "pose, SD 1.5")
     images = pictures(server, outputs)
     assert is_a_picture(images["guided"], SIZE) and is_a_picture(images["unguided"], SIZE) and len(images["guided"]) == 4
     assert not any(torch.equal(a, b) for a, b in zip(images["guided"], images["unguided"]))
@@ -102,7 +102,7 @@ def test_pose_workflow_with_an_sd15_checkpoint(home, checkpoint):
 
 def test_drag_workflow_with_an_sd15_checkpoint(home, checkpoint):
     with Server(home / "output", home=home) as server:
-        images = pictures(server, run(server, swapped(ROOT / "workflows" / "drag.json"), "drag, SD 1.5"))
+        images = pictures(server, run(server, swapped(templates.path("drag")), "drag, SD 1.5"))
     assert is_a_picture(images["guided"], SIZE) and is_a_picture(images["target"], SIZE)
     assert not torch.equal(images["guided"], images["target"])
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from own_models import is_a_picture, pictures, run
-from tools import ROOT, transformer_checkpoints
+from tools import ROOT, templates, transformer_checkpoints
 from tools.server import Server
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def keep_apart(workflow: dict, new: int) -> None:
 def swapped(workflow: str, model: str) -> dict:
     """That shipped workflow with the README's swaps for one's own model."""
     vae, empty, cfg, text = USED_WITH[model]
-    workflow = json.loads((ROOT / "workflows" / f"{workflow}.json").read_text())
+    workflow = json.loads(templates.path(workflow).read_text())
     new = max(node["id"] for node in workflow["nodes"]) + 1
     loaders = {0: None, 1: new, 2: new + 1}  # by which output of Load Demo Model they stand for
     for node in workflow["nodes"]:

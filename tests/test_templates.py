@@ -1,0 +1,49 @@
+"""The templates for published models are what tools/templates.py says; all hold together, with every file that they load named and to be had."""
+import json
+
+import pytest
+
+from readout_guidance_pack.heads.published import HEADS
+from tools import templates
+from tools.blueprints import information
+from tools.workflow import NOT_RUN, to_api
+
+INFO = information()
+ALL = sorted(templates.FOLDER.glob("*.json"))
+WRITTEN = templates.written()
+
+
+def test_the_files_are_what_is_said():
+    demo = {templates.path(control).name for control in templates.DEMO}
+    assert {path.name: path.read_text(encoding="utf-8") for path in ALL if path.name not in demo} == WRITTEN
+    assert {path.name for path in ALL} == demo | set(WRITTEN)
+    assert {path.stem for path in templates.FOLDER.glob("*.jpg")} == {path.stem for path in ALL}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_every_link_has_two_ends_of_one_type(path):
+    workflow = json.loads(path.read_text())
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    assert len(nodes) == len(workflow["nodes"])
+    for link, origin, out, target, slot, kind in workflow["links"]:
+        begin, end = nodes[origin]["outputs"][out], nodes[target]["inputs"][slot]
+        assert link in begin["links"] and link == end["link"] and begin["type"] == kind and end["type"] in (kind, "*")
+    ends = [link for node in nodes.values() for output in node.get("outputs", ()) for link in output.get("links") or ()]
+    assert sorted(ends) == sorted(link[0] for link in workflow["links"])
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_template_loads_is_named_and_to_be_had(name):
+    workflow = json.loads(WRITTEN[name])
+    loaders = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "LoadReadoutHead"}
+    heads = {head.file: head.url for head in HEADS.values()}
+    for node in workflow["nodes"]:
+        if node["type"] in loaders:
+            about, = node["properties"]["models"]
+            assert node["widgets_values"][0] == about["name"] == about["url"].rsplit("/", 1)[1]
+            assert node["type"] != "LoadReadoutHead" or about == {"name": about["name"], "url": heads[about["name"]], "directory": "readout_heads"}
+    assert not any("Demo" in node["type"] and node["type"] != "ReadoutDemoScene" for node in workflow["nodes"])
+    known = workflow | {"nodes": [node for node in workflow["nodes"] if node["type"] in INFO or node["type"] in NOT_RUN]}
+    for node in to_api(known, INFO).values():
+        needed = INFO[node["class_type"]]["input"].get("required", {})
+        assert set(needed) <= set(node["inputs"]), node["class_type"]
