@@ -82,8 +82,8 @@ def test_the_first_step_reaches_the_colours_where_strength_allows(w):
     for guidance in (None, target(w, 1)):
         model = w.model.clone()
         model.set_model_sampler_post_cfg_function(keep)
-        w.sample(guidance, model=model, batch=1, steps=1)
-    (cond, uncond), (shifted, shifted_uncond) = outs
+        w.sample(guidance, model=model, batch=1, steps=2)
+    (cond, uncond), _, (shifted, shifted_uncond), _ = outs
     wanted = target(w, 1)[0].at((64, 64), cond.device).image
     assert energies.colour(cond, wanted, 8) > 1e-3 and energies.colour(shifted, wanted, 8) < 1e-8
     assert torch.allclose(shifted - cond, shifted_uncond - uncond, atol=1e-5)
@@ -107,8 +107,8 @@ def test_a_mask_lets_it_act_only_where_it_is_white(w):
     for guidance in (None, target(w, 1, mask=mask)):
         model = w.model.clone()
         model.set_model_sampler_post_cfg_function(lambda args: outs.append(args["cond_denoised"]) or args["denoised"])
-        w.sample(guidance, model=model, batch=1, steps=1)
-    moved = (outs[1] - outs[0]).abs().amax(1)
+        w.sample(guidance, model=model, batch=1, steps=2)
+    moved = (outs[2] - outs[0]).abs().amax(1)
     assert (moved[mask == 0] == 0).all() and (moved[mask == 1] > 1e-4).all()
 
 
@@ -190,7 +190,7 @@ def test_the_prediction_is_seen_as_vae_decode_takes_it():
     model.set_model_sampler_post_cfg_function(lambda args: outs.append(args["cond_denoised"]) or args["denoised"])
     said, latent = conditioning(768, 0), {"samples": torch.zeros(1, 4, 16, 16)}
     guided = guide.ApplyReadoutGuidance.execute(model, (Own(name="own", weight=1e-9),), 0.1)[0]
-    host_nodes.common_ksampler(guided, 1, 1, 1.0, "euler", "karras", said, said, latent)
+    host_nodes.common_ksampler(guided, 1, 2, 1.0, "euler", "karras", said, said, latent)
     assert torch.allclose(seen[0], outs[0] / 0.18215, rtol=1e-4, atol=1e-4)
 
 

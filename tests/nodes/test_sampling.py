@@ -187,6 +187,19 @@ def test_targets_act_within_their_percents_only(demo_world):
     assert sigmas and all(to_sigma(0.6) <= sigma <= to_sigma(0.3) for sigma in sigmas)
 
 
+def test_the_step_that_ends_without_noise_is_not_guided(demo_world, caplog):
+    w = demo_world
+    guidance = w.pose(end_percent=1.0)
+    assert len(w.sample(guidance)[1]) == 3  # of four
+    model = guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0]
+    begun = host_nodes.common_ksampler(model, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, {"samples": torch.zeros(2, 3, 64, 64)},
+                                       last_step=3)[0]  # a run that stops before it is guided to its end
+    ends = [host_nodes.common_ksampler(m, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, begun, disable_noise=True, start_step=3,
+                                       force_full_denoise=True)[0]["samples"] for m in (w.model, model)]
+    assert torch.equal(*ends) and torch.equal(ends[0], w.sample(guidance)[0])
+    assert "nor in the last, which ends without noise" in caplog.text
+
+
 def test_guidance_works_outside_a_denoise_mask_only_where_the_mask_lets_it(demo_world):
     picture = demo.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1
     mask = torch.zeros(1, 1, 64, 64)

@@ -124,7 +124,7 @@ def skipping_layers(graph):
 def distilled(graph):
     """One branch, few steps."""
     graph.guider = lambda model: nodes_custom_sampler.BasicGuider.execute(model, graph.positive)[0]
-    graph.sigmas = torch.tensor([1.0, 0.7, 0.0])
+    graph.sigmas = torch.tensor([1.0, 0.7, 0.4, 0.0])
 
 
 SHARED = ["areas side by side", "an area over the whole", "a small area", "masked conditionings", "default conditioning", "timestep ranges",
