@@ -1,2 +1,10 @@
 """Before any test file is read: ComfyUI's modules and the pack become importable."""
 import tools  # noqa: F401
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says in words what a machine without a browser did not try."""
+    left = sum("browser/" in report.nodeid for report in terminalreporter.stats.get("skipped", ()))
+    if left:
+        terminalreporter.write_line(f"The {left} tests in a browser were left out. They need Chromium: a `chromium` on the PATH, such as "
+                                    "Debian's package of that name.")
