@@ -54,6 +54,7 @@ class FitAttribute(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FitReadoutAttribute", display_name=NODE, category=CATEGORY, is_input_list=True,
+            search_aliases=["slider", "classifier", "concept"],
             description="Learns from some pictures with something (smiling, rain, old) and some without it what tells them apart, in "
                         "seconds. Attribute Target makes it a slider.",
             inputs=[io.Model.Input("model"),
@@ -87,6 +88,7 @@ class AttributeTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutAttributeTarget", display_name="Attribute Target", category=CATEGORY,
+            search_aliases=["slider", "concept"],
             description="More of something that Fit Attribute has learnt, or less of it.",
             inputs=[Head.Input("head", tooltip="From Fit Attribute, for the model that you sample with."),
                     io.Float.Input("amount", default=1.0, min=-10.0, max=10.0, step=0.05,

@@ -28,6 +28,7 @@ class ColourTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutColourTarget", display_name=NODE, category=CATEGORY,
+            search_aliases=["color", "palette", "sketch", "paint"],
             description="Steers towards the coarse colours of a picture or of a painted sketch: what is light, dark, red or blue, and about where. "
                         "It needs no head.",
             inputs=[io.Image.Input("image", tooltip="A picture with these colours, or a sketch of a few strokes."),

@@ -51,6 +51,7 @@ class ReadoutEstimate(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutEstimate", display_name=NODE, category=CATEGORY,
+            search_aliases=["detect", "preprocessor", "probe"],
             description="What a head reads of a picture: a pose, depth map or edges, to look at or as a target for other pictures.",
             inputs=[io.Model.Input("model"),
                     Head.Input("head", tooltip="For this model."),

@@ -17,6 +17,7 @@ class FitReadoutHead(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FitReadoutHead", display_name=NODE, category=CATEGORY, is_input_list=True,
+            search_aliases=["train", "probe", "controlnet"],
             description="Makes a readout head for this model from a handful of pictures and what should be read of each, in seconds. Two dozen "
                         "pictures are enough for most kinds.",
             inputs=[io.Model.Input("model"),

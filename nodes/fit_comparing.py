@@ -98,6 +98,7 @@ class FitComparingHead(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FitComparingHead", display_name=NODE, category=CATEGORY, is_input_list=True,
+            search_aliases=["train", "similarity", "correspondence"],
             description="Makes a head that tells what in two pictures is the same, for this model, from pictures alone: changed copies of them "
                         "say what should matter and what not.",
             inputs=[io.Model.Input("model"),

@@ -27,6 +27,7 @@ class ApplyReadoutGuidance(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ApplyReadoutGuidance", display_name="Apply Readout Guidance", category=CATEGORY,
+            search_aliases=["controlnet", "steer", "control"],
             description="Attaches targets to a model, so that every sampler that takes the model is guided by them.",
             inputs=[io.Model.Input("model"), Guidance.Input("guidance"), STRENGTH, RECOMPUTE],
             outputs=[io.Model.Output()], hidden=[io.Hidden.unique_id])
@@ -42,6 +43,7 @@ class KSamplerReadoutGuidance(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="KSamplerReadoutGuidance", display_name="KSampler (Readout Guidance)", category=CATEGORY,
+            search_aliases=["guided sampler", "controlnet", "steer"],
             description="The KSampler, guided by targets. While it samples it shows the picture so far and what heads read of it. The trace lists "
                         "each target's energy at each guided step.",
             inputs=[*ksampler.INPUTS, Guidance.Input("guidance"), STRENGTH, RECOMPUTE],

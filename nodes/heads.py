@@ -65,6 +65,7 @@ class LoadReadoutHead(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoadReadoutHead", display_name="Load Readout Head", category=CATEGORY,
+            search_aliases=["controlnet", "load head"],
             description="Loads a small network that reads pose, depth or edges out of a diffusion model's own features, or tells "
                         "by them what in two pictures is the same.",
             inputs=[io.Combo.Input("head_name", options=folder_paths.get_filename_list(FOLDER),
@@ -97,6 +98,7 @@ class SaveReadoutHead(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="SaveReadoutHead", display_name="Save Readout Head", category=CATEGORY, is_output_node=True,
+            search_aliases=["save head"],
             description="Writes a head as a safetensors file, for example to convert a published .pt.",
             inputs=[Head.Input("head"),
                     io.String.Input("filename_prefix", default=f"{FOLDER}/head",

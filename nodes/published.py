@@ -20,6 +20,7 @@ class KSamplerReadoutGuidancePublished(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="KSamplerReadoutGuidancePublished", display_name=NODE, category=CATEGORY,
+            search_aliases=["paper"],
             description="The procedure of the method's authors, for comparison: DDIM, and before each guided step one step of Adam on "
                         "the latent, by the gradients of both branches. It takes nearly nine times as long as KSampler (Readout Guidance).",
             inputs=[io.Model.Input("model"),

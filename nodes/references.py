@@ -78,6 +78,7 @@ class ReadoutReference(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutReference", display_name="Readout Reference", category=CATEGORY,
+            search_aliases=["ip adapter", "reference picture"],
             description="Makes a picture a reference, by adding one fixed noise to it at every level. Quick; for dragging things in "
                         "a given picture use Readout Invert.",
             inputs=[io.Model.Input("model"),
@@ -119,6 +120,7 @@ class ReadoutInvert(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutInvert", display_name="Readout Invert", category=CATEGORY,
+            search_aliases=["ddim inversion", "unsample", "noise"],
             description="Finds the noise that a given picture would be sampled from (DDIM inversion), and its way there as a "
                         "reference. Sample from the noise with KSampler (Advanced), add_noise off, euler or ddim and the same "
                         "scheduler, to get the picture back. On flow models the sampler's MODEL has to come through Apply Readout Guidance, "
@@ -178,6 +180,7 @@ class KSamplerReadoutReference(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="KSamplerReadoutReference", display_name="KSampler (Readout Reference)", category=CATEGORY,
+            search_aliases=["reference picture"],
             description="The KSampler; its picture, with all its way there, becomes a reference. Sample again with the same seed, "
                         "now guided, to change that picture.",
             inputs=[*ksampler.INPUTS, CACHE],

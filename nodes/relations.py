@@ -35,6 +35,7 @@ class DragTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutDragTarget", display_name="Drag Target", category=CATEGORY,
+            search_aliases=["dragdiffusion", "draggan", "move", "point", "arrow"],
             **SHOWS_WHAT_IS_CACHED,
             description="Moves things in a reference picture: draw arrows from where they are to where they should be.",
             inputs=[
@@ -136,6 +137,7 @@ class AppearanceTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutAppearanceTarget", display_name="Appearance Target", category=CATEGORY,
+            search_aliases=["style", "ip adapter", "look"],
             description="Keeps the looks of a reference, place by place. With boxes, what is in the reference's box should be in the "
                         "picture's.",
             inputs=likeness_inputs([optional_head("appearance")], Appearance), outputs=[Guidance.Output(display_name="guidance")])
@@ -153,6 +155,7 @@ class StructureTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutStructureTarget", display_name="Structure Target", category=CATEGORY,
+            search_aliases=["layout", "composition"],
             description="Keeps where things are in a reference picture; what they are and their colours come from the prompt. It needs no head and "
                         "no preprocessor.",
             inputs=likeness_inputs([], Appearance), outputs=[Guidance.Output(display_name="guidance")])
@@ -169,6 +172,7 @@ class IdentityTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutIdentityTarget", display_name="Identity Target", category=CATEGORY,
+            search_aliases=["character", "face", "ip adapter", "same person"],
             description="Keeps who is in a reference, wherever they stand in the new picture.",
             inputs=likeness_inputs([Head.Input("head", tooltip="A head that reads identity, for the model that you sample with.")], Identity),
             outputs=[Guidance.Output(display_name="guidance")])
@@ -186,6 +190,7 @@ class DragPath(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutDragPath", display_name="Drag Path", category=CATEGORY,
+            search_aliases=["animate", "video", "frames"],
             description="Turns a drag into a batch of pictures along its way, the first one undragged, ready for a video node.",
             inputs=[Guidance.Input("guidance", tooltip="With a Drag Target in it."),
                     io.Latent.Input("latent", tooltip="What the dragged picture is sampled from: one latent."),

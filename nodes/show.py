@@ -22,6 +22,7 @@ class ReadoutTrace(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutTrace", display_name="Readout Trace", category=CATEGORY, is_output_node=True,
+            search_aliases=["plot", "energy", "curve"],
             description="How near a guided run came to its targets: their energies over the guided steps, as a picture.",
             inputs=[io.String.Input("trace", force_input=True, tooltip="From KSampler (Readout Guidance).")],
             outputs=[io.Image.Output(display_name="plot")])
@@ -46,6 +47,7 @@ class ReadoutCompare(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutCompare", display_name="Readout Compare", category=CATEGORY, is_output_node=True,
+            search_aliases=["side by side", "before after"],
             description="Target, unguided and guided pictures side by side, at a size that can be seen.",
             inputs=[io.Image.Input("guided"),
                     io.Image.Input("unguided", optional=True, tooltip="The same seed and settings without guidance."),

@@ -74,6 +74,7 @@ class PoseTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutPoseTarget", display_name="Pose Target", category=CATEGORY,
+            search_aliases=["openpose", "skeleton", "controlnet"],
             description="Steers towards a pose: the picture of an OpenPose skeleton, or keypoints, which it draws as one.",
             inputs=inputs([io.Image.Input("image", optional=True, tooltip="An OpenPose skeleton on black."),
                            PoseKeypoint.Input("keypoints", optional=True, tooltip="Instead of an image. A mask is fitted to their canvas.")], "pose"),
@@ -120,6 +121,7 @@ class DepthTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutDepthTarget", display_name="Depth Target", category=CATEGORY,
+            search_aliases=["depth map", "controlnet"],
             description="Steers towards a depth map: white is near, black is far.",
             inputs=inputs([io.Image.Input("image", tooltip="A depth map, white near and black far, as MiDaS or Depth "
                                           "Anything give it.")], "depth",
@@ -148,6 +150,7 @@ class MapTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutMapTarget", display_name="Map Target", category=CATEGORY,
+            search_aliases=["segmentation", "normal map", "controlnet"],
             description="Steers towards a picture of whatever a head reads, such as one from Fit Readout Head: normals, hair, a floor plan.",
             inputs=inputs([io.Image.Input("image", tooltip="What the head should read, painted as in the images that the head was made from.")],
                           "a map"),
@@ -169,6 +172,7 @@ class EdgeTarget(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutEdgeTarget", display_name="Edge Target", category=CATEGORY,
+            search_aliases=["canny", "lineart", "hed", "controlnet"],
             description="Steers towards edges: white lines on black.",
             inputs=inputs([io.Image.Input("image", tooltip="Edges, white on black, as HED or Canny give them.")], "edge"),
             outputs=[Guidance.Output(display_name="guidance")])

@@ -28,6 +28,7 @@ class LoadTracks(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoadReadoutTracks", display_name=NODE, category=CATEGORY,
+            search_aliases=["npy", "point tracks"],
             description="Loads point tracks from a NumPy file in ComfyUI's input folder: [1, frames, points, 2] or [frames, points, "
                         "2], x and y in pixels.",
             inputs=[io.Combo.Input("file", options=files(), tooltip="A file in ComfyUI's input folder.")],

@@ -19,6 +19,7 @@ class TrainReadoutHead(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="TrainReadoutHead", display_name=NODE, category=CATEGORY, is_input_list=True, is_output_node=True,
+            search_aliases=["train", "probe"],
             description="Trains a readout head for this model by gradient descent, for the last bit of exactness: minutes to hours. Try Fit Readout "
                         "Head first.",
             inputs=[io.Model.Input("model"),
