@@ -29,6 +29,7 @@ from tools.costs import STEPS, Cost, in_turn, most_kept, sample
 from tools.device import device_name
 from tools.fit_costs import fit_costs
 from tools.scaling import scaling
+from tools.starts import starts
 
 PICTURE_STEPS, SAMPLER, SCHEDULER = 20, "dpmpp_2m", "karras"
 PICTURE_ROUNDS = 1  # of the large models: on two CPU cores each picture of SDXL takes minutes
@@ -113,10 +114,14 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="what it costs to fit a head, instead")
     parser.add_argument("--pictures", type=int, default=100, help="with --fit")
     parser.add_argument("--transformers", action="store_true", help="flow transformers, instead")
+    parser.add_argument("--start", action="store_true", help="how much longer ComfyUI takes to start, instead")
     options = parser.parse_args()
     report = {"device": device_name()}
     if options.scaling:
         report |= scaling(options.rounds, options.plot)
+    elif options.start:
+        report["start"] = starts(options.rounds)
+        print(f"bench: {report['start']}", flush=True)
     elif options.transformers:
         report |= transformers(options.rounds)
     elif options.fit:
