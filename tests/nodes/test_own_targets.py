@@ -1,6 +1,7 @@
 """What docs/own_targets.md tells authors of other packs, run as it stands there."""
 import asyncio
 import re
+import runpy
 
 import nodes as host_nodes
 import pytest
@@ -21,11 +22,16 @@ def w():
         yield World()
 
 
-def test_the_node_balances_pictures(w, monkeypatch):
+def ran(path, code: str, **names) -> dict:
+    """What `code` defines, beside the `names` that it is given."""
+    path.write_text(code)
+    return runpy.run_path(str(path), names)
+
+
+def test_the_node_balances_pictures(w, monkeypatch, tmp_path):
     """Loaded before this pack, as a host may."""
     monkeypatch.delitem(host_nodes.NODE_CLASS_MAPPINGS, "ApplyReadoutGuidance", raising=False)
-    pack = {"__name__": "balance"}
-    exec(COMPLETE, pack)
+    pack = ran(tmp_path / "balance.py", COMPLETE)
     node, = asyncio.run(asyncio.run(pack["comfy_entrypoint"]()).get_node_list())
     assert node.GET_SCHEMA().node_id == "BalanceTarget"
     monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "ApplyReadoutGuidance", guide.ApplyReadoutGuidance)
@@ -41,9 +47,9 @@ def test_the_node_balances_pictures(w, monkeypatch):
     assert [row["target"] for row in trace[:2]] == ["pose", "balance"]
 
 
-def test_the_classes_act_on_readouts_and_taps(w):
-    names = {"F": torch.nn.functional, "head": w.heads["depth"]} | {name: getattr(extension, name) for name in extension.__all__}
-    exec(CLASSES, names)
+def test_the_classes_act_on_readouts_and_taps(w, tmp_path):
+    names = ran(tmp_path / "classes.py", CLASSES, F=torch.nn.functional, head=w.heads["depth"],
+                **{name: getattr(extension, name) for name in extension.__all__})
     assert {t.name for t in names["targets"]} == {"flat", "alike"}
     for target in names["targets"]:
         last = [torch.tensor(w.sample((target,), steps=8, strength=strength)[1][-1]["energy"]) for strength in (1e-6, 0.1)]
