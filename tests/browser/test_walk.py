@@ -158,6 +158,20 @@ def test_what_is_saved_is_there_again_and_what_is_given_away_makes_the_same_pict
         assert pixels(server.output / image["subfolder"] / image["filename"]) == pixels(files[node][0])
 
 
+@pytest.mark.parametrize("words, title", [("openpose", "Pose Target"), ("picture from a pose", "Picture from a pose (Readout Guidance)")])
+def test_a_search_finds_the_node_or_the_blueprint(page, words, title):
+    page.reload()
+    page.wait_for_function(READY, timeout=90_000)
+    page.evaluate("app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false)")
+    page.wait_for_function("app.graph.nodes.length === 0 && !app.configuringGraph")
+    page.mouse.dblclick(600, 650)
+    page.keyboard.type(words)
+    page.wait_for_function("(title) => document.body.innerText.includes(title)", arg=title)  # in pieces, where words are marked
+    page.keyboard.press("Enter")
+    page.wait_for_function("(title) => app.graph.nodes.map((node) => node.title).join() === title", arg=title)
+    page.mouse.click(400, 400)  # where it is put down
+
+
 def pixels(path):
     from PIL import Image
     return Image.open(path).tobytes()
