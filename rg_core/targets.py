@@ -13,6 +13,7 @@ from .regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
 
 NEARLY = 0.3  # what is left of a drag (energies.undone) from which on it pulls less; docs/relations.md
 
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
     """Something to steer towards, and when it acts. Its subclasses say what is compared with what; docs/own_targets.md is for those of

@@ -57,7 +57,8 @@ def job(name: str, label: str, do: str, **more) -> dict:
 def process(setting: dict, threads: int | None = None, main: str = "tools.gpu_step") -> list[dict]:
     """The results of one process; what it says is shown as it comes."""
     start = "import comfy_aimdo.control; comfy_aimdo.control.init(); " if setting.get("dynamic") else ""
-    command = [sys.executable, "-c", f"{start}from {main} import main; main()", json.dumps(setting)]
+    begin = "import json, sys; from tools.gpu_step import prepare; prepare(json.loads(sys.argv[1])); "  # before anything imports the host
+    command = [sys.executable, "-c", f"{start}{begin}from {main} import main; main()", json.dumps(setting)]
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     found, last = [], ""
     child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

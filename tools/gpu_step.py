@@ -111,19 +111,29 @@ class Trial:
         return out.float().cpu()
 
 
-def move(trial: Trial) -> dict:
-    """Where guidance moves the first step, saved to compare; and how far apart two such moves are."""
+def moves_of(action) -> list[torch.Tensor]:
+    """The displacements of the guided steps that `action` takes."""
     from readout_guidance_pack.nodes.sampling.run import Run
     measured, moves = Run.measured, []
 
     def listen(self, step, branches):
-        predicted, displacement = measured(self, step, branches)
+        outs, displacement = measured(self, step, branches)
         moves.append(displacement.float().cpu())
-        return predicted, displacement
+        return outs, displacement
 
     Run.measured = listen
-    guided = [trial.sample(True) for _ in range(1 if "rounded" in trial.job else 2)]  # before any plain step, which might load things
-    Run.measured = measured
+    try:
+        action()
+    finally:
+        Run.measured = measured
+    return moves
+
+
+def move(trial: Trial) -> dict:
+    """Where guidance moves the first step, saved to compare; and how far apart two such moves are."""
+    guided: list[torch.Tensor] = []
+    times = range(1 if "rounded" in trial.job else 2)
+    moves = moves_of(lambda: guided.extend(trial.sample(True) for _ in times))  # before any plain step, which might load things
     plain = trial.sample(False)
     torch.save(moves[0], trial.job["save"])
     return {"computes_in": str(trial.model.model.get_dtype_inference()), "finite": bool(plain.isfinite().all() and guided[0].isfinite().all()),
@@ -233,7 +243,6 @@ def run(job: dict) -> dict:
 
 def main() -> None:
     setting = json.loads(sys.argv[1])
-    prepare(setting)
     with torch.inference_mode():
         for job in setting["jobs"]:
             start = time.monotonic()

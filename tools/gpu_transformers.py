@@ -15,11 +15,10 @@ import comfy.model_patcher
 import comfy.supported_models
 import torch
 
-from readout_guidance_pack.nodes.sampling.run import Run
 from tools import ROOT
 from tools.bench_transformers import GIB, REAL, Subject, settings
 from tools.costs import in_turn, sample
-from tools.gpu_step import prepare, remembered
+from tools.gpu_step import moves_of, remembered
 
 SIGMAS = torch.linspace(0.95, 0.6, 5)  # four steps, where all targets act
 FIRST = torch.tensor([0.9, 0.7])
@@ -47,27 +46,10 @@ def subject(job: dict) -> Subject:
     return Subject(patcher, said, (1, 16, *job["size"]))
 
 
-def moves_of(action) -> list[torch.Tensor]:
-    """The displacements of the guided steps that `action` takes."""
-    measured, moves = Run.measured, []
-
-    def listen(self, step, branches):
-        outs, displacement = measured(self, step, branches)
-        moves.append(displacement.float().cpu())
-        return outs, displacement
-
-    Run.measured = listen
-    try:
-        action()
-    finally:
-        Run.measured = measured
-    return moves
-
-
 def move(job: dict) -> dict:
     """Where guidance moves the first step, saved to compare."""
     of = subject(job)
-    model = settings(of)[job.get("by", "pose")]
+    model = settings(of)["pose"]
     moved = moves_of(lambda: sample(model, of.conditioning, of.shape, FIRST))
     torch.save(moved[0], job["save"])
     return {"computes_in": str(of.model.model.get_dtype_inference()), "finite": bool(moved[0].isfinite().all())}
@@ -96,9 +78,7 @@ def tiny(job: dict) -> dict:
 def cost(job: dict) -> dict:
     """Seconds and peak memory of steps, plain and guided, with one branch and with two."""
     of, again = subject(job), remembered()
-    models = {label: model for label, model in settings(of).items() if label in job.get("only", settings(of))}
-    if "auto" in job:
-        models = {"plain": of.model, "auto": settings(of, "auto")["pose"]}
+    models = {"plain": of.model, "auto": settings(of, "auto")["pose"]} if "auto" in job else settings(of)
     found = {}
     for cfg, branches in ((1.0, "one branch"), (3.0, "two")):
         actions = {label: partial(sample, model, of.conditioning, of.shape, SIGMAS, cfg=cfg) for label, model in models.items()}
@@ -115,7 +95,6 @@ ACTIONS = {"move": move, "tiny": tiny, "cost": cost}
 @torch.inference_mode()
 def main() -> None:
     setting = json.loads(sys.argv[1])
-    prepare(setting)
     for job in setting["jobs"]:
         start = time.monotonic()
         try:

@@ -157,19 +157,22 @@ def note(text: str, model: Model) -> str:
             "`models/readout_heads`. Any fine-tune of the same family does as well.")
 
 
+def title(control: str, model: Model) -> str:
+    return DEMO[control].replace(" on a transformer", "").replace("demo", model.name)
+
+
 def written() -> dict[str, str]:
     """The files' texts by name."""
     found = {}
     for model in MODELS:
         for control in model.controls:
-            title = DEMO[control].replace(" on a transformer", "").replace("demo", model.name)
-            found[f"{title}.json"] = json.dumps(for_model(json.loads(path(control).read_text()), model), indent=1) + "\n"
+            found[f"{title(control, model)}.json"] = json.dumps(for_model(json.loads(path(control).read_text()), model), indent=1) + "\n"
     return found
 
 
 def pictures() -> dict[str, Path]:
     """The demo's picture that each of those files has."""
-    return {f"{DEMO[control].replace(' on a transformer', '').replace('demo', model.name)}.jpg": path(control).with_suffix(".jpg")
+    return {f"{title(control, model)}.jpg": path(control).with_suffix(".jpg")
             for model in MODELS for control in model.controls}
 
 
