@@ -20,8 +20,8 @@ class TrainReadoutHead(io.ComfyNode):
         return io.Schema(
             node_id="TrainReadoutHead", display_name=NODE, category=CATEGORY, is_input_list=True, is_output_node=True,
             search_aliases=["train", "probe"],
-            description="Trains a readout head for this model by gradient descent, for the last bit of exactness: minutes to hours. Try Fit Readout "
-                        "Head first.",
+            description="Trains a readout head for this model by gradient descent, from many pictures: minutes to hours. Try Fit Readout Head "
+                        "first.",
             inputs=[io.Model.Input("model"),
                     io.Latent.Input("latents", tooltip="The pictures: a batch, or a list. The model may have sampled them itself."),
                     io.Conditioning.Input("positive", tooltip="What the pictures show: one for all, such as an empty prompt, or a list."),
