@@ -64,7 +64,8 @@ class FitAttribute(io.ComfyNode):
                     io.String.Input("name", default="smiling"),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                                  tooltip="Of the noise, and of which pictures are held out to judge by.")],
-            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report")])
+            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report")],
+            hidden=[io.Hidden.unique_id])
 
     @classmethod
     def execute(cls, model, pictures_with, pictures_without, positive, name, seed):
@@ -80,7 +81,8 @@ class FitAttribute(io.ComfyNode):
         said = conditionings(NODE, positive, len(wanted))
         given = [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)]
         head, found = fitted(Sides(NODE, model, given, name), seed[0])
-        return io.NodeOutput(head, quality.told(NODE, head, found, len(wanted), time.monotonic() - begin))
+        report = quality.told(NODE, head, found, len(wanted), time.monotonic() - begin)
+        return io.NodeOutput(head, quality.on_the_node(cls, report))
 
 
 class AttributeTarget(io.ComfyNode):

@@ -27,7 +27,8 @@ class FitReadoutHead(io.ComfyNode):
                     io.String.Input("kind", default="depth", tooltip="What that is: pose, depth, edge, or a name of your own for Map Target."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                                  tooltip="Of the noise, and of which pictures are held out to judge the head by.")],
-            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")])
+            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")],
+            hidden=[io.Hidden.unique_id])
 
     @classmethod
     def execute(cls, model, latents, positive, image, kind, seed):
@@ -36,4 +37,4 @@ class FitReadoutHead(io.ComfyNode):
         given = examples(NODE, model, latents, positive, image, kind)
         head, found = fitted(Material(NODE, model, given, kind), seed)
         report = quality.report(NODE, head, found, f"fitted from {len(given)} pictures in {time.monotonic() - begin:.0f} seconds")
-        return io.NodeOutput(head, report, quality.sheet(model, head, found))
+        return io.NodeOutput(head, quality.on_the_node(cls, report), quality.sheet(model, head, found))

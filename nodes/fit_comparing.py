@@ -12,7 +12,7 @@ from ..rg_core.pairs import KINDS
 from . import checks, drag_paths
 from .comparer import BANDS, Comparer, Found, Pictures, fitted
 from .examples import conditionings
-from .quality import SHOWN, SIDE, preview
+from .quality import SHOWN, SIDE, on_the_node, preview
 from .types import CATEGORY, Head
 
 NODE = "Fit Comparing Head"
@@ -113,7 +113,8 @@ class FitComparingHead(io.ComfyNode):
                                     "them were followed through it."),
                     io.String.Input("groups", optional=True, multiline=True, default="", tooltip="For identity: who is in each picture, a label for "
                                     "each, with commas or lines between. Pictures with the same label show the same person or thing.")],
-            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")])
+            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")],
+            hidden=[io.Hidden.unique_id])
 
     @classmethod
     def execute(cls, model, vae, images, positive, kind, seed, tracks=None, groups=None):
@@ -123,4 +124,5 @@ class FitComparingHead(io.ComfyNode):
             raise ValueError(f"{NODE}: there is no VAE. Connect the one that belongs to the model, such as from Load VAE.")
         given = pictures(images, positive, kind, tracks, groups)
         head, found = fitted(Comparer(NODE, model, vae[0], given, kind, seed[0]))
-        return io.NodeOutput(head, report(head, found, len(given.images), time.monotonic() - begin), sheet(model, found))
+        words = report(head, found, len(given.images), time.monotonic() - begin)
+        return io.NodeOutput(head, on_the_node(cls, words), sheet(model, found))

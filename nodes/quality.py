@@ -10,6 +10,7 @@ from torch import Tensor
 from ..rg_core.estimates import from_range
 from ..rg_core.head import resize
 from .examples import Example
+from .sampling.screen import client
 
 # Shares of what differs between pictures that a head must read to guide at a noise level, to be of use at all, and to be good. Even one that reads
 # worse than the mean picture there is better begun with than not: docs/fitting.md.
@@ -67,6 +68,14 @@ def report(node: str, head, found: Quality, made: str) -> str:
             f"Targets that use it act from percent {found.start:.1f} on, or later.\n"
             f"Of what differs between {len(found.seen)} held-out pictures, {'it' if len(found.seen) > 1 else 'which is few to judge by, it'} reads, "
             f"from noise (percent 0) to the clean picture (1):\n{levels}\n1 is all, 0 no more than their average.")
+
+
+def on_the_node(cls, words: str) -> str:
+    """`words`, shown on the node of class `cls` that is being executed too, as the host's Get Image Size does."""
+    server, node_id = client(), cls.hidden and cls.hidden.unique_id
+    if server is not None and node_id:
+        server.send_progress_text(words, node_id)
+    return words
 
 
 def told(node: str, head, found: Quality, count: int, seconds: float) -> str:

@@ -45,7 +45,8 @@ class TrainReadoutHead(io.ComfyNode):
                                             "when it is interrupted."),
                     io.Boolean.Input("resume", default=False, tooltip="Go on with the newest file of that name, if there is one.")],
             outputs=[Head.Output(display_name="head"), LossMap.Output(display_name="loss"), io.String.Output(display_name="report"),
-                     io.Image.Output(display_name="held out")])
+                     io.Image.Output(display_name="held out")],
+            hidden=[io.Hidden.unique_id])
 
     @classmethod
     def execute(cls, model, latents, positive, image, kind, preset, steps, batch_size, learning_rate, seed, filename_prefix, resume):
@@ -57,4 +58,5 @@ class TrainReadoutHead(io.ComfyNode):
         going_on = resume[0] and last is not None
         training = Training(Material(NODE, model, examples(NODE, model, latents, positive, image, kind), kind), recipe, seed[0])
         head, found, made = trained(training, last if going_on else following, going_on)
-        return io.NodeOutput(head, {"loss": training.curve}, quality.report(NODE, head, found, made), quality.sheet(model, head, found))
+        report = quality.on_the_node(cls, quality.report(NODE, head, found, made))
+        return io.NodeOutput(head, {"loss": training.curve}, report, quality.sheet(model, head, found))

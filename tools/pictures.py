@@ -1,8 +1,10 @@
-"""The README's pictures: `python -m tools.pictures` with the environment of run.py writes docs/pictures/.
+"""The README's pictures and the templates': `python -m tools.pictures` with the environment of run.py writes docs/pictures/ and workflows/*.jpg.
 
-steered.png: what was asked for, without guidance, and guided, of six scenes. drag.gif: ten seconds of a drag of a given picture along its way.
+steered.png: what was asked for, without guidance, and guided, of six scenes. drag.gif: ten seconds of a drag of a given picture along its way. The
+pictures of the demo's templates are of a run of each in a server; those for published models have the demo's.
 """
 import json
+import shutil
 
 import torch
 from PIL import Image, ImageDraw
@@ -13,9 +15,10 @@ from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.nodes.seeing import GROUND, INK, font, tile
 from readout_guidance_pack.rg_core.targets import Drag
 from readout_guidance_pack.rg_core.updates import Move
-from tools import ROOT
+from tools import ROOT, demo, templates
 from tools.control import Bench, Setting
 from tools.relations import to_be_dragged
+from tools.server import Server
 
 FOLDER = ROOT / "docs" / "pictures"
 EACH, SIDE, GAP, LEFT, LINE = 2, 168, 6, 96, 26  # scenes of a control, and pixels
@@ -59,6 +62,21 @@ def dragged() -> list[Image.Image]:
     return frames
 
 
+def of_a_template(server: Server, control: str) -> Image.Image:
+    """What was asked for, without guidance and guided: a row each, or side by side where there is one of each."""
+    pictures, _figures = demo.run(server, control)
+    rows = [images for row, images in pictures.items() if row != "unguided" or images is not pictures["target"]]
+    if len(rows[-1]) == 1:
+        rows = [[images[0] for images in rows]]
+    columns = max(map(len, rows))
+    side = max(128, 380 // columns)
+    canvas = Image.new("RGB", (columns * (side + GAP) - GAP, len(rows) * (side + GAP) - GAP), "white")
+    for r, images in enumerate(rows):
+        for c in range(columns):
+            canvas.paste(tile(images[c % len(images)], side), (c * (side + GAP), r * (side + GAP)))
+    return canvas
+
+
 @torch.inference_mode()
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
@@ -71,6 +89,11 @@ def main() -> None:
     palette = palette.quantize(255)
     first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in there_and_back]
     first.save(FOLDER / "drag.gif", save_all=True, append_images=rest, duration=SECONDS * 1000 // len(there_and_back), loop=0)
+    with Server(demo.OUTPUT) as server:
+        for control in templates.DEMO:
+            of_a_template(server, control).save(templates.path(control).with_suffix(".jpg"), quality=88)
+    for name, picture in templates.pictures().items():
+        shutil.copy(picture, templates.FOLDER / name)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ A template's name in ComfyUI's browser is its file's. Those for published models
 where to get them, and take a scene of the demo as an example of a target; their pictures are of the demo's own run.
 """
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,5 +179,3 @@ if __name__ == "__main__":
     for name, text in written().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
         print(name)
-    for name, picture in pictures().items():
-        shutil.copy(picture, FOLDER / name)

@@ -13,6 +13,7 @@ from tools.server import PACK_FOLDER, Server
 DEMO = [*templates.DEMO]
 RENDERINGS = ["classic", "vue"]
 GUIDED = "KSamplerReadoutGuidance"
+SAID = "(type) => app.graph.findNodesByType(type)[0].widgets.map((widget) => String(widget.value)).join()"
 DONE = """() => app.graph.findNodesByType("SaveImage").every((node) => app.nodeOutputs[node.id]?.images?.length)"""
 
 
@@ -70,6 +71,8 @@ def test_every_template_opens_and_runs(page, request, control):
         set_steps(page, 3)
         run(page)
         finish(page)
+        if control == "fit":
+            assert "A head that reads depth" in page.evaluate(SAID, "FitReadoutHead")
 
 
 def test_a_template_for_a_published_model_opens_and_says_which_files_it_wants(page):

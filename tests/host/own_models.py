@@ -5,12 +5,29 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torchvision.transforms.functional import to_tensor
+from torchvision.transforms.functional import to_pil_image, to_tensor
 
+from readout_guidance_pack.rg_core.pictures import draw_pose
 from tools.server import Server
 
 # The host's words where weights do not fit, and for anything that went wrong.
 TROUBLE = re.compile(r"error|warning|exception|traceback|missing|unexpected|invalid|left over", re.IGNORECASE)
+BODY = [(128, 40), (128, 70), (100, 72), (85, 105), (80, 140), (156, 72), (175, 100), (200, 80), (112, 140), (108, 185),
+        (105, 230), (144, 140), (148, 185), (152, 230), (122, 35), (134, 35), (114, 38), (142, 38)]
+
+
+def save_skeleton(path: Path, size: int) -> None:
+    """A picture of a standing body, as OpenPose draws it; BODY is on 256 by 256 pixels."""
+    body = torch.tensor([[(x * size / 256, y * size / 256, 1.0) for x, y in BODY]])
+    to_pil_image(draw_pose(body[None], (size, size))[0]).save(path)
+
+
+def traced(workflow: dict) -> dict:
+    """The same, its traces given as text in place of plots."""
+    for node in workflow["nodes"]:
+        if node["type"] == "ReadoutTrace":
+            node["type"], node["inputs"][0]["name"] = "PreviewAny", "source"
+    return workflow
 
 
 def run(server: Server, workflow: dict, name: str, expected: str = "$^") -> dict:

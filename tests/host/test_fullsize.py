@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torchvision.transforms.functional import to_pil_image
 
-from own_models import is_a_picture, pictures, run
-from readout_guidance_pack.rg_core.pictures import draw_pose
+from own_models import is_a_picture, pictures, run, save_skeleton, traced
 from tools import ROOT, checkpoints, templates
 from tools.server import Server
 
@@ -25,8 +23,6 @@ HEADS = {"demo_pose.safetensors": "readout_sdv15_spatial_pose.pt",
          "demo_correspondence.safetensors": "readout_sdv15_drag_correspondence.pt",
          "demo_appearance.safetensors": "readout_sdv15_drag_appearance.pt"}
 SIZE = 256
-BODY = [(128, 40), (128, 70), (100, 72), (85, 105), (80, 140), (156, 72), (175, 100), (200, 80), (112, 140), (108, 185),
-        (105, 230), (144, 140), (148, 185), (152, 230), (122, 35), (134, 35), (114, 38), (142, 38)]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +31,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("fullsize")
     for folder in ("input", "models/checkpoints", "models/diffusion_models", "models/readout_heads"):
         (home / folder).mkdir(parents=True)
-    body = torch.tensor([[(x, y, 1.0) for x, y in BODY]])
-    to_pil_image(draw_pose(body[None], (SIZE, SIZE))[0]).save(home / "input" / SKELETON)
+    save_skeleton(home / "input" / SKELETON, SIZE)
     yield home
     shutil.rmtree(home / "models")
 
@@ -92,7 +87,7 @@ def test_the_host_takes_the_checkpoint_whole_and_as_sd15(checkpoint, caplog):
 
 def test_pose_workflow_with_an_sd15_checkpoint(home, checkpoint):
     with Server(home / "output", home=home) as server:
-        outputs = run(server, swapped(templates.path("pose")), "pose, SD 1.5")
+        outputs = run(server, traced(swapped(templates.path("pose"))), "pose, SD 1.5")
     images = pictures(server, outputs)
     assert is_a_picture(images["guided"], SIZE) and is_a_picture(images["unguided"], SIZE) and len(images["guided"]) == 4
     assert not any(torch.equal(a, b) for a, b in zip(images["guided"], images["unguided"]))

@@ -1,0 +1,120 @@
+"""The help pages' pictures: `python -m tools.help_pictures [NAME ...]` with the environment of run.py writes web/docs/pictures/.
+
+Each is a small workflow of the demo as it looks in ComfyUI's page after a run, and holds that workflow, so that dragging the picture onto the canvas
+opens it.
+"""
+import argparse
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from tools import ROOT
+from tools.help_examples import EXAMPLES, TRACKS, Example
+from tools.server import Server
+
+FOLDER = ROOT / "web" / "docs" / "pictures"
+FOLDED = {"LoadReadoutDemoModel", "CLIPTextEncode", "EmptyLatentImage", "VAEDecode", "VAEEncode", "ReadoutDemoScene", "KSampler"}
+SIZES = {"KSamplerReadoutGuidance": (460, 560), "ReadoutCompare": (520, 400), "ReadoutTrace": (520, 370), "PreviewImage": (420, 420),
+         "PreviewAny": (420, 200), "KSamplerAdvanced": (400, 400), "ReadoutDragTarget": (380, 600)}
+WIDTH, GAP, TITLE, LEFT, TOP = 320, 40, 30, 420, 160  # LEFT and TOP are clear of the page's bars
+READY = "window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !app.configuringGraph"
+LISTEN = """for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+    app.api.addEventListener(kind, () => { window.ended = kind; });"""
+BUILD = """async ([prompt, columns, folded, sizes, width, gap, title]) => {
+    app.loadApiJson(prompt, "example");
+    await new Promise((done) => setTimeout(done, 300));
+    let x = 0, height = 0;
+    for (const column of columns) {
+        let y = 0, widest = 0;
+        for (const id of column) {
+            const node = app.graph.getNodeById(id), least = node.computeSize();
+            for (const widget of node.widgets ?? []) if (widget.name === "control_after_generate") widget.value = "fixed";
+            node.title = LiteGraph.registered_node_types[node.type].title;
+            if (folded.includes(node.type)) {
+                node.setSize([width, least[1]]);
+                node.flags.collapsed = true;
+                node.pos = [x, y + title];
+                y += title + 14;
+                widest = Math.max(widest, 220);
+                continue;
+            }
+            const [wide, high] = sizes[node.type] ?? [width, least[1]];
+            node.setSize([wide, Math.max(high, least[1])]);
+            node.pos = [x, y + title];
+            y += node.size[1] + title + 24;
+            widest = Math.max(widest, node.size[0]);
+        }
+        x += widest + gap;
+        height = Math.max(height, y);
+    }
+    app.canvas.ds.scale = 1;
+    app.canvas.setDirty(true, true);
+    return [x - gap, height];
+}"""
+
+
+def prompt(example: Example) -> tuple[dict, list[list[int]]]:
+    """What the API takes, its nodes numbered; and the columns of those numbers."""
+    numbers = {name: i + 1 for i, name in enumerate(example.nodes)}
+    assert sorted(sum(example.columns, [])) == sorted(numbers)
+
+    def given(value):
+        return [str(numbers[value[0]]), value[1]] if isinstance(value, tuple) else value
+
+    return ({str(numbers[name]): {"class_type": kind, "inputs": {key: given(value) for key, value in inputs.items()}}
+             for name, (kind, inputs) in example.nodes.items()}, [[numbers[name] for name in column] for column in example.columns])
+
+
+def drawn(page: Page, example: Example) -> tuple[bytes, str]:
+    """A screenshot of the workflow after a run, and the workflow."""
+    page.reload()  # or widgets keep the values of the workflow before
+    page.wait_for_function(READY, timeout=90_000)
+    page.evaluate(LISTEN)
+    api, columns = prompt(example)
+    wide, high = page.evaluate(BUILD, [api, columns, sorted(FOLDED), SIZES, WIDTH, GAP, TITLE])
+    page.set_viewport_size({"width": int(wide) + LEFT + 100, "height": max(700, int(high) + TOP + 100)})
+    page.evaluate("([left, top]) => { app.canvas.ds.offset = [left, top]; app.nodeOutputs = {}; window.ended = null; }", [LEFT, TOP])
+    with page.expect_response("**/prompt") as answer:
+        page.get_by_test_id("queue-button").click()
+    assert answer.value.ok, answer.value.text()
+    page.wait_for_function("window.ended", timeout=900_000)
+    assert page.evaluate("window.ended") == "execution_success", page.evaluate("JSON.stringify(app.lastExecutionError)")
+    page.wait_for_timeout(1500)  # pictures are fetched, and the page's messages go
+    page.evaluate("([left, top]) => { app.canvas.ds.offset = [left, top]; app.canvas.setDirty(true, true); }", [LEFT, TOP])
+    page.add_style_tag(content=".p-toast, [data-testid*=toast], [data-testid*=queue-notification] { display: none !important; }")
+    page.wait_for_timeout(500)
+    picture = page.screenshot(clip={"x": LEFT - 20, "y": TOP - 20, "width": wide + 40, "height": high + 20})
+    return picture, json.dumps(page.evaluate("app.graph.serialize()"))
+
+
+def save(picture: bytes, workflow: str, path: Path) -> None:
+    """As WebP, the workflow in its EXIF where the host's own nodes put it."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    exif = image.getexif()
+    exif[0x010F] = f"workflow:{workflow}"
+    image.save(path, quality=82, method=6, exif=exif)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(EXAMPLES))
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as home, Server(Path(home) / "output", home=Path(home)) as server, sync_playwright() as playwright:
+        np.save(Path(home) / "input" / TRACKS, np.array([[[16.0, 21.0]], [[13.0, 32.0]]], dtype=np.float32))
+        for setting, value in {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False, "Comfy.Minimap.Visible": False}.items():
+            server.post(f"/settings/{setting}", value)
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(server.address)
+        for name in parser.parse_args().names:
+            save(*drawn(page, EXAMPLES[name]), FOLDER / f"{name}.webp")
+            print(name, (FOLDER / f"{name}.webp").stat().st_size, flush=True)
+
+
+if __name__ == "__main__":
+    main()
