@@ -1,15 +1,19 @@
 """What is written for people points to what is there."""
+import json
 import re
+from collections import Counter
 
 import pytest
+from PIL import Image
 
 import run
 from readout_guidance_pack.nodes import NODES, heads
 from tools import ROOT
 
 heads.register_folder()
+HELP = ROOT / "web" / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")),
-         *sorted((ROOT / "web" / "docs").rglob("*.md"))]
+         *sorted(HELP.rglob("*.md"))]
 
 
 def headings(text: str) -> set[str]:
@@ -24,7 +28,9 @@ def test_links_lead_somewhere(page):
         if "://" in link or link.startswith("mailto:"):
             continue
         path, _, anchor = link.partition("#")
-        target = page.parent / path if path else page
+        # The page of a node is shown as if it stood in web/docs, whatever its language.
+        folder = HELP if HELP in page.parents else page.parent
+        target = folder / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in headings(target.read_text(encoding="utf-8")), link
 
@@ -38,3 +44,26 @@ def test_every_node_is_in_the_readme():
     text = (ROOT / "README.md").read_text()
     names = {node.define_schema().display_name.replace(" (Readout Guidance)", "") for node in NODES}
     assert not {name for name in names if name not in text}
+
+
+def parts(text: str) -> dict:
+    """What a translation must have too."""
+    return {"headings": re.findall(r"^#+ ", text, re.M), "items": len(re.findall(r"^ *- ", text, re.M)),
+            "rows": [line.count("|") for line in text.splitlines() if line.startswith("|")], "pictures": re.findall(r"\]\((pictures/.*?)\)", text),
+            "code": sorted(re.findall(r"`[^`]+`", text))}
+
+
+@pytest.mark.parametrize("language", sorted(path.name for path in (ROOT / "locales").iterdir()))
+@pytest.mark.parametrize("page", sorted(HELP.glob("*.md")), ids=lambda page: page.stem)
+def test_help_says_the_same_in_every_language(page, language):
+    said, translated = (path.read_text(encoding="utf-8") for path in (page, HELP / page.stem / f"{language}.md"))
+    assert parts(translated) == parts(said)
+    numbers = [Counter(re.findall(r"\d+(?:\.\d+)?", text)) for text in (said, translated)]
+    assert not numbers[0] - numbers[1]  # some languages write a digit where English has a word
+
+
+@pytest.mark.parametrize("page", sorted(HELP.glob("*.md")), ids=lambda page: page.stem)
+def test_help_has_a_picture_that_is_a_workflow_with_the_node(page):
+    picture, = parts(page.read_text(encoding="utf-8"))["pictures"]
+    kind, _, workflow = Image.open(HELP / picture).getexif()[0x010F].partition(":")
+    assert kind == "workflow" and page.stem in {node["type"] for node in json.loads(workflow)["nodes"]}
