@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def load_head(path: str | PathLike, kind: str | None = None) -> ReadoutHead | Li
     and its name do not say so rightly. Raises HeadFileError."""
     path = Path(path)
     try:
-        weights, config = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        weights, config = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
     except HeadFileError:
         raise
     except Exception as error:  # damaged files make the readers fail in every way there is
@@ -52,7 +52,8 @@ def load_head(path: str | PathLike, kind: str | None = None) -> ReadoutHead | Li
 def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch.dtype = torch.float16,
               state: dict[str, Tensor] | None = None, **about: object) -> None:
     """Writes `head` as safetensors; `about` joins the config in the metadata (training set, quality, ...). `state` is what is needed to
-    train on: load_training alone reads it, and it is kept as it is, whatever `dtype`."""
+    train on: load_training alone reads it, and it is kept as it is, whatever `dtype`. A file that is there is replaced at once or not at all.
+    Raises HeadFileError."""
     config = {**head.config, "kind": head.kind, "model_id": head.base_model, "dims": head.channels,
               "dataset_args": (head.config.get("dataset_args") or {}) | {"control_range": list(head.control_range)},
               "output_stride": head.stride, "start": head.start, "pooled": head.pooled, "taps": head.taps, **about}
@@ -66,7 +67,13 @@ def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch
     weights = {name: value.detach().to("cpu", torch.float32 if name.endswith((".mean", ".deviation")) else dtype).contiguous()
                for name, value in head.state_dict().items()}
     weights |= {TRAINING + name: value.detach().cpu().contiguous() for name, value in (state or {}).items()}
-    save_file(weights, path, metadata={METADATA_KEY: json.dumps(config, default=str)})
+    path = Path(path)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        save_file(weights, part, metadata={METADATA_KEY: json.dumps(config, default=str)})
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise HeadFileError(f"{path} cannot be written ({error}). Check its name, whether you may write there, and whether there is room.") from error
 
 
 def load_training(path: str | PathLike) -> tuple[dict[str, Tensor], dict]:
@@ -76,7 +83,8 @@ def load_training(path: str | PathLike) -> tuple[dict[str, Tensor], dict]:
         weights, config = _read_safetensors(path)
     except Exception as error:  # as in load_head
         raise HeadFileError(f"{path.name} cannot be read: it is damaged, incomplete or another kind of file ({type(error).__name__}).") from error
-    state = {name.removeprefix(TRAINING): value for name, value in weights.items() if name.startswith(TRAINING)}
+    # Copies, for a file that is mapped cannot be replaced on Windows.
+    state = {name.removeprefix(TRAINING): value.clone() for name, value in weights.items() if name.startswith(TRAINING)}
     if not state:
         raise HeadFileError(f"{path.name} holds a head, but nothing to train it on with.")
     return state, config

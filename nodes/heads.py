@@ -38,10 +38,24 @@ def places(node: str, filename_prefix: str) -> tuple[Path, Path | None]:
     return Path(folder, f"{name}_{counter:05}_.safetensors"), last if last.exists() else None
 
 
+def names() -> list[str]:
+    """Of all heads that are there. The host's list of them fails when a folder that it listed is gone, as from an output folder that was cleared."""
+    try:
+        return folder_paths.get_filename_list(FOLDER)
+    except OSError:
+        folder_paths.filename_list_cache.pop(FOLDER, None)
+        return folder_paths.get_filename_list(FOLDER)
+
+
+def path_of(head_name: str) -> str | None:
+    """Where a head of that name is; names may come from workflows of any system."""
+    return folder_paths.get_full_path(FOLDER, head_name) or folder_paths.get_full_path(FOLDER, head_name.replace("\\", "/"))
+
+
 def missing(head_name: str) -> str:
     """What to tell somebody whose workflow names a head that is not there."""
     stem = PureWindowsPath(head_name).stem  # in a workflow from any system
-    there = folder_paths.get_filename_list(FOLDER)
+    there = names()
     said = f"Load Readout Head: there is no {head_name} in models/{FOLDER}."
     other = [name for name in there if PureWindowsPath(name).stem == stem]
     if other:
@@ -68,7 +82,7 @@ class LoadReadoutHead(io.ComfyNode):
             search_aliases=["controlnet", "load head"],
             description="Loads a small network that reads pose, depth or edges out of a diffusion model's own features, or tells "
                         "by them what in two pictures is the same.",
-            inputs=[io.Combo.Input("head_name", options=folder_paths.get_filename_list(FOLDER),
+            inputs=[io.Combo.Input("head_name", options=names(),
                                    tooltip="A file in models/readout_heads. The demo_* heads belong to the demo model."),
                     io.Combo.Input("kind", options=[FROM_FILE, *dict.fromkeys(KINDS.values())], default=FROM_FILE, optional=True, advanced=True,
                                    tooltip="What the head reads, if its file and name do not say so rightly.")],
@@ -77,20 +91,21 @@ class LoadReadoutHead(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, head_name=None):
         """In place of the host's own check, which says no more than that the value is not in the list."""
-        if head_name is None or folder_paths.get_full_path(FOLDER, head_name):  # None: another node will say
+        if head_name is None or path_of(head_name):  # None: another node will say
             return True
         return missing(head_name)
 
     @classmethod
     def execute(cls, head_name, kind=FROM_FILE):
-        path = folder_paths.get_full_path(FOLDER, head_name)
+        path = path_of(head_name)
         if path is None:
             raise ValueError(missing(head_name))
         return io.NodeOutput(load_head(path, None if kind == FROM_FILE else kind))
 
     @classmethod
     def fingerprint_inputs(cls, head_name, kind=FROM_FILE):
-        return Path(folder_paths.get_full_path_or_raise(FOLDER, head_name)).stat().st_mtime
+        path = path_of(head_name)
+        return path and Path(path).stat().st_mtime
 
 
 class SaveReadoutHead(io.ComfyNode):

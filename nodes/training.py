@@ -89,10 +89,9 @@ class Training:
                 "pictures": len(self.material.given)}
 
     def save(self, path: Path) -> None:
-        """Writes the head as it is and all that is needed to go on; a file that is there is replaced at once or not at all."""
+        """Writes the head as it is and all that is needed to go on."""
         state = self.trainer.state() | {"curve": torch.tensor(self.curve, dtype=torch.float64), "pictures": self.material.fingerprint()}
-        save_head(self.head, path.with_suffix(".part"), torch.float32, state, training=self.settings() | {"done": self.trainer.done})
-        path.with_suffix(".part").replace(path)
+        save_head(self.head, path, torch.float32, state, training=self.settings() | {"done": self.trainer.done})
 
     def resume(self, path: Path) -> None:
         """Goes on where the training that wrote `path` was. Raises ValueError where that was another one."""

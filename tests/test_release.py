@@ -1,4 +1,5 @@
 """What is published: the archive's files, and when the release workflow refuses."""
+import re
 from collections import Counter
 
 import pytest
@@ -23,8 +24,15 @@ def test_the_archive_holds_what_a_user_needs_and_nothing_else():
     assert not [name for name in files if name.startswith(("tests", "tools", "."))]
     code = {str(path.relative_to(ROOT)) for folder in ("heads", "nodes", "rg_core", "web") for path in (ROOT / folder).rglob("*.[pj][ys]")}
     assert code <= set(files)
-    assert all(name.isascii() and len(name) < 100 and not set(name) & set('<>:"\\|?*') for name in files)  # Windows too
     assert sum((ROOT / name).stat().st_size for name in files) < 33e6
+
+
+def test_windows_takes_all_names_of_the_archive():
+    files = release.archive()
+    assert all(name.isascii() and len(name) < 100 and not set(name) & set('<>:"\\|?*') for name in files)
+    assert len({name.lower() for name in files}) == len(files)
+    reserved = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[. ]| .*", re.I)
+    assert not [part for name in files for part in name.split("/") if reserved.fullmatch(part)]
 
 
 def test_nothing_of_the_archive_imports_what_is_left_out():

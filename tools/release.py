@@ -3,6 +3,7 @@
 Needs nothing but Python and git; the release workflow runs it before it publishes anything, because the registry keeps a version for good.
 """
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def archive() -> list[str]:
         return set(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0"))
 
     return sorted(listed() - listed("--ignored", "--exclude-from=.comfyignore"))
+
+
+def unpack(folder: Path) -> Path:
+    """Copies the archive's files to `folder`, as an installation does."""
+    for name in archive():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 def main() -> int:

@@ -30,10 +30,12 @@ class WorkflowFailed(RuntimeError):
 
 
 class Server:
-    """Use as a context manager: `with Server(output) as server: server.run(workflow)`. `pack` is the folder that stands among its custom nodes."""
+    """Use as a context manager: `with Server(output) as server: server.run(workflow)`. `pack` stands among its custom nodes by the name `folder`,
+    beside `extra_nodes`, which are files or folders."""
 
-    def __init__(self, output: Path, home: Path = ROOT / ".cache" / "server", extra_nodes: Sequence[Path] = (), pack: Path = ROOT):
-        self.output, self.home, self.extra_nodes, self.pack = output, home, extra_nodes, pack
+    def __init__(self, output: Path, home: Path = ROOT / ".cache" / "server", extra_nodes: Sequence[Path] = (), pack: Path = ROOT,
+                 folder: str = PACK_FOLDER):
+        self.output, self.home, self.extra_nodes, self.pack, self.folder = output, home, extra_nodes, pack, folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -46,9 +48,9 @@ class Server:
         shutil.rmtree(nodes, ignore_errors=True)
         for folder in (nodes, self.output, self.home / "models" / "readout_heads", self.home / "input"):
             folder.mkdir(parents=True, exist_ok=True)
-        os.symlink(self.pack, nodes / PACK_FOLDER, target_is_directory=True)
+        os.symlink(self.pack, nodes / self.folder, target_is_directory=True)
         for path in self.extra_nodes:
-            shutil.copy(path, nodes)
+            os.symlink(path, nodes / path.name, target_is_directory=path.is_dir())
         self.log = (self.home / "server.log").open("w+")
         command = [sys.executable, Path(os.environ["COMFYUI_PATH"]) / "main.py", "--base-directory", self.home,
                    "--output-directory", self.output, "--port", self.address.rsplit(":", 1)[1], "--disable-auto-launch",

@@ -1,17 +1,17 @@
 """A new user's way, with what the registry would install: templates, a guided run that shows what is read, help, another language, saving, and
 giving the workflow away; in both of the frontend's renderings."""
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from page import READY, opened
 from tools import ROOT, release, templates
-from tools.server import PACK_FOLDER, Server
+from tools.server import Server
 
 DEMO = [*templates.DEMO]
 RENDERINGS = ["classic", "vue"]
+FOLDER = "Readout Guidance 1.0"
 GUIDED = "KSamplerReadoutGuidance"
 SAID = "(type) => app.graph.findNodesByType(type)[0].widgets.map((widget) => String(widget.value)).join()"
 DONE = """() => app.graph.findNodesByType("SaveImage").every((node) => app.nodeOutputs[node.id]?.images?.length)"""
@@ -19,13 +19,10 @@ DONE = """() => app.graph.findNodesByType("SaveImage").every((node) => app.nodeO
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A host with nothing but the archive's files, in a folder with a space in its name that nothing is written to."""
-    home, pack = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("unpacked") / "Readout Guidance 1"
-    for name in release.archive():
-        (pack / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, pack / name)
+    """A host with nothing but the archive's files, in a folder with spaces and a dot in its name that nothing is written to."""
+    home, pack = tmp_path_factory.mktemp("home"), release.unpack(tmp_path_factory.mktemp("unpacked") / FOLDER)
     before = sorted(path for path in pack.rglob("*") if "__pycache__" not in path.parts)
-    with Server(home / "output", home=home, pack=pack) as running:
+    with Server(home / "output", home=home, pack=pack, folder=FOLDER) as running:
         yield running
     assert sorted(path for path in pack.rglob("*") if "__pycache__" not in path.parts) == before
 
@@ -38,7 +35,7 @@ def page(request, browser, server):
 
 def open_template(page, name):
     page.get_by_role("button", name="Templates").first.click()
-    page.get_by_role("button", name=PACK_FOLDER, exact=True).click()
+    page.get_by_role("button", name=FOLDER, exact=True).click()
     page.get_by_placeholder("Search").last.fill(name)  # what is out of sight is not on the page
     page.get_by_test_id(f"template-workflow-{name}").click()
     types = sorted(node["type"] for node in json.loads((templates.FOLDER / f"{name}.json").read_text())["nodes"])

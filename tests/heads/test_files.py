@@ -3,6 +3,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,35 @@ def test_a_saved_head_comes_back_the_same(tmp_path):
     again = heads.load_head(tmp_path / "any name.safetensors")
     assert (again.kind, again.control_range, again.base_model) == ("edge", (-0.25, 0.5), "demo")
     assert reads_alike(head, again)
+
+
+def test_a_head_is_written_whole_or_not_at_all_and_the_place_is_named(tmp_path):
+    head, path = ReadoutHead("edge", CHANNELS, projection_dim=128, emb_channels=40).eval(), tmp_path / "edge.safetensors"
+    heads.save_head(head, path)
+    before = path.read_bytes()
+    heads.save_head(heads.load_head(path), path)  # a head that was loaded does not hold on to its file
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["edge.safetensors"]
+    folder = tmp_path / "taken.safetensors"
+    folder.mkdir()
+    for place in (folder, tmp_path / "none" / "edge.safetensors", tmp_path / ("x" * 300 + ".safetensors")):
+        with pytest.raises(heads.HeadFileError, match=f"{place.name} cannot be written"):
+            heads.save_head(head, place)
+    assert folder.is_dir()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not show what is mapped")
+def test_no_loaded_head_keeps_its_file_mapped(tmp_path):
+    """Windows replaces and deletes no file that is."""
+    path = tmp_path / "edge.safetensors"
+    heads.save_head(ReadoutHead("edge", CHANNELS, projection_dim=128, emb_channels=40), path, state={"dice": torch.arange(9)})
+    head, (state, _) = heads.load_head(path), heads.load_training(path)
+    assert path.name not in Path("/proc/self/maps").read_text() and head.kind == "edge" and state["dice"].sum() == 36
+
+
+def test_a_suffix_in_capitals_is_the_same_suffix(tmp_path):
+    path = tmp_path / "MINE.SAFETENSORS"
+    heads.save_head(ReadoutHead("edge", CHANNELS, projection_dim=128, emb_channels=40), path)
+    assert heads.load_head(path).kind == "edge"
 
 
 def test_a_head_of_rescaled_features_comes_back_with_their_sizes(tmp_path):
