@@ -46,6 +46,13 @@ def encode(pixels: str) -> tuple[str, dict]:
     return "VAEEncode", {"pixels": (pixels, 0), "vae": ("model", 2)}
 
 
+def shown(picture: str) -> dict:
+    """Pictures of the demo model, large enough to be seen."""
+    return {f"enlarge {picture}": ("ImageScale", {"image": (picture, 0), "upscale_method": "nearest-exact", "width": 384, "height": 384,
+                                                  "crop": "disabled"}),
+            f"show {picture}": ("PreviewImage", {"images": (f"enlarge {picture}", 0)})}
+
+
 def compare(target: tuple[str, int]) -> tuple[str, dict]:
     return "ReadoutCompare", {"target": target, "guided": ("decode", 0)}
 
@@ -91,9 +98,9 @@ def drag() -> Example:
 def drag_path() -> Example:
     example = drag()
     nodes = example.nodes | {"path": ("ReadoutDragPath", {"guidance": ("target", 0), "latent": ("latent", 0), "frames": 4})}
-    nodes |= guided("path", 4, "euler", latent_image=("path", 1)) | {"pictures": ("PreviewImage", {"images": ("decode", 0)})}
+    nodes |= guided("path", 4, "euler", latent_image=("path", 1)) | shown("decode")
     del nodes["compare"]
-    return Example(nodes, [*example.columns[:2], ["path", "sampler"], ["decode", "pictures"]])
+    return Example(nodes, [*example.columns[:2], ["path", "sampler"], ["decode", "enlarge decode", "show decode"]])
 
 
 def tracks() -> Example:
@@ -139,18 +146,19 @@ def attribute() -> Example:
         "fit": ("FitReadoutAttribute", {"model": ("model", 0), "pictures_with": ("with it", 0), "pictures_without": ("without it", 0),
                                         "positive": ("negative", 0), "name": "dusk", "seed": 0}),
         "report": ("PreviewAny", {"source": ("fit", 1)}), "target": ("ReadoutAttributeTarget", {"head": ("fit", 0), "amount": 1.0})}
-    nodes |= guided("target", 8) | {"picture": ("PreviewImage", {"images": ("decode", 0)})}
+    nodes |= guided("target", 8) | shown("decode")
     return Example(nodes, [["model", "prompt", "negative", "latent", "dusk", "figure", "many", "with it", "without it"], ["fit", "report", "target"],
-                           ["sampler"], ["decode", "picture"]])
+                           ["sampler"], ["decode", "enlarge decode", "show decode"]])
 
 
 def estimate() -> Example:
     nodes = base() | {"scene": scene(11), "head": head("pose"),
                       "estimate": ("ReadoutEstimate", {"model": ("model", 0), "head": ("head", 0), "positive": ("negative", 0), "percent": 0.9,
                                                        "seed": 0, "image": ("scene", 0), "vae": ("model", 2)}),
-                      "picture": ("PreviewImage", {"images": ("scene", 0)}), "read": ("PreviewImage", {"images": ("estimate", 0)})}
+                      **shown("scene"), **shown("estimate")}
     del nodes["latent"], nodes["prompt"]
-    return Example(nodes, [["model", "negative", "head", "scene"], ["estimate"], ["picture"], ["read"]])
+    return Example(nodes, [["model", "negative", "head", "scene"], ["estimate", "enlarge scene", "enlarge estimate"], ["show scene"],
+                           ["show estimate"]])
 
 
 def fit() -> Example:

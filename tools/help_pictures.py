@@ -18,14 +18,17 @@ from tools.help_examples import EXAMPLES, TRACKS, Example
 from tools.server import Server
 
 FOLDER = ROOT / "web" / "docs" / "pictures"
-FOLDED = {"LoadReadoutDemoModel", "CLIPTextEncode", "EmptyLatentImage", "VAEDecode", "VAEEncode", "ReadoutDemoScene", "KSampler"}
+FOLDED = {"LoadReadoutDemoModel", "CLIPTextEncode", "EmptyLatentImage", "VAEDecode", "VAEEncode", "ReadoutDemoScene", "KSampler", "ImageScale"}
+TITLES = {"model": "Load Demo Model", "prompt": "Prompt", "negative": "Negative prompt", "latent": "Empty Latent", "scene": "Demo Scene",
+          "pictures": "Sampled pictures", "many": "25 empty latents"}
 SIZES = {"KSamplerReadoutGuidance": (460, 560), "ReadoutCompare": (520, 400), "ReadoutTrace": (520, 370), "PreviewImage": (420, 420),
-         "PreviewAny": (420, 200), "KSamplerAdvanced": (400, 400), "ReadoutDragTarget": (380, 600)}
+         "PreviewAny": (420, 200), "KSamplerAdvanced": (400, 400), "ApplyReadoutGuidance": (460, 330), "ReadoutDragTarget": (380, 600)}
 WIDTH, GAP, TITLE, LEFT, TOP = 320, 40, 30, 420, 160  # LEFT and TOP are clear of the page's bars
 READY = "window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !app.configuringGraph"
 LISTEN = """for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
     app.api.addEventListener(kind, () => { window.ended = kind; });"""
-BUILD = """async ([prompt, columns, folded, sizes, width, gap, title]) => {
+PICTURES = """app.graph.nodes.every((node) => !app.nodeOutputs[node.id]?.images?.length || node.imgs?.every((image) => image.complete))"""
+BUILD = """async ([prompt, titles, columns, folded, sizes, width, gap, title]) => {
     app.loadApiJson(prompt, "example");
     await new Promise((done) => setTimeout(done, 300));
     let x = 0, height = 0;
@@ -34,7 +37,7 @@ BUILD = """async ([prompt, columns, folded, sizes, width, gap, title]) => {
         for (const id of column) {
             const node = app.graph.getNodeById(id), least = node.computeSize();
             for (const widget of node.widgets ?? []) if (widget.name === "control_after_generate") widget.value = "fixed";
-            node.title = LiteGraph.registered_node_types[node.type].title;
+            node.title = titles[id] ?? LiteGraph.registered_node_types[node.type].title;
             if (folded.includes(node.type)) {
                 node.setSize([width, least[1]]);
                 node.flags.collapsed = true;
@@ -58,16 +61,20 @@ BUILD = """async ([prompt, columns, folded, sizes, width, gap, title]) => {
 }"""
 
 
-def prompt(example: Example) -> tuple[dict, list[list[int]]]:
-    """What the API takes, its nodes numbered; and the columns of those numbers."""
+def prompt(example: Example) -> tuple[dict, dict[int, str], list[list[int]]]:
+    """What the API takes, its nodes numbered; titles of folded ones by number; and the columns of those numbers."""
     numbers = {name: i + 1 for i, name in enumerate(example.nodes)}
     assert sorted(sum(example.columns, [])) == sorted(numbers)
 
     def given(value):
         return [str(numbers[value[0]]), value[1]] if isinstance(value, tuple) else value
 
-    return ({str(numbers[name]): {"class_type": kind, "inputs": {key: given(value) for key, value in inputs.items()}}
-             for name, (kind, inputs) in example.nodes.items()}, [[numbers[name] for name in column] for column in example.columns])
+    api, titles = {}, {}
+    for name, (kind, inputs) in example.nodes.items():
+        api[str(numbers[name])] = {"class_type": kind, "inputs": {key: given(value) for key, value in inputs.items()}}
+        if kind in FOLDED and name in TITLES:
+            titles[numbers[name]] = TITLES[name]
+    return api, titles, [[numbers[name] for name in column] for column in example.columns]
 
 
 def drawn(page: Page, example: Example) -> tuple[bytes, str]:
@@ -75,8 +82,8 @@ def drawn(page: Page, example: Example) -> tuple[bytes, str]:
     page.reload()  # or widgets keep the values of the workflow before
     page.wait_for_function(READY, timeout=90_000)
     page.evaluate(LISTEN)
-    api, columns = prompt(example)
-    wide, high = page.evaluate(BUILD, [api, columns, sorted(FOLDED), SIZES, WIDTH, GAP, TITLE])
+    api, titles, columns = prompt(example)
+    wide, high = page.evaluate(BUILD, [api, titles, columns, sorted(FOLDED), SIZES, WIDTH, GAP, TITLE])
     page.set_viewport_size({"width": int(wide) + LEFT + 100, "height": max(700, int(high) + TOP + 100)})
     page.evaluate("([left, top]) => { app.canvas.ds.offset = [left, top]; app.nodeOutputs = {}; window.ended = null; }", [LEFT, TOP])
     with page.expect_response("**/prompt") as answer:
@@ -84,7 +91,8 @@ def drawn(page: Page, example: Example) -> tuple[bytes, str]:
     assert answer.value.ok, answer.value.text()
     page.wait_for_function("window.ended", timeout=900_000)
     assert page.evaluate("window.ended") == "execution_success", page.evaluate("JSON.stringify(app.lastExecutionError)")
-    page.wait_for_timeout(1500)  # pictures are fetched, and the page's messages go
+    page.wait_for_function(PICTURES)
+    page.wait_for_timeout(2500)  # the page's messages go
     page.evaluate("([left, top]) => { app.canvas.ds.offset = [left, top]; app.canvas.setDirty(true, true); }", [LEFT, TOP])
     page.add_style_tag(content=".p-toast, [data-testid*=toast], [data-testid*=queue-notification] { display: none !important; }")
     page.wait_for_timeout(500)
@@ -106,7 +114,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home, Server(Path(home) / "output", home=Path(home)) as server, sync_playwright() as playwright:
         np.save(Path(home) / "input" / TRACKS, np.array([[[16.0, 21.0]], [[13.0, 32.0]]], dtype=np.float32))
-        for setting, value in {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False, "Comfy.Minimap.Visible": False}.items():
+        for setting, value in {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False, "Comfy.Minimap.Visible": False,
+                               "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}.items():
             server.post(f"/settings/{setting}", value)
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page()

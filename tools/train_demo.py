@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from readout_guidance_pack.heads import save_head
-from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, TRANSFORMER_FILE, text, train, world
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, TRANSFORMER_FILE, text, world
 from readout_guidance_pack.rg_core import energies, pictures, taps, training
 from readout_guidance_pack.rg_core.head import ReadoutHead
 from readout_guidance_pack.rg_core.recipes import SMALL
-from tools import demo_transformer, demo_unet
+from tools import demo_training, demo_transformer, demo_unet
 
 CONTROL_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)}
 TRAINING_SCENES, HELD_OUT_SCENES = 1536, 256
@@ -88,7 +88,7 @@ class Recipe:
     name: str
     config: dict
     new: Callable
-    learns: train.Noise | train.Flow
+    learns: demo_training.Noise | demo_training.Flow
     steps: int
     learning_rate: float
 
@@ -101,14 +101,15 @@ class Recipe:
         torch.manual_seed(0)
         unet, words = load_model(device, self) if first else (self.new(), text.TextEncoder())
         comfy.model_management.in_training = True  # the host's switch to operations that have a backward pass
-        unet, words = train.train(unet.requires_grad_(), words.requires_grad_(), self.learns, steps, first=first, lr=self.learning_rate,
+        unet, words = demo_training.train(unet.requires_grad_(), words.requires_grad_(), self.learns, steps, first=first, lr=self.learning_rate,
                                   device=device, save=self.save)
         comfy.model_management.in_training = False
         self.save(unet, words, steps)
 
 
-UNET = Recipe(MODEL_FILE, "unet_config", demo_unet.UNET_CONFIG, demo_unet.new_unet, train.Noise(demo_unet.Schedule().sigmas), 9000, 7e-4)
-TRANSFORMER = Recipe(TRANSFORMER_FILE, "transformer_config", demo_transformer.CONFIG, demo_transformer.new_transformer, train.Flow(), 13000, 1e-3)
+UNET = Recipe(MODEL_FILE, "unet_config", demo_unet.UNET_CONFIG, demo_unet.new_unet, demo_training.Noise(demo_unet.Schedule().sigmas), 9000, 7e-4)
+TRANSFORMER = Recipe(TRANSFORMER_FILE, "transformer_config", demo_transformer.CONFIG, demo_transformer.new_transformer, demo_training.Flow(),
+                     13000, 1e-3)
 RECIPES = {"unet": UNET, "transformer": TRANSFORMER}
 
 

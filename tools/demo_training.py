@@ -6,7 +6,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from . import text, world
+from readout_guidance_pack.heads.demo import text, world
 
 SHAPES = {(64, 64): 16384, (48, 80): 4096, (80, 48): 4096}  # height, width: how many pictures
 # Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556, equation 8: their cap of
