@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, sync_playwright
 
 from tools import ROOT
@@ -101,11 +102,10 @@ def drawn(page: Page, example: Example) -> tuple[bytes, str]:
 
 
 def save(picture: bytes, workflow: str, path: Path) -> None:
-    """As WebP, the workflow in its EXIF where the host's own nodes put it."""
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    exif = image.getexif()
-    exif[0x010F] = f"workflow:{workflow}"
-    image.save(path, quality=82, method=6, exif=exif)
+    """As PNG, which servers give the right type everywhere, with the workflow as the host's Save Image writes it."""
+    about = PngInfo()
+    about.add_text("workflow", workflow)
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True, pnginfo=about)
 
 
 def main() -> None:
@@ -121,8 +121,8 @@ def main() -> None:
         page = browser.new_page()
         page.goto(server.address)
         for name in parser.parse_args().names:
-            save(*drawn(page, EXAMPLES[name]), FOLDER / f"{name}.webp")
-            print(name, (FOLDER / f"{name}.webp").stat().st_size, flush=True)
+            save(*drawn(page, EXAMPLES[name]), FOLDER / f"{name}.png")
+            print(name, (FOLDER / f"{name}.png").stat().st_size, flush=True)
 
 
 if __name__ == "__main__":
