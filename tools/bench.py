@@ -14,10 +14,12 @@ pack tells the host what it needs, were chosen from these figures and are in the
 import argparse
 import gc
 import json
+from collections.abc import Callable
 from functools import partial
 
 import comfy.model_management
 import comfy.samplers
+import comfy.utils
 import torch
 
 from readout_guidance_pack.nodes.sampling import memory
@@ -35,6 +37,7 @@ PICTURE_STEPS, SAMPLER, SCHEDULER = 20, "dpmpp_2m", "karras"
 PICTURE_ROUNDS = 1  # of the large models: on two CPU cores each picture of SDXL takes minutes
 KEEPING = {"blocks kept": "default", "blocks computed again": "default, blocks computed again"}  # the settings by what they keep
 HEAD = "the head's part"
+SHOWN = "default, shown while it samples"
 
 
 def step_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
@@ -47,7 +50,18 @@ def picture_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
     sigmas = comfy.samplers.calculate_sigmas(subject.model.get_model_object("model_sampling"), SCHEDULER, PICTURE_STEPS)
     actions = {label: partial(sample, model, subject.conditioning, subject.shape, sigmas, SAMPLER)
                for label, model in pictures(subject).items()}
+    actions[SHOWN] = partial(watched, actions["default"])
     return in_turn(actions, rounds, warm=["drag"])  # which then has its reference read; all else is warm from the steps
+
+
+def watched(action: Callable[[], None]) -> None:
+    """`action` as the host runs it, for somebody who looks on: after each step a picture is made for the page."""
+    before = comfy.utils.PROGRESS_BAR_HOOK
+    comfy.utils.set_progress_bar_global_hook(lambda step, total, preview, node_id=None: None)
+    try:
+        action()
+    finally:
+        comfy.utils.set_progress_bar_global_hook(before)
 
 
 def kept(subject: Subject) -> dict[str, int]:

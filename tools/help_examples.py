@@ -1,6 +1,8 @@
 """Small workflows for the nodes' help pages, as the API takes them, and where their nodes stand: tools/help_pictures.py draws them."""
 from dataclasses import dataclass
 
+from tools.relations import FEATURES
+
 SAID = "a figure in a red shirt and blue trousers, meadow"
 DRAG, TRACKS = "[[[0.25, 0.33], [0.2, 0.5]]]", "tracks.npy"
 
@@ -88,19 +90,24 @@ def reader() -> dict:
     return {"decode": decode("pictures"), "reader": ("ReadoutDemoReader", {"image": ("decode", 0)})}
 
 
+def looks(reference: str) -> tuple[str, dict]:
+    """What is not dragged should stay."""
+    return "ReadoutAppearanceTarget", {"reference": (reference, 1), "guidance": ("target", 0), "weight": FEATURES}
+
+
 def drag() -> Example:
     nodes = base() | {"reference": sampler("KSamplerReadoutReference", 4, "euler"), "picture": decode("reference")}
-    nodes |= {"target": ("ReadoutDragTarget", {"reference": ("reference", 1), "image": ("picture", 0), "drags": DRAG})}
-    return Example(nodes | guided("target", 4, "euler") | {"compare": compare(("picture", 0))},
-                   [["model", "prompt", "negative", "latent", "reference"], ["picture", "target"], ["sampler"], ["decode", "compare"]])
+    nodes |= {"target": ("ReadoutDragTarget", {"reference": ("reference", 1), "image": ("picture", 0), "drags": DRAG}), "looks": looks("reference")}
+    return Example(nodes | guided("looks", 4, "euler") | {"compare": compare(("picture", 0))},
+                   [["model", "prompt", "negative", "latent", "reference"], ["picture", "target"], ["looks", "sampler"], ["decode", "compare"]])
 
 
 def drag_path() -> Example:
     example = drag()
-    nodes = example.nodes | {"path": ("ReadoutDragPath", {"guidance": ("target", 0), "latent": ("latent", 0), "frames": 4})}
+    nodes = example.nodes | {"path": ("ReadoutDragPath", {"guidance": ("looks", 0), "latent": ("latent", 0), "frames": 4})}
     nodes |= guided("path", 4, "euler", latent_image=("path", 1)) | shown("decode")
     del nodes["compare"]
-    return Example(nodes, [*example.columns[:2], ["path", "sampler"], ["decode", "enlarge decode", "show decode"]])
+    return Example(nodes, [*example.columns[:2], ["looks", "path", "sampler"], ["decode", "enlarge decode", "show decode"]])
 
 
 def tracks() -> Example:
@@ -112,17 +119,19 @@ def tracks() -> Example:
 
 
 def inverted() -> Example:
-    nodes = base("a figure in a blue shirt and red trousers, meadow") | {"scene": scene(8), "latent": encode("scene"),
-             "invert": ("ReadoutInvert", {"model": ("model", 0), "positive": ("prompt", 0), "negative": ("negative", 0), "latent": ("latent", 0),
+    nodes = base("a figure in a blue shirt and red trousers, meadow") | {"scene": scene(8), "encode": encode("scene"),
+             "invert": ("ReadoutInvert", {"model": ("model", 0), "positive": ("prompt", 0), "negative": ("negative", 0), "latent": ("encode", 0),
                                           "steps": 50, "cfg": 1.0, "scheduler": "karras"}),
              "target": ("ReadoutDragTarget", {"reference": ("invert", 1), "image": ("scene", 0), "drags": "[[[0.29, 0.42], [0.4, 0.16]]]"}),
-             "guide": ("ApplyReadoutGuidance", {"model": ("model", 0), "guidance": ("target", 0), "strength": 0.1}),
+             "looks": looks("invert"), "guide": ("ApplyReadoutGuidance", {"model": ("model", 0), "guidance": ("looks", 0), "strength": 0.1}),
              "sampler": ("KSamplerAdvanced", {"model": ("guide", 0), "add_noise": "disable", "noise_seed": 0, "steps": 20, "cfg": 3.0,
                                               "sampler_name": "euler", "scheduler": "karras", "positive": ("prompt", 0), "negative": ("negative", 0),
                                               "latent_image": ("invert", 0), "start_at_step": 0, "end_at_step": 10000,
                                               "return_with_leftover_noise": "disable"}),
              "decode": decode("sampler"), "compare": compare(("scene", 0))}
-    return Example(nodes, [["model", "prompt", "negative", "scene", "latent"], ["invert", "target"], ["guide", "sampler"], ["decode", "compare"]])
+    del nodes["latent"]
+    return Example(nodes, [["model", "prompt", "negative", "scene", "encode", "invert"], ["target"], ["looks", "guide"], ["sampler"],
+                           ["decode", "compare"]])
 
 
 def applied() -> Example:

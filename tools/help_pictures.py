@@ -25,6 +25,7 @@ TITLES = {"model": "Load Demo Model", "prompt": "Prompt", "negative": "Negative 
 SIZES = {"KSamplerReadoutGuidance": (460, 560), "ReadoutCompare": (520, 400), "ReadoutTrace": (520, 370), "PreviewImage": (420, 420),
          "PreviewAny": (420, 200), "KSamplerAdvanced": (400, 400), "ApplyReadoutGuidance": (460, 330), "ReadoutDragTarget": (380, 600)}
 WIDTH, GAP, TITLE, LEFT, TOP = 320, 40, 30, 420, 160  # LEFT and TOP are clear of the page's bars
+WIDEST = 1200  # pixels of a picture, which a help panel shows smaller still
 READY = "window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !app.configuringGraph"
 LISTEN = """for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
     app.api.addEventListener(kind, () => { window.ended = kind; });"""
@@ -105,7 +106,9 @@ def save(picture: bytes, workflow: str, path: Path) -> None:
     """As PNG, which servers give the right type everywhere, with the workflow as the host's Save Image writes it."""
     about = PngInfo()
     about.add_text("workflow", workflow)
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True, pnginfo=about)
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
+    image.save(path, optimize=True, pnginfo=about)
 
 
 def main() -> None:
