@@ -191,6 +191,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--json")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("PyTorch finds no NVIDIA card on this machine, and all of this is measured on one")
     report["device"] = device_name()
     FOLDER.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
