@@ -136,8 +136,7 @@ def main() -> int:
         print("* what the control is judged by. pck, fscore, share, valid: more is better; mae, distance, clothes_change, texture, "
               "color_error: less.")
     if options.json:
-        report = {"device": device_name(), "seeds": len(next(iter(pictures.values()))["target"]) if pictures else 0,
-                  "controls": figures}
+        report = {"device": device_name(), "seeds": max((len(rows["guided"]) for rows in pictures.values()), default=0), "controls": figures}
         Path(options.json).write_text(json.dumps(report, indent=1))
     return 1 if failed else 0
 
