@@ -4,9 +4,10 @@
     python run.py demo [--json FILE]              a real ComfyUI runs the shipped workflows; pictures, sheet and figures
     python run.py evaluate [--seeds N] [--json FILE]   control, guided against unguided, over many seeds; --help: other tables
     python run.py bench [--json FILE]             cost of a guided step against a plain one; --help: other models, how it grows
+    python run.py gpu [--only WHAT ...] [--json FILE]   on an NVIDIA card: is it right, what does it cost; --help
     python run.py serve                           the same ComfyUI, left running
     python run.py test [pytest arguments]         the tests
-    python run.py train-demo [--heads [KIND ...]] trains the demo model and its heads from nothing
+    python run.py train-demo [--model transformer] [--heads [KIND ...]]   trains a demo model and its heads from nothing; --help
     python run.py train-head PICTURES TARGETS --checkpoint FILE --kind KIND --out FILE   trains a head on folders of files; --help
     python run.py convert FILE.pt [FILE.pt ...]   published heads as safetensors beside them
 

@@ -206,7 +206,8 @@ def heads_fit(node: str, model, heads: Iterable) -> None:
                          "such as Stable Diffusion 1.5, SDXL or Flux.") from error
     without_backward(node, name, network)
     for head in heads:
-        made_on = head.config.get("model")
+        about = getattr(head, "config", {})  # modules of other packs say nothing of themselves
+        made_on = about.get("model")
         if made_on and made_on != taps.fingerprint(network):
             raise ValueError(f"{node}: the {head.kind} head was made on {head.base_model} with the features of a {made_on}, and this model "
                              f"({name}) is a {taps.fingerprint(network)}. Load a head that was made on the model you sample with, or make one "
@@ -221,7 +222,7 @@ def heads_fit(node: str, model, heads: Iterable) -> None:
                              f"with features of {head.channels} channels, and this model ({name}) has {channels}. "
                              "Load a head that was trained on the model you sample with.")
         base = base_models.named(head.base_model)  # some have taps of the same channels
-        width = base.text_width if base else head.config.get("text_width")
+        width = base.text_width if base else about.get("text_width")
         if width is not None and model.model.model_config.unet_config.get("context_dim") != width:
             raise ValueError(f"{node}: the {head.kind} head was trained on {head.base_model}, and this model is of another family ({name}). "
                              "Load a head that was trained on the model you sample with.")

@@ -87,7 +87,7 @@ def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Ten
     if not energy.requires_grad:
         raise EnergyError(f"the energy of the {target.name} target does not depend on what it is given in a way that has a gradient. Its author "
                           "has to compute it with torch, without detach, no_grad or argmax.")
-    return energy.detach(), torch.autograd.grad(energy.sum(), inputs)
+    return energy.detach(), torch.autograd.grad(energy.sum(), inputs, materialize_grads=True)  # a head may leave out some of them
 
 
 def magnitude(gradient: Sequence[Tensor]) -> Tensor:

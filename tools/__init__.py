@@ -18,3 +18,8 @@ if "COMFYUI_PATH" in os.environ:  # run.py sets it, but not for `convert`
     import torch
     from comfy.cli_args import args
     args.cpu = not torch.cuda.is_available()
+
+
+def here(path: str) -> Path:
+    """A path as it was meant where run.py was started, which goes to its own folder."""
+    return Path(os.environ.get("RUN_FROM", "."), path).resolve()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from readout_guidance_pack.heads.demo import judge, world
-from tools import ROOT, templates
+from tools import ROOT, here, templates
 from tools.device import device_name
 from tools.server import Server, WorkflowFailed
 
@@ -113,7 +113,7 @@ def measure(workflow: dict, pictures: dict[str, torch.Tensor], row: str) -> dict
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=here)
     options = parser.parse_args()
     pictures, figures, failed = {}, {}, []
     print("starting ComfyUI", flush=True)
@@ -136,9 +136,8 @@ def main() -> int:
         print("* what the control is judged by. pck, fscore, share, valid: more is better; mae, distance, clothes_change, texture, "
               "color_error: less.")
     if options.json:
-        report = {"device": device_name(), "seeds": len(next(iter(pictures.values()))["target"]) if pictures else 0,
-                  "controls": figures}
-        Path(options.json).write_text(json.dumps(report, indent=1))
+        report = {"device": device_name(), "seeds": max((len(rows["guided"]) for rows in pictures.values()), default=0), "controls": figures}
+        options.json.write_text(json.dumps(report, indent=1))
     return 1 if failed else 0
 
 

@@ -66,6 +66,7 @@ def train(unet: nn.Module, words: text.TextEncoder, learns: Noise | Flow, steps:
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
     share = torch.tensor([float(len(images)) for images, _ in data])
+    print("diffusion model: the pictures are drawn, training begins", flush=True)
     rolling, start = None, time.monotonic()
     for step in range(first, steps):
         warm, cool = min(1.0, (step - first + 1) / 300), 0.5 + 0.5 * math.cos(math.pi * step / steps)

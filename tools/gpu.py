@@ -18,11 +18,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from tools import ROOT, gpu_server
+from tools import ROOT, gpu_server, here
 from tools.device import device_name
 
 FOLDER = ROOT / ".cache" / "gpu"
@@ -189,8 +188,10 @@ SECTIONS = {"right": right, "cost": cost, "fit": fit, "same": same, "edge": edge
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=here)
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("PyTorch finds no NVIDIA card on this machine, and all of this is measured on one")
     report["device"] = device_name()
     FOLDER.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -205,7 +206,7 @@ def main() -> None:
             report[name] = f"{type(error).__name__}: {error}"
             print(report[name], flush=True)
         if options.json:
-            Path(options.json).write_text(json.dumps(report, indent=1))
+            options.json.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

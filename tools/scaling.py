@@ -6,6 +6,7 @@ a law is to be expected, seconds = a * size^exponent, it is fitted by least squa
 import math
 import statistics
 from functools import partial
+from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def cases(subject: Subject) -> dict[tuple, tuple]:
 
 
 @torch.inference_mode()
-def scaling(rounds: int, plot: str | None) -> dict:
+def scaling(rounds: int, plot: Path | None) -> dict:
     """The figures, printed, and drawn into the file `plot`."""
     subject = demo()
     actions = {case: partial(sample, model, subject.conditioning, shape) for case, (model, shape) in cases(subject).items()}
@@ -80,7 +81,7 @@ def summary(seconds: dict[tuple, float]) -> dict:
     return report
 
 
-def draw(report: dict, path: str) -> None:
+def draw(report: dict, path: Path) -> None:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = dict(zip(AXES, figure.subplots(1, 3)))
     colours = {"plain": "tab:blue", "guided": "tab:orange"}

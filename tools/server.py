@@ -57,14 +57,21 @@ class Server:
                    "--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
         self.process = subprocess.Popen(command + ([] if torch.cuda.is_available() else ["--cpu"]), cwd=self.home,
                                         stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            self.wait_for_start()
+        except BaseException:  # a signal that stops the caller too
+            self.__exit__()
+            raise
+        return self
+
+    def wait_for_start(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
                 self.get("/system_stats")
-                return self
+                return
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.__exit__()
                     raise RuntimeError(f"ComfyUI did not start; its last words:\n{self.last_words()}") from None
                 time.sleep(0.3)
 

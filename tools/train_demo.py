@@ -5,6 +5,7 @@ fitted where they are needed. `--first N` takes the training of a model up again
 """
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,4 +211,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("train-demo: stopped; the files are as they were saved last")

@@ -6,13 +6,11 @@ as the node Train Readout Head does, on one GPU, or on the CPU. A text file besi
 keeps what is reached, and --resume goes on from there.
 """
 import argparse
-import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import comfy.model_management
 import comfy.sd
@@ -27,15 +25,11 @@ from readout_guidance_pack.nodes.examples import examples, kind_given
 from readout_guidance_pack.nodes.material import Material
 from readout_guidance_pack.nodes.training import Training, trained
 from readout_guidance_pack.rg_core.recipes import RECIPES, SMALL
+from tools import here
 from tools.folders import caption, load, pairs
 
 NODE = "train-head"
 SHOW_EVERY = 50  # steps
-
-
-def here(path: str) -> Path:
-    """A path as it was meant where run.py was started, which goes to its own folder."""
-    return Path(os.environ.get("RUN_FROM", "."), path).resolve()
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -56,6 +56,22 @@ def test_the_classes_act_on_readouts_and_taps(w, tmp_path):
         assert last[1].mean() < 0.9 * last[0].mean(), target.name
 
 
+class First(torch.nn.Module):
+    """A head with what the docs ask of one, and no more."""
+    kind, channels, taps, base_model, stride = "own", None, None, "", 2
+
+    def forward(self, features, emb, size):
+        return torch.nn.functional.interpolate(features[0], size)
+
+
+def test_a_head_of_ones_own(w, tmp_path):
+    names = ran(tmp_path / "classes.py", CLASSES, F=torch.nn.functional, head=w.heads["depth"],
+                **{name: getattr(extension, name) for name in extension.__all__})
+    target = names["Alike"](name="alike", head=First())
+    last = [torch.tensor(w.sample((target,), steps=8, strength=strength)[1][-1]["energy"]) for strength in (1e-6, 0.1)]
+    assert last[1].mean() < 0.9 * last[0].mean()
+
+
 def test_every_name_in_the_docs_is_there():
     text = (ROOT / "docs" / "own_targets.md").read_text()
     assert all(f"`{name}" in text for name in extension.__all__)
