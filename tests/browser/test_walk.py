@@ -106,7 +106,7 @@ def test_readouts_are_seen_while_it_samples(page):
     assert len(page.evaluate("[...seen]")) >= 5 and len(sizes) == 1 and next(iter(sizes))[0] > 300  # as wide as what is read needs, not a stamp
 
 
-def test_a_help_page_opens(page):
+def test_a_help_page_opens_and_its_picture_is_a_workflow(page):
     open_template(page, templates.DEMO["pose"])
     page.evaluate("""() => {
         const node = app.graph.findNodesByType("ReadoutPoseTarget")[0];
@@ -116,6 +116,9 @@ def test_a_help_page_opens(page):
     page.get_by_test_id("info-button").click()
     page.get_by_text("end_percent").first.wait_for()
     assert page.get_by_text("OpenPose").count()
+    page.locator("img[src*='pictures/pose']").drag_to(page.locator("#graph-canvas"), target_position={"x": 300, "y": 500})
+    page.wait_for_function("app.graph.nodes.length && !app.graph.findNodesByType('SaveImage').length")  # as the template has
+    assert page.evaluate("app.graph.findNodesByType('ReadoutPoseTarget').length") == 1
 
 
 def test_the_page_speaks_another_language(page, server):
