@@ -23,7 +23,8 @@ FOLDED = {"LoadReadoutDemoModel", "CLIPTextEncode", "EmptyLatentImage", "VAEDeco
 TITLES = {"model": "Load Demo Model", "prompt": "Prompt", "negative": "Negative prompt", "latent": "Empty Latent", "scene": "Demo Scene",
           "pictures": "Sampled pictures", "many": "25 empty latents"}
 SIZES = {"KSamplerReadoutGuidance": (460, 560), "ReadoutCompare": (520, 400), "ReadoutTrace": (520, 370), "PreviewImage": (420, 420),
-         "PreviewAny": (420, 200), "KSamplerAdvanced": (400, 400), "ApplyReadoutGuidance": (460, 330), "ReadoutDragTarget": (380, 600)}
+         "PreviewAny": (420, 200), "KSamplerAdvanced": (400, 400), "ApplyReadoutGuidance": (460, 330), "ReadoutDragTarget": (380, 600),
+         "FitReadoutHead": (380, 270), "FitReadoutAttribute": (380, 270), "FitComparingHead": (380, 350), "TrainReadoutHead": (380, 450)}
 WIDTH, GAP, TITLE, LEFT, TOP = 320, 40, 30, 420, 160  # LEFT and TOP are clear of the page's bars
 WIDEST = 1200  # pixels of a picture, which a help panel shows smaller still
 READY = "window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !app.configuringGraph"
@@ -108,7 +109,7 @@ def save(picture: bytes, workflow: str, path: Path) -> None:
     about.add_text("workflow", workflow)
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     image.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
-    image.save(path, optimize=True, pnginfo=about)
+    image.quantize(256, kmeans=3, dither=Image.Dither.NONE).save(path, optimize=True, pnginfo=about)  # a third of its size
 
 
 def main() -> None:
