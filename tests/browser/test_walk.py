@@ -41,6 +41,7 @@ def open_template(page, name):
     types = sorted(node["type"] for node in json.loads((templates.FOLDER / f"{name}.json").read_text())["nodes"])
     page.wait_for_function("(types) => !app.configuringGraph && JSON.stringify(app.graph.nodes.map((node) => node.type).sort()) === types",
                            arg=json.dumps(types, separators=(",", ":")))
+    page.wait_for_function("(name) => app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)", arg=name)  # comes later
 
 
 def set_steps(page, steps):
