@@ -7,6 +7,9 @@ import pytest
 READY = "window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !app.configuringGraph"
 
 
+SAVED = """() => app.graph.findNodesByType("SaveImage").every((node) => app.nodeOutputs[node.id]?.images?.length)"""
+
+
 @contextmanager
 def opened(server, browser, rendering):
     """A page of the frontend, as on a first visit, that draws nodes in one of its two ways."""
@@ -18,6 +21,26 @@ def opened(server, browser, rendering):
     page.wait_for_function(READY, timeout=90_000)
     yield page
     context.close()
+
+
+def empty(page):
+    """A page that was just loaded, with nothing on the graph."""
+    page.reload()
+    page.wait_for_function(READY, timeout=90_000)
+    page.evaluate("app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false)")
+    page.wait_for_function("app.graph.nodes.length === 0 && !app.configuringGraph")
+
+
+def search(page, x, y, words, title):
+    """A double click at an empty place and `words`; takes the first that is found, once `title` is among them."""
+    for _ in range(20):  # a page that was just loaded misses a double click, and takes letters outside the search box for shortcuts
+        page.mouse.dblclick(x, y)
+        page.wait_for_timeout(500)
+        if page.evaluate("document.activeElement.matches('input')"):
+            break
+    page.keyboard.type(words)
+    page.wait_for_function("(title) => document.body.innerText.includes(title)", arg=title)  # in pieces, where words are marked
+    page.keyboard.press("Enter")
 
 
 ON_SCREEN = """(editor) => {

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from own_models import save_skeleton
-from page import READY, opened
+from page import SAVED, empty, opened, search
 from tools import checkpoints
 from tools.server import PACK_FOLDER, Server
 
@@ -34,7 +34,6 @@ LINKED = """([origin, type, name]) => {
     const from = node.getInputNode(node.inputs.findIndex((slot) => slot.name === name));
     return from && (from.type === origin || from.title === origin);
 }"""
-DONE = """() => app.nodeOutputs && app.graph.findNodesByType("SaveImage").every((node) => app.nodeOutputs[node.id]?.images?.length)"""
 
 
 class Hands:
@@ -43,10 +42,7 @@ class Hands:
 
     def __init__(self, page):
         self.page, self.clicks, self.links = page, 0, 0
-        page.reload()
-        page.wait_for_function(READY, timeout=90_000)
-        page.evaluate("app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false)")
-        page.wait_for_function("app.graph.nodes.length === 0 && !app.configuringGraph")
+        empty(page)
         page.evaluate("app.canvas.ds.scale = 0.6")
 
     @property
@@ -56,16 +52,9 @@ class Hands:
     def add(self, words: str, x: int, y: int) -> None:
         """A double click for the search box, and one for where it is put down."""
         before = self.nodes
-        for _ in range(20):
-            self.page.mouse.dblclick(760, 860)
-            self.page.wait_for_timeout(500)
-            if self.page.evaluate("document.activeElement.matches('input')"):
-                break
-        self.page.keyboard.type(words)
-        self.page.wait_for_function("(title) => document.body.innerText.includes(title)", arg=TITLES[words])
-        self.page.keyboard.press("Enter")
+        search(self.page, 760, 860, words, TITLES[words])
         self.page.wait_for_function("(count) => app.graph.nodes.length === count", arg=before + 1)
-        self.page.wait_for_function("document.activeElement === document.body || !document.activeElement.matches('input')")
+        self.page.wait_for_function("!document.activeElement.matches('input')")
         self.page.wait_for_timeout(500)
         self.page.mouse.move(x, y, steps=10)  # it hangs at the pointer
         self.page.wait_for_timeout(200)
@@ -94,7 +83,7 @@ class Hands:
         }""")
         self.page.get_by_test_id("queue-button").click()
         self.clicks += 1
-        self.page.wait_for_function(DONE, timeout=600_000)
+        self.page.wait_for_function(SAVED, timeout=600_000)
         assert not self.page.evaluate("app.lastExecutionError ?? app.lastNodeErrors")
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from page import READY, opened
+from page import READY, SAVED, empty, opened, search
 from tools import ROOT, release, templates
 from tools.server import Server
 
@@ -14,7 +14,6 @@ RENDERINGS = ["classic", "vue"]
 FOLDER = "Readout Guidance 1.0"
 GUIDED = "KSamplerReadoutGuidance"
 SAID = "(type) => app.graph.findNodesByType(type)[0].widgets.map((widget) => String(widget.value)).join()"
-DONE = """() => app.graph.findNodesByType("SaveImage").every((node) => app.nodeOutputs[node.id]?.images?.length)"""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def run(page):
 
 
 def finish(page):
-    page.wait_for_function(DONE, timeout=240_000)
+    page.wait_for_function(SAVED, timeout=240_000)
     assert not page.evaluate("app.lastExecutionError ?? app.lastNodeErrors")
 
 
@@ -164,18 +163,8 @@ def test_what_is_saved_is_there_again_and_what_is_given_away_makes_the_same_pict
 
 @pytest.mark.parametrize("words, title", [("openpose", "Pose Target"), ("picture from a pose", "Picture from a pose (Readout Guidance)")])
 def test_a_search_finds_the_node_or_the_blueprint(page, words, title):
-    page.reload()
-    page.wait_for_function(READY, timeout=90_000)
-    page.evaluate("app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false)")
-    page.wait_for_function("app.graph.nodes.length === 0 && !app.configuringGraph")
-    for _ in range(20):  # a page that was just loaded misses a double click, and takes letters outside the search box for shortcuts
-        page.mouse.dblclick(600, 650)
-        page.wait_for_timeout(500)
-        if page.evaluate("document.activeElement.matches('input')"):
-            break
-    page.keyboard.type(words)
-    page.wait_for_function("(title) => document.body.innerText.includes(title)", arg=title)  # in pieces, where words are marked
-    page.keyboard.press("Enter")
+    empty(page)
+    search(page, 600, 650, words, title)
     page.wait_for_function("(title) => app.graph.nodes.map((node) => node.title).join() === title", arg=title)
     page.mouse.click(400, 400)  # where it is put down
 
