@@ -30,7 +30,8 @@ def serve_files(folder: str = PACK.name) -> None:
         return
     from server import PromptServer
     for name in filter(None, {folder, re.split("[.@]", folder)[0]}):
-        exactly = "".join(f"\\U{ord(letter):08x}" for letter in name)  # braces mean something in routes
+        # By numbers, because braces mean something in routes; and a % is still quoted where routes are looked for.
+        exactly = "".join(f"\\U{ord(letter):08x}" for letter in name.replace("%", "%25"))
         for place, files in PLACES.items():
             PromptServer.instance.routes.get(f"/{place}/{{folder:{exactly}}}/{{path:.+}}")(answer_from(files))
 

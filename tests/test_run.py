@@ -171,3 +171,14 @@ def test_commands_know_where_they_were_called(tmp_path, monkeypatch):
     monkeypatch.setattr(run.sys, "argv", ["run.py", "train-head", "pictures", "depth"])
     run.main()
     assert started == [(["python", "-m", "tools.train_head", "pictures", "depth"], str(tmp_path))]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "bench", "demo", "gpu"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(command, tmp_path, monkeypatch, capsys):
+    main = importlib.import_module(f"tools.{command}").main
+    for file in (tmp_path / "none" / "figures.json", tmp_path):
+        monkeypatch.setattr(sys, "argv", [command, "--json", str(file)])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert f"argument --json: {file} cannot be written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

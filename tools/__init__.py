@@ -2,6 +2,7 @@
 
 The pack is the package `readout_guidance_pack`, and known by that name alone: `from readout_guidance_pack.rg_core import taps`.
 """
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -23,3 +24,12 @@ if "COMFYUI_PATH" in os.environ:  # run.py sets it, but not for `convert`
 def here(path: str) -> Path:
     """A path as it was meant where run.py was started, which goes to its own folder."""
     return Path(os.environ.get("RUN_FROM", "."), path).resolve()
+
+
+def to_write(path: str) -> Path:
+    """`here` for a file that is written when all is measured: what cannot be written is refused before that, which may be hours."""
+    file = here(path)
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        why = "it is a folder" if file.is_dir() else f"{file.parent} is no folder that can be written to"
+        raise argparse.ArgumentTypeError(f"{file} cannot be written: {why}")
+    return file

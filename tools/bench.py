@@ -25,7 +25,7 @@ import torch
 from readout_guidance_pack.nodes.sampling import memory
 from readout_guidance_pack.nodes.sampling.gradients import differentiable
 from readout_guidance_pack.rg_core import gradients, taps
-from tools import here
+from tools import to_write
 from tools.bench_models import MODELS, Subject, pictures, spatial, steps
 from tools.bench_transformers import transformers
 from tools.costs import STEPS, Cost, in_turn, most_kept, sample
@@ -123,9 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=here)
+    parser.add_argument("--json", type=to_write)
     parser.add_argument("--scaling", action="store_true", help="how the cost of the demo model's steps grows, instead")
-    parser.add_argument("--plot", type=here, help="with --scaling: a PNG of it")
+    parser.add_argument("--plot", type=to_write, help="with --scaling: a PNG of it")
     parser.add_argument("--fit", action="store_true", help="what it costs to fit a head, instead")
     parser.add_argument("--pictures", type=int, default=100, help="with --fit")
     parser.add_argument("--transformers", action="store_true", help="flow transformers, instead")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from readout_guidance_pack.heads.demo import judge, world
-from tools import ROOT, here, templates
+from tools import ROOT, templates, to_write
 from tools.device import device_name
 from tools.server import Server, WorkflowFailed
 
@@ -113,7 +113,7 @@ def measure(workflow: dict, pictures: dict[str, torch.Tensor], row: str) -> dict
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=here)
+    parser.add_argument("--json", type=to_write)
     options = parser.parse_args()
     pictures, figures, failed = {}, {}, []
     print("starting ComfyUI", flush=True)

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from readout_guidance_pack.rg_core.updates import Move
-from tools import here
+from tools import to_write
 from tools.attributes import attributes
 from tools.choices import choices
 from tools.colour import colours
@@ -61,7 +61,7 @@ def controls(seeds: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=64)
-    parser.add_argument("--json", type=here)
+    parser.add_argument("--json", type=to_write)
     chosen = parser.add_mutually_exclusive_group()
     for name, (_, what) in TABLES.items():
         chosen.add_argument(f"--{name}", dest="table", action="store_const", const=name, help=f"only {what}")

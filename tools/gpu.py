@@ -21,7 +21,7 @@ from functools import partial
 
 import torch
 
-from tools import ROOT, gpu_server, here
+from tools import ROOT, gpu_server, to_write
 from tools.device import device_name
 
 FOLDER = ROOT / ".cache" / "gpu"
@@ -188,7 +188,7 @@ SECTIONS = {"right": right, "cost": cost, "fit": fit, "same": same, "edge": edge
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--json", type=here)
+    parser.add_argument("--json", type=to_write)
     options = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("PyTorch finds no NVIDIA card on this machine, and all of this is measured on one")

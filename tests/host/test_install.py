@@ -12,7 +12,7 @@ from test_server import graph
 from tools import ROOT, release, templates
 from tools.server import PACK_FOLDER, Server, WorkflowFailed
 
-ODD, ASKED = "9.Führung 画像 {v1}", "9"  # a folder's name, and what the page takes it for when it wants help
+ODD, ASKED = "9.Führung 画像 {v1} #2 100%", "9"  # a folder's name, and what the page takes it for when it wants help
 TWICE, DAMAGED = "Readout Guidance (2)", "damaged"
 IDS = set(json.loads((ROOT / "tests" / "saved" / "nodes.json").read_text()))
 OTHER = '''
