@@ -38,7 +38,7 @@ class KSamplerReadoutGuidancePublished(io.ComfyNode):
                     io.Float.Input("strength", default=PUBLISHED.strength, min=0.0, max=1.0, step=0.001,
                                    tooltip="Adam's learning rate.")],
             outputs=[io.Latent.Output(), io.String.Output(display_name="trace"),
-                     ReferenceType.Output(display_name="reference", tooltip="The picture with all its way, for targets that compare "
+                     ReferenceType.Output(display_name="reference", tooltip="The picture with its whole path there, for targets that compare "
                                           "with it. Sample again with the same seed.")])
 
     @classmethod

@@ -58,7 +58,7 @@ class Judge:
 def report(node: str, head, found: Quality, made: str) -> str:
     """In words; `made` says from what and how."""
     best = max(found.shares)
-    words = ("It reads well." if best >= GOOD else "It reads roughly: guiding by it should work, if not to the line." if best >= USEFUL else
+    words = ("It reads well." if best >= GOOD else "It reads roughly: guiding by it should work, though not exactly." if best >= USEFUL else
              "It is not fit for use: it reads hardly anything. Give it more pictures, or ones that differ more; perhaps the model does not know "
              "what should be read.")
     if best < USEFUL:

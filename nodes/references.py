@@ -121,7 +121,7 @@ class ReadoutInvert(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutInvert", display_name="Readout Invert", category=CATEGORY,
             search_aliases=["ddim inversion", "unsample", "noise"],
-            description="Finds the noise that a given picture would be sampled from (DDIM inversion), and its way there as a "
+            description="Finds the noise that a given picture would be sampled from (DDIM inversion), and the path there as a "
                         "reference. Sample from the noise with KSampler (Advanced), add_noise off, euler or ddim and the same "
                         "scheduler, to get the picture back. On flow models the sampler's MODEL has to come through Apply Readout Guidance, "
                         "if only with strength 0.",
@@ -181,7 +181,7 @@ class KSamplerReadoutReference(io.ComfyNode):
         return io.Schema(
             node_id="KSamplerReadoutReference", display_name="KSampler (Readout Reference)", category=CATEGORY,
             search_aliases=["reference picture"],
-            description="The KSampler; its picture, with all its way there, becomes a reference. Sample again with the same seed, "
+            description="The KSampler; its picture, with its whole path there, becomes a reference. Sample again with the same seed, "
                         "now guided, to change that picture.",
             inputs=[*ksampler.INPUTS, CACHE],
             outputs=[io.Latent.Output(), ReferenceType.Output(display_name="reference")])

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import tomllib
+import yaml
 
 from tools import ROOT, release
 
@@ -57,3 +58,15 @@ def test_a_release_wants_what_only_the_owner_can_say():
 def test_a_release_of_another_version_is_refused(changelog, tag, said):
     found = release.problems(READY, changelog, tag)
     assert len(found) == 1 and found[0].startswith(said)
+
+
+def test_the_form_for_problems_and_the_release_workflow_can_be_read():
+    """As GitHub reads them, which shows no form, and runs no workflow, whose file it cannot read."""
+    form, publish = (yaml.safe_load((ROOT / ".github" / name).read_text()) for name in ("ISSUE_TEMPLATE/problem.yml", "workflows/publish.yml"))
+    assert form["name"] and form["description"] and len(form["body"]) == 4
+    for field in form["body"]:
+        texts = [field["attributes"]["label"], field["attributes"].get("description", "")]
+        assert field["type"] in ("textarea", "checkboxes") and all(isinstance(text, str) for text in texts)
+    assert all(isinstance(option["label"], str) for option in form["body"][-1]["attributes"]["options"])
+    assert publish[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 takes `on` for true
+    assert "python tools/release.py" in publish["jobs"]["publish"]["steps"][2]["run"]

@@ -18,8 +18,10 @@ DEMO = {"pose": "Pose (demo)", "depth": "Depth map (demo)", "edge": "Edges (demo
         "drag": "Drag (demo)", "drag_given": "Drag on your own picture (demo)", "appearance": "Appearance of a reference (demo)",
         "identity": "Identity with another pose (demo)", "fit": "Fit a head (demo)", "attribute": "A slider of your own (demo)",
         "transformer_pose": "Pose on a transformer (demo)", "transformer_drag": "Drag on a transformer (demo)"}
-PROMPTS = {"Prompt": "photo of a dancer in a red shirt and blue trousers, in a meadow", "Negative prompt": "blurry, low quality, text, watermark"}
 EXAMPLE = "example.png"  # in the host's input folder
+PROMPT, NEGATIVE = "photo of a dancer in a red shirt and blue trousers, in a meadow", "blurry, low quality, text, watermark"
+# By control, where the prompt must leave the looks open or say what EXAMPLE shows.
+PROMPTS = {"appearance": "photo of a dancer", "drag_given": "drawing of a girl in a pink dress on a green hill, blue sky, white clouds"}
 
 
 def path(control: str) -> Path:
@@ -34,6 +36,7 @@ class Model:
     side: int                 # of its pictures
     load: Callable[[dict, dict], None]
     cfg: float
+    cfg_given: float          # of drags on a given picture, which the sampler gives back the less exactly the higher it is
     heads: str | None = None  # its family among the published heads
     scheduler: str = "karras"  # of drags on a given picture, which are sampled as they were inverted
     controls: tuple[str, ...] = ("pose", "depth", "edge", "pose_and_depth", "drag", "drag_given", "appearance")
@@ -86,22 +89,25 @@ def connect(workflow: dict, origin: dict, target: dict, kind: str) -> int:
 
 
 MODELS = [
-    Model("SD 1.5", 512, checkpoint(CHECKPOINT), 7.0, "sdv15"),
+    Model("SD 1.5", 512, checkpoint(CHECKPOINT), 7.0, 3.5, "sdv15"),
     Model("SDXL", 1024, checkpoint(file("checkpoints", "sd_xl_base_1.0.safetensors",
-          "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors")), 6.0, "sdxl"),
-    Model("Z-Image", 1024, z_image, 1.0, scheduler="simple", controls=("transformer_drag", "drag_given"))]
+          "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors")), 6.0, 3.5, "sdxl"),
+    Model("Z-Image", 1024, z_image, 1.0, 1.0, scheduler="simple", controls=("transformer_drag", "drag_given"))]
 HEADS_OF = {"demo_pose": "spatial_pose", "demo_depth": "spatial_depth", "demo_edge": "spatial_edge", "demo_correspondence": "drag_correspondence",
             "demo_appearance": "drag_appearance"}
 
 
-def for_model(workflow: dict, model: Model) -> dict:
-    """A demo template, made to load `model` and its published heads."""
+def for_model(control: str, model: Model) -> dict:
+    """The demo's template, made to load `model` and its published heads."""
+    workflow = json.loads(path(control).read_text(encoding="utf-8"))
+    prompts = {"Prompt": PROMPTS.get(control, PROMPT), "Negative prompt": NEGATIVE}
+    heads = sum(n["type"] == "LoadReadoutHead" for n in workflow["nodes"])
     workflow["last_node_id"] = max(node["id"] for node in workflow["nodes"])
     workflow["last_link_id"] = max(link[0] for link in workflow["links"])
     for node in list(workflow["nodes"]):
         kind, widgets = node["type"], node.get("widgets_values")
         if kind == "MarkdownNote":
-            widgets[0] = note(widgets[0], model)
+            widgets[0] = note(widgets[0], model, heads)
         elif kind == "LoadReadoutDemoModel":
             model.load(workflow, node)
         elif kind == "LoadReadoutHead":
@@ -112,9 +118,9 @@ def for_model(workflow: dict, model: Model) -> dict:
         elif kind == "EmptyLatentImage":
             node["widgets_values"] = [model.side, model.side, 1]
         elif kind == "CLIPTextEncode":
-            node["widgets_values"] = [PROMPTS.get(node["title"], "")]
+            node["widgets_values"] = [prompts[node["title"]]]
         elif kind == "KSamplerAdvanced":
-            widgets[4], widgets[6] = model.cfg, model.scheduler
+            widgets[4], widgets[6] = model.cfg_given, model.scheduler
         elif kind == "ReadoutInvert":
             widgets[2] = model.scheduler
         elif kind.startswith("KSampler"):
@@ -146,14 +152,13 @@ def example(node: dict) -> None:
     node["title"] = "An example: put Load Image with your own here"
 
 
-def note(text: str, model: Model) -> str:
+def note(text: str, model: Model, heads: int) -> str:
     """What the demo's template says, and for this model."""
-    swaps = text.index("**For your own model**")
-    words = {"SD 1.5": "a checkpoint of Stable Diffusion 1.5 and the heads that the method's authors published",
-             "SDXL": "a checkpoint of Stable Diffusion XL and the heads that the method's authors published",
-             "Z-Image": "Z-Image Turbo, its text encoder and its VAE; no head is needed"}[model.name]
-    return (f"{text[:swaps]}**Files**: {words}. ComfyUI offers to fetch what is missing when this opens; heads belong into "
-            "`models/readout_heads`. Any fine-tune of the same family does as well.")
+    words = {"SD 1.5": "a checkpoint of Stable Diffusion 1.5", "SDXL": "a checkpoint of Stable Diffusion XL",
+             "Z-Image": "Z-Image Turbo, its text encoder and its VAE"}[model.name]
+    of_heads = f", and {'a head' if heads == 1 else 'heads'} that the method's authors published, in `models/readout_heads`" if heads else ""
+    return (f"{text[:text.index('**For your own model**')]}**Files**: {words}{of_heads}. ComfyUI says what is missing when this opens, and offers to "
+            "fetch it; a browser puts it among its downloads, from where it must be moved. Any fine-tune of the same family does as well.")
 
 
 def title(control: str, model: Model) -> str:
@@ -165,7 +170,7 @@ def written() -> dict[str, str]:
     found = {}
     for model in MODELS:
         for control in model.controls:
-            found[f"{title(control, model)}.json"] = json.dumps(for_model(json.loads(path(control).read_text()), model), indent=1) + "\n"
+            found[f"{title(control, model)}.json"] = json.dumps(for_model(control, model), indent=1) + "\n"
     return found
 
 
