@@ -12,6 +12,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 READY = tomllib.loads(PYPROJECT.replace("[tool.comfy]", """[project.urls]
 Repository = "https://github.com/o/r"
+Issues = "https://github.com/o/r/issues"
 [tool.comfy]
 PublisherId = "o"
 Icon = "https://o/i.png\"""", 1))
@@ -47,7 +48,8 @@ def test_a_release_wants_what_only_the_owner_can_say():
     found = release.problems(tomllib.loads(PYPROJECT), CHANGELOG)
     assert [problem.split(":")[0] for problem in found] == ["pyproject.toml does not say [tool.comfy] PublisherId",
                                                           "pyproject.toml does not say [tool.comfy] Icon",
-                                                          "pyproject.toml does not say [project.urls] Repository"]
+                                                          "pyproject.toml does not say [project.urls] Repository",
+                                                          "pyproject.toml does not say [project.urls] Issues"]
     version = READY["project"]["version"]
     assert not release.problems(READY, CHANGELOG, f"v{version}")
 

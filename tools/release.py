@@ -12,7 +12,8 @@ import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 # What only whoever publishes can say.
-WANTED = {"PublisherId": ("tool", "comfy", "PublisherId"), "Icon": ("tool", "comfy", "Icon"), "Repository": ("project", "urls", "Repository")}
+WANTED = {"PublisherId": ("tool", "comfy", "PublisherId"), "Icon": ("tool", "comfy", "Icon"), "Repository": ("project", "urls", "Repository"),
+          "Issues": ("project", "urls", "Issues")}
 
 
 def missing(pyproject: dict) -> list[str]:
