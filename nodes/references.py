@@ -16,6 +16,7 @@ from torch import Tensor
 from ..rg_core import references
 from . import checks, ksampler
 from .sampling.conditioning import one_frame
+from .sampling.guidance import unguide
 from .sampling.noise import is_flow
 from .types import CATEGORY, ReferenceType
 
@@ -143,7 +144,9 @@ class ReadoutInvert(io.ComfyNode):
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).flip(0)
         if float(sigmas[0]) != 0:
             raise ValueError(f"{node}: the scheduler {scheduler} leaves noise at its end. Choose another one, such as normal.")
-        sampler, guider = Inverter(), comfy.samplers.CFGGuider(model)
+        unguided = model.clone()
+        unguide(unguided)
+        sampler, guider = Inverter(), comfy.samplers.CFGGuider(unguided)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         noise = guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, callback=latent_preview.prepare_callback(model, steps),

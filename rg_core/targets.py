@@ -54,6 +54,11 @@ class Target:
         return 0.0
 
     @property
+    def count(self) -> int:
+        """How many pictures it has something for, its reference aside; of a larger batch the next ones have the same again."""
+        return max((len(x) for name in self.BATCHED if isinstance(x := getattr(self, name, None), Tensor)), default=1)
+
+    @property
     def channels(self) -> int | None:
         """Of the latents that it can be compared with; None: any."""
         return None
@@ -181,6 +186,10 @@ class Drag(Target):
         start = self.paths[:, 0].expand_as(ends)
         counts = ((ends - start).norm(dim=-1) > 0).float()
         return {"points": tuple(p.to(device) for p in (start, ends, counts))}
+
+    @property
+    def count(self):
+        return max(super().count, len(self.stops))
 
     @property
     def free(self):

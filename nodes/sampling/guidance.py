@@ -38,6 +38,7 @@ class Guidance:
         model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
         run = Run(self, executor.class_obj)
         run.attach(executor.class_obj)
+        run.compare(len(latent_image))
         if not self.runs:
             self.trace.clear()
         denoise_mask, callback, *args = args

@@ -26,12 +26,14 @@ def latent_scale(model, sigma: float) -> float:
 
 
 def prediction_scale(model, sigma: float) -> float:
-    """What a shift of the predicted picture is larger by than the one of a variance-preserving latent that does the same work: 1 / cos(a). Flow
-    models begin with noise alone, and those for large pictures stay near it for long: beyond MOST_NOISE times their noise halfway the shift fades,
-    as (1 + r^2)^-1, to nothing."""
+    """What a shift of the predicted picture is larger by than the one of a variance-preserving latent that does the same work: 1 / cos(a).
+
+    Beyond MOST_NOISE it grows no more: models with a zero terminal SNR begin at a sigma of 4518 and step to 20, where a shift of its size would be
+    all there is (docs/moves.md). Flow models begin with noise alone, and those for large pictures stay near it for long: beyond MOST_NOISE times
+    their noise halfway the shift fades, as (1 + r^2)^-1, to nothing."""
     sampling = model.model_sampling
     if not is_flow(sampling):
-        return latent_scale(model, sigma)
+        return latent_scale(model, min(sigma, MOST_NOISE))
     if sigma >= 1:
         return 0.0
     noise, halfway = (s / (1 - s) for s in (sigma, float(sampling.percent_to_sigma(0.5))))

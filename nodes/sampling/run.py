@@ -83,6 +83,16 @@ class Run:
         outs = step.predictions(conds) if self.prediction is None else self.guided(step, conds)
         return self.kept(step, conds, outs)
 
+    def compare(self, batch: int) -> None:
+        """Says which targets are for more pictures than the `batch` that is sampled."""
+        for target in self.targets:
+            followed = 1 if target.reference is None else target.reference.trajectory.latents.shape[1]
+            for what, count in ((f"the {target.name} target", target.count), (f"the reference of the {target.name} target", followed)):
+                if count > batch:
+                    self.log.warn(f"{what} is for {count} pictures, and {batch} at a time {'is' if batch == 1 else 'are'} sampled: only what it has "
+                                  f"for the first {'one' if batch == 1 else batch} counts. Where a part of a batch is sampled (Latent From Batch, "
+                                  "Rebatch Latents), make it of the same part.")
+
     def report(self, guider) -> None:
         """Says once, at the end of a run in which nothing was guided, why."""
         if self.targets and "guided" not in self.got:

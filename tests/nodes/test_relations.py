@@ -9,7 +9,7 @@ import torch
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
-from readout_guidance_pack.nodes import demo, demo_model, guide, references, relations, targets
+from readout_guidance_pack.nodes import colour, demo, demo_model, guide, references, relations, targets
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -174,6 +174,28 @@ def test_inversion_gives_the_picture_back(w):
     assert -10 * error.log10() > 27
     assert torch.allclose(reference.trajectory.latents[0], latent["samples"])
     assert torch.allclose(reference.trajectory.latents[-1], noise["samples"], atol=1e-4)
+
+
+def test_guidance_rests_while_a_picture_is_inverted(w):
+    def inverted(model):
+        return references.ReadoutInvert.execute(model, w.positive, w.negative, w.scene(), 3, 1.0, "karras", 64).args[0]["samples"]
+
+    guided, = guide.ApplyReadoutGuidance.execute(w.model, w.like("appearance", w.made()[1]), 0.1).args
+    assert torch.equal(inverted(guided), inverted(w.model))
+
+
+def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
+    """As where a batch is rebatched, or one picture of a batch is sampled again: which of them it is, nobody tells the MODEL."""
+    _, reference = references.KSamplerReadoutReference.execute(w.model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, w.latent(3), 1.0,
+                                                               64).args
+    colours = colour.ColourTarget.execute(demo.DemoScene.execute(5, 64, 64, 3).args[0], w.vae, 8, 1.0, 0.0, 0.75)[0]
+    guidance = (*w.drag(reference), *colours)
+    for batch, said in ((3, 0), (4, 0), (2, 2), (1, 2)):
+        caplog.clear()
+        w.sample(guidance, w.latent(batch), steps=2)
+        heard = [line for line in caplog.messages if "at a time" in line]
+        assert len(heard) == said and all(f"for 3 pictures, and {batch} at a time" in line for line in heard)
+    assert "the reference of the drag target" in heard[0] and "the colour target" in heard[1]
 
 
 def test_interrupted_inversion_leaves_the_model_as_it_was(w):

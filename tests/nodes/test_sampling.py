@@ -7,7 +7,9 @@ import comfy.samplers
 import nodes as host_nodes
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_extras import nodes_custom_sampler as custom
+from comfy_extras import nodes_model_advanced
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
@@ -52,6 +54,23 @@ class World:
 def demo_world():
     with torch.inference_mode():
         yield World()
+
+
+def test_a_step_from_far_more_noise_does_not_drown_the_picture(demo_world):
+    """Models with a zero terminal SNR step from a sigma of 4518 to one of 20 or so."""
+    w, (model,) = demo_world, nodes_model_advanced.ModelSamplingDiscrete().patch(demo_world.model, "eps", True)
+    seen = []
+
+    def see(executor, x, timestep, *args, **kwargs):
+        seen.append((float(timestep.max()), x.std().item()))
+        return executor(x, timestep, *args, **kwargs)
+
+    for given in (model, guide.ApplyReadoutGuidance.execute(model, w.pose(), 0.1)[0]):
+        given = given.clone()
+        given.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "see", see)
+        host_nodes.common_ksampler(given, 1, 6, 3.0, "euler", "normal", w.positive, w.negative, {"samples": torch.zeros(2, 3, 64, 64)})
+    (_, (first, plain), *_), (_, (second, guided_too), *_) = seen[:6], seen[6:]
+    assert seen[0][0] > 4000 and first == second < 100 and guided_too == pytest.approx(plain, rel=0.05) and guided_too != plain
 
 
 SAMPLERS = ["euler", "dpmpp_2m", "heun", "dpm_2", "euler_ancestral", "ddim", "uni_pc", "dpmpp_sde"]
