@@ -39,12 +39,18 @@ def is_point(x: Any) -> bool:
 def from_tracks(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
     """Paths [F, 2] from the host's TRACKS, whose points are pixels of a picture of `size` (H, W).
 
-    A track that is not visible at its first or last frame is left out; without word of it, all are visible.
+    A track that is not visible at its first or last frame is left out, with a warning; without word of it, all are visible.
+    Raises ValueError when none is left.
     """
     path, seen = points(node, tracks)
     ends = (seen[0] & seen[-1]).nonzero()[:, 0].tolist()
+    if not ends:
+        raise ValueError(f"{node}: none of the {path.shape[1]} tracks is visible at both its first and its last frame, so nothing would be dragged. "
+                         "Track points that are, or disconnect the tracks.")
+    if len(ends) < path.shape[1]:
+        logging.warning("%s: %d of %d tracks are hidden at their first or last frame and left out.", node, path.shape[1] - len(ends), path.shape[1])
     scale = torch.tensor([size[1], size[0]])
-    beyond = (path[[0, -1]][:, ends] > 1.2 * scale).any(-1).float().mean() if ends else 0
+    beyond = (path[[0, -1]][:, ends] > 1.2 * scale).any(-1).float().mean()
     if beyond > 0.2:
         far = path.amax((0, 1)).tolist()
         logging.warning("%s: the tracks reach to %.0fx%.0f pixels, and the picture that they are taken to be on is %dx%d. If they were made on "

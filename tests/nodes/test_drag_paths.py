@@ -52,9 +52,20 @@ PATH = torch.tensor([[[128.0, 128.0], [10.0, 10.0]], [[256.0, 192.0], [20.0, 20.
 def test_tracks_without_visibility_are_all_visible(caplog):
     paths = drag_paths.from_tracks("Drag Target", tracks(PATH), SIZE)
     assert len(paths) == 2 and torch.allclose(paths[0], WANTED)
-    seen = torch.tensor([[True, True], [True, False]])
-    assert len(drag_paths.from_tracks("Drag Target", tracks(PATH, track_visibility=seen), SIZE)) == 1
     assert not caplog.records
+
+
+@pytest.mark.parametrize("seen", [[[True, True], [True, False]], [[True, False], [True, True]]])
+def test_tracks_that_are_hidden_at_an_end_are_left_out_with_a_warning(caplog, seen):
+    path, = drag_paths.from_tracks("Drag Target", tracks(PATH, track_visibility=torch.tensor(seen)), SIZE)
+    assert torch.allclose(path, WANTED)
+    assert [r.message for r in caplog.records] == ["Drag Target: 1 of 2 tracks are hidden at their first or last frame and left out."]
+
+
+@pytest.mark.parametrize("given", [tracks(PATH, track_visibility=torch.tensor([[True, False], [False, True]])), tracks(PATH[:, :0])])
+def test_where_no_track_is_left_nothing_is_dragged_in_silence(given):
+    with pytest.raises(ValueError, match=f"Drag Target: none of the {given['track_path'].shape[1]} tracks is visible at both"):
+        drag_paths.from_tracks("Drag Target", given, SIZE)
 
 
 def test_tracks_of_a_larger_picture_are_noticed(caplog):

@@ -269,6 +269,16 @@ def test_bad_relations_are_explained(w):
     assert "reads identity" in said(lambda: w.drag(reference, head=w.heads["identity"]))
 
 
+def test_a_drag_target_does_nothing_only_where_nothing_was_drawn(w):
+    _, reference = w.made()
+    assert w.drag(reference, "[]", drags_json="[]") == ()
+    path = torch.tensor([[[10.0, 10.0]], [[20.0, 20.0]]])
+    with pytest.raises(ValueError, match="^Drag Target: none of the 1 tracks is visible"):
+        w.drag(reference, "[]", tracks={"track_path": path, "track_visibility": torch.tensor([[True], [False]])})
+    drag, = w.drag(reference, "[]", tracks={"track_path": path})
+    assert torch.allclose(drag.paths, (path / 64).movedim(0, 1))
+
+
 def test_one_bad_drag_among_good_ones_is_left_out_with_a_warning(w, caplog):
     _, reference = w.made()
     with caplog.at_level(logging.WARNING):
