@@ -1,4 +1,5 @@
 """Drag, Appearance and Identity Target: what should stay or change between a reference and the picture being made."""
+import logging
 import math
 from dataclasses import replace
 
@@ -70,16 +71,17 @@ class DragTarget(io.ComfyNode):
             found += drag_paths.from_tracks(node, tracks, size)
         targets = ()
         if found:  # none drawn yet: the first run only shows the picture to draw on
+            checks.drawn_on(node, size, reference)
             targets = (Drag(name="drag", head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
                                  paths=drag_paths.usable(node, found), mask=checks.mask_of(node, mask, reference)),)
         shown = {} if image is None else {"readout_picture": ui.PreviewImage(image[:1], cls=cls).as_dict()["images"]}
         return io.NodeOutput((*(guidance or ()), *targets), ui=shown)
 
 
-def box_of(node: str, box: dict | list | None, reference) -> Box:
+def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | None:
     """The host's BOUNDING_BOX, in pixels of the reference, as shares of it. Detectors give lists of them, one for each picture."""
     if box is None:
-        return WHOLE
+        return None
     if isinstance(box, list):
         found = [one for part in box for one in (part if isinstance(part, list) else [part])]
         if len(found) != 1:
@@ -98,6 +100,11 @@ def box_of(node: str, box: dict | list | None, reference) -> Box:
     right, bottom = min(width, x + wide) / width, min(height, y + high) / height
     if right <= left or bottom <= top:
         raise ValueError(f"{node}: the box {checks.shown(box)} holds nothing of a picture of {width}x{height} pixels. Draw it inside the picture.")
+    rest = reference.downscale - 1  # pixels of the picture that encoding may have cut off
+    inside = (min(width + rest, x + wide) - max(-rest, x)) * (min(height + rest, y + high) - max(-rest, y))
+    if inside < 0.8 * wide * high:
+        logging.warning("%s: more than a fifth of the %s %s is outside the reference's picture of %dx%d pixels, and is cut off. If it was found on a "
+                        "picture of another size, find it on the one that went into VAE Encode.", node, name, checks.shown(box), width, height)
     return left, top, right - left, bottom - top
 
 
@@ -120,16 +127,14 @@ def likeness(kind: str, make, head, reference, weight, start_percent, end_percen
     node = f"{kind.capitalize()} Target"
     checks.when(node, weight, start_percent, end_percent)
     start = checks.later_start(node, head, start_percent, end_percent)
+    box, reference_box = (box_of(node, name, given, reference) for name, given in (("box", box), ("reference_box", reference_box)))
+    if make is Appearance:  # places are compared, so one box means the same on both sides
+        box, reference_box = box or reference_box, reference_box or box
     target = make(name=kind, head=head, weight=weight, start=start, end=end_percent, reference=reference,
                   mask=checks.mask_of(node, mask, reference),
                   reference_mask=checks.mask_of(node, reference_mask, reference, "reference_mask"),
-                  box=box_of(node, box, reference), reference_box=box_of(node, reference_box, reference))
+                  box=box or WHOLE, reference_box=reference_box or WHOLE)
     return io.NodeOutput((*(guidance or ()), target))
-
-
-def both(box, reference_box) -> tuple:
-    """A box on one side means the same box on the other, where places are compared."""
-    return reference_box if box is None else box, box if reference_box is None else reference_box
 
 
 class AppearanceTarget(io.ComfyNode):
@@ -147,7 +152,7 @@ class AppearanceTarget(io.ComfyNode):
                 reference_box=None, guidance=None):
         head = comparing("Appearance Target", head, "appearance")
         return likeness("appearance", Appearance, head, reference, weight, start_percent, end_percent, mask, reference_mask,
-                        *both(box, reference_box), guidance)
+                        box, reference_box, guidance)
 
 
 class StructureTarget(io.ComfyNode):
@@ -164,7 +169,7 @@ class StructureTarget(io.ComfyNode):
     def execute(cls, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None, reference_box=None,
                 guidance=None):
         return likeness("structure", Appearance, AS_THEY_ARE, reference, weight, start_percent, end_percent, mask, reference_mask,
-                        *both(box, reference_box), guidance)
+                        box, reference_box, guidance)
 
 
 class IdentityTarget(io.ComfyNode):

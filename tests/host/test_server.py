@@ -169,7 +169,7 @@ def drag_graph(**changes) -> dict:
     """A drag by tracks on a picture from the input folder, inverted, with other targets chained; `changes` as for `graph`."""
     prompt = graph(
         photo=("LoadImage", {"image": "photo.png"}),
-        small=("ImageScale", {"image": ["photo", 0], "upscale_method": "area", "width": 80, "height": 48, "crop": "disabled"}),
+        small=("ImageScale", {"image": ["photo", 0], "upscale_method": "area", "width": 96, "height": 48, "crop": "disabled"}),
         encode=("VAEEncode", {"pixels": ["small", 0], "vae": ["model", 2]}),
         invert=("ReadoutInvert", {"model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0],
                                   "latent": ["encode", 0], "steps": 6, "cfg": 1.0, "scheduler": "karras", "cache_mb": 64}),
@@ -193,7 +193,7 @@ def drag_graph(**changes) -> dict:
 @pytest.mark.parametrize("tracks", ["head-turn.npy", r".\arm.npy"])
 def test_tracks_drag_a_given_picture_along_their_path_beside_a_pose(server, tracks):
     outputs = server.run(drag_graph(tracks={"file": tracks}))
-    assert [Image.open(f).size for f in server.files(outputs)["save"]] == [(80, 48)] * 3
+    assert [Image.open(f).size for f in server.files(outputs)["save"]] == [(96, 48)] * 3
     shown, = outputs["drag"]["readout_picture"]  # what the editor draws on, although the node saves nothing
     assert shown["type"] == "temp" and shown["filename"].endswith(".png")
 
@@ -214,7 +214,7 @@ BAD_RELATIONS = {
     "tracks outside": (dict(drag={"image": ["small", 0]}), "ReadoutDragTarget", ["outside the picture"]),
     "no tracks": (dict(tracks={"file": "flat.npy"}), "LoadReadoutTracks", ["flat.npy", "(4, 2)"]),
     "not an array": (dict(tracks={"file": "words.npy"}), "LoadReadoutTracks", ["words.npy", "cannot be read"]),
-    "other size": (dict(path={"latent": ["latent", 0]}), "KSamplerAdvanced", ["80x48", "64x64", "Apply Readout Guidance"]),
+    "other size": (dict(path={"latent": ["latent", 0]}), "KSamplerAdvanced", ["96x48", "64x64", "Apply Readout Guidance"]),
     "more than one": (dict(path={"latent": ["latent", 0]}, latent={"batch_size": 2}), "ReadoutDragPath", ["got 2 latents"]),
     "channels": (dict(invert={"latent": ["latent", 0]}), "ReadoutInvert", ["4 channels", "DemoWorld", "3"]),
     "wrong head": (dict(drag={"head": ["looks_head", 0]}), "ReadoutDragTarget", ["reads appearance", "correspondence"]),

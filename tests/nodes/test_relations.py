@@ -298,6 +298,36 @@ def test_masked_drags_hold_one_reference_and_their_masks_have_its_shape(w):
         w.drag(one, mask=mask[:, :32])
 
 
+def test_drags_are_drawn_on_a_picture_of_the_references_shape(w):
+    _, reference = w.made(size=(48, 64))
+    arrow, = w.drag(reference)
+    for height, width in ((48, 64), (600, 800), (599, 801), (47, 64)):
+        drawn, = w.drag(reference, image=torch.zeros(1, height, width, 3))
+        assert torch.equal(drawn.paths, arrow.paths)
+    square = torch.zeros(1, 800, 800, 3)
+    with pytest.raises(ValueError, match="^Drag Target: the image is 800x800 pixels and the reference's picture 64x48, .* misplaced"):
+        w.drag(reference, image=square)
+    with pytest.raises(ValueError, match="the image is 800x800"):  # before the pixels are taken for places outside
+        w.drag(reference, "[]", drags_json="[[[400, 400], [900, 400]]]", image=square)
+    assert w.drag(reference, "[]", image=square) == ()
+
+
+def test_a_box_found_on_a_larger_picture_is_noticed(w, caplog):
+    _, reference = w.made()
+    beyond = {"x": 20, "y": 20, "width": 300, "height": 300}
+    target, = w.like("appearance", reference, box=beyond)
+    assert target.box == target.reference_box == (20 / 64, 20 / 64, 44 / 64, 44 / 64)
+    w.like("identity", reference, reference_box=beyond)
+    one, two = (record.message for record in caplog.records)
+    assert one.startswith("Appearance Target: more than a fifth of the box {") and "64x64" in one and "300" in one
+    assert two.startswith("Identity Target: more than a fifth of the reference_box {")
+    caplog.clear()
+    w.like("appearance", reference, box={"x": -5, "y": 4, "width": 50, "height": 60})
+    cut = references.Reference(reference.trajectory, reference.conditioning, reference.family, 8)  # its picture had up to 519 pixels
+    w.like("appearance", cut, box={"x": 505, "y": 0, "width": 14, "height": 519})
+    assert not caplog.records
+
+
 def test_without_a_head_the_models_own_features_are_compared(w, caplog):
     """One reading of the reference serves all of them, and they act beside heads."""
     _, reference = w.made()
