@@ -22,7 +22,7 @@ class Target:
     The defaults of `start` and `end`, here and in the subclasses, are those of the nodes: docs/moves.md and docs/relations.md
     have the measurements that chose them.
     """
-    name: str               # in the trace
+    name: str               # in the trace and in messages; see numbered
     head: ReadoutHead | None = None  # what is read; None: the prediction of the denoised latent, as VAE Decode takes it
     weight: float = 1.0
     start: float = 0.0      # share of the noise schedule at which it begins to act
@@ -242,6 +242,19 @@ class Colour(Target):
 def heads(targets: Iterable[Target]) -> list[ReadoutHead]:
     """Those that `targets` have, each once; targets on the predicted picture have none."""
     return list(dict.fromkeys(t.head for t in targets if t.head is not None))
+
+
+def numbered(targets: Iterable[Target], taken: Iterable[str] = ()) -> tuple[Target, ...]:
+    """`targets`, each with a name of its own that is not among those `taken`: beside a "pose" another one is "pose 2"."""
+    names, named = set(taken), []
+    for target in targets:
+        name, number = target.name, 1
+        while name in names:
+            number += 1
+            name = f"{target.name} {number}"
+        names.add(name)
+        named.append(target if name == target.name else replace(target, name=name))
+    return tuple(named)
 
 
 def cut_off(image: Tensor, size: tuple[int, int]) -> float:

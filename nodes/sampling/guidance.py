@@ -4,7 +4,7 @@ from functools import cached_property
 
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
-from ...rg_core.targets import Target, heads
+from ...rg_core.targets import Target, heads, numbered
 from ...rg_core.updates import Move
 from .. import checks
 from . import start
@@ -63,6 +63,8 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     """A clone of MODEL that is guided wherever it is sampled; the heads must fit its architecture. If MODEL is guided already,
     all targets act together, each with the strength that it came with."""
     checks.targets(node, targets)
+    earlier = model.get_attachment(KEY)  # others may have replaced the wrapper
+    targets = numbered(targets, [t.name for t in earlier.targets] if earlier else ())
     checks.number(node, "strength", move.strength)
     checks.can_shift(node, move.per_step, targets)
     checks.targets_fit(node, model, targets)
@@ -71,7 +73,6 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     start.attach(guided_model)
     if not move.strength or not targets:
         return guided_model
-    earlier = model.get_attachment(KEY)  # others may have replaced the wrapper
     if earlier:
         if replace(earlier.move, strength=move.strength) != move:
             raise ValueError(f"{node}: the model is guided already, in another way than here. Connect the model from before "

@@ -1,6 +1,7 @@
 """What a guided run shows, while it samples and after."""
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import comfy.utils
@@ -24,6 +25,7 @@ from readout_guidance_pack.nodes.show import ReadoutCompare, ReadoutTrace
 from readout_guidance_pack.nodes.targets import DepthTarget, PoseTarget
 from readout_guidance_pack.rg_core.updates import Move
 from readout_guidance_pack.rg_core.views import View
+from tools.parts import windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 STEPS = 6
@@ -100,6 +102,29 @@ def test_the_readouts_say_what_was_wanted_and_read_at_each_guided_step(w):
     wanted = readouts[-1, seeing.MARGIN + 2 * seeing.LINE:][:seeing.TILE, seeing.MARGIN:][:, :seeing.TILE]
     pose = torch.nn.functional.interpolate(w.scene[1].movedim(-1, 1), (32, 32), mode="bilinear", antialias=True)
     assert (torch.nn.functional.interpolate(wanted.movedim(-1, 0)[None], (32, 32), mode="area") - pose).abs().mean() < 0.01
+
+
+def test_targets_of_one_kind_are_told_apart_by_number(w):
+    """In the trace, the plot and the readouts, in a chain and over several nodes, in each context window, and the same in each run."""
+    one, _ = w.guidance
+    other = replace(one, image=one.image.flip(-1))
+
+    def traced(model, *chains):
+        trace = Trace()
+        for guidance in chains:
+            model = guided("KSampler (Readout Guidance)", model, guidance, Move(), trace)
+        host_nodes.common_ksampler(model, 1, 3, 1.0, *w.settings[3:])
+        return trace
+
+    trace, again, nodes = traced(w.model, (one, other)), traced(w.model, (one, other)), traced(w.model, (one, other), (other,))
+    assert trace.rows == again.rows and (one.name, other.name) == ("pose", "pose")
+    assert [row["target"] for row in trace.rows[:3]] == [view.name for view in trace.now] + ["pose"] == ["pose", "pose 2", "pose"]
+    assert [row["energy"] for row in trace.rows[:2]] == [traced(w.model, (alone,)).rows[0]["energy"] for alone in (one, other)]
+    assert [row["target"] for row in nodes.rows[:3]] == ["pose", "pose 2", "pose 3"]
+    shades = {colour for _, colour in seeing.plot(trace.rows).getcolors(1 << 20)}
+    assert {(79, 163, 255), (255, 138, 61)} <= shades
+    windows = traced(windowed(w.model, 1, 0, False), (one, other)).rows
+    assert len(windows) == 2 * len(trace.rows) and {row["target"] for row in windows} == {"pose", "pose 2"}
 
 
 def test_a_run_in_which_nothing_was_guided_says_so(w):
