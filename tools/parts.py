@@ -32,9 +32,9 @@ def tiled(apply_model, given):
     return out / times
 
 
-def windowed(model, length: int, overlap: int, causal: bool):
+def windowed(model, length: int, overlap: int, causal: bool, **more):
     options = {"context_length": length, "context_overlap": overlap, "context_schedule": "standard_static", "context_stride": 1,
-               "closed_loop": False, "fuse_method": "pyramid", "dim": 0, "freenoise": False}
+               "closed_loop": False, "fuse_method": "pyramid", "dim": 0, "freenoise": False, **more}
     if "causal_window_fix" in inspect.signature(ContextWindowsManualNode.execute).parameters:  # ComfyUI 0.18.2 has none
         options["causal_window_fix"] = causal
     return ContextWindowsManualNode.execute(model, **options)[0]

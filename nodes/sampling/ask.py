@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...rg_core import architectures, taps
 from ...rg_core.features import AS_THEY_ARE
+from . import windows
 from .guidance import unguide
 from .log import Log
 from .memory import managed
@@ -38,9 +39,10 @@ class Asker(comfy.samplers.Sampler):
 
 def asked(node: str, model, positive: list, samples: Tensor, noise: Tensor, levels: Tensor, use, heads: Sequence = ()):
     """What `use(base_model, reading)` makes of the taps' reading of latents [B, C, H, W] with `noise` of the same shape at the
-    sigmas `levels` [B]. MODEL and `heads` are loaded as for sampling; its own guidance rests."""
+    sigmas `levels` [B]. MODEL and `heads` are loaded as for sampling; its own guidance and context windows rest."""
     model = model.clone()
     unguide(model)
+    windows.undo(model)
     model.set_additional_models(KEY, [managed(head, model) for head in heads])
     asker, guider = Asker(node, levels, use, heads or [AS_THEY_ARE]), comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})

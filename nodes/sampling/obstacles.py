@@ -8,10 +8,9 @@ KNOWN = {COMPILE_KEY, "easycache", "lazycache", "readout_guidance", "readout_ref
 
 def names(model, options: dict) -> list[str]:
     """Where the code comes from that wraps or replaces calls of the diffusion model. `model` is the host's BaseModel."""
-    found = []
+    found, wrappers = [], wrappers_of(options)
     if "model_function_wrapper" in options:
         found.append(f"a model function wrapper of {origin(options['model_function_wrapper'])}")
-    wrappers = options.get("transformer_options", {}).get("wrappers", {})
     for kind in (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
         found += [f"a wrapper of {origin(wrapper)}" for key, keyed in wrappers.get(kind, {}).items() if key not in KNOWN for wrapper in keyed]
     unet = model.diffusion_model
@@ -22,6 +21,10 @@ def names(model, options: dict) -> list[str]:
     return found
 
 
+def wrappers_of(options: dict) -> dict:
+    return options.get("transformer_options", {}).get("wrappers", {})
+
+
 def origin(code) -> str:
     """The module that a function or object is from."""
     module = getattr(code, "__module__", None) or type(code).__module__
@@ -30,5 +33,7 @@ def origin(code) -> str:
 
 def message(node: str, what: str, model, options: dict) -> str:
     standing = " and ".join(names(model, options)) or "another pack"
-    return (f"{node}: in a guided step the diffusion model {what}, so its features cannot be read. In between stands {standing}. Connect the "
-            "MODEL from before it; if it is a cache, let it begin where the targets end (end_percent).")
+    guided = "readout_guidance" in wrappers_of(options).get(WrappersMP.CALC_COND_BATCH, {})
+    when, cache = ("in a guided step ", "; if it is a cache, let it begin where the targets end (end_percent)") if guided else ("", "")
+    return (f"{node}: {when}the diffusion model {what}, so its features cannot be read. In between stands {standing}. Connect the MODEL from before "
+            f"it{cache}.")

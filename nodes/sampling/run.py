@@ -37,6 +37,7 @@ class Run:
         # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
         sampled = guider.model_patcher
         self.source = guidance.source if sampled.parent is guidance.source else sampled
+        self.holding = [t for t in self.targets if t.free is not None]
         self.fitted: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
         self.free: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
         self.prediction: Prediction | None = None  # while a guided one is under way
@@ -77,6 +78,8 @@ class Run:
             self.prediction = self.whole = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
+        if self.prediction is None and not self.holding:
+            return executor(model, conds, x, timestep, model_options)
         step = Step(self.log, executor, model, x, timestep, model_options, pictures=windows.pictures(x, self.whole, model_options, self.log))
         if self.prediction is not None:
             self.got.add("guided")
@@ -125,14 +128,13 @@ class Run:
     def kept(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
         """`outs` where targets leave the picture free; elsewhere it follows the reference, at all steps, whatever the model
         predicts."""
-        holding = [t for t in self.targets if t.free is not None]
-        if not holding:
+        if not self.holding:
             return outs
         key = (step.size, step.x.device)
         if key not in self.free:
-            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in holding]
+            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in self.holding]
         free = torch.stack([step.own(mask) for mask in self.free[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
-        _, reference = self.readers.way(holding[0], step)
+        _, reference = self.readers.way(self.holding[0], step)
         return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
 
     def acting(self, model, sigma: float, sigmas: Tensor) -> list[Target]:

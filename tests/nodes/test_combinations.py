@@ -9,7 +9,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import CurrentNodeContext
 
 from host_features import Graph
-from readout_guidance_pack.nodes import guide
+from readout_guidance_pack.nodes import estimate, guide
 from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.rg_core.updates import Move
 from test_sampling import World
@@ -52,6 +52,34 @@ def test_windows_that_overlap_are_guided(w):
     guidance = w.pose(6)
     whole = sampled(w, guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
     assert close(sampled(w, windowed(guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 4, 2, True), 6), whole)
+
+
+def test_a_window_with_all_pictures_in_another_order_is_guided_by_their_own_targets(w):
+    """Windows of two that close the loop: pictures 3 and 1, before which the causal fix puts the second."""
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(3), 0.1)[0]
+    looped = windowed(model, 2, 0, True, context_schedule="looped_uniform", closed_loop=True)
+    assert close(sampled(w, looped, 3), sampled(w, model, 3))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_windows_along_height_or_width_are_refused_where_targets_act(w, dim, causal):
+    size = (96, 64) if dim == 2 else (64, 96)
+    model = windowed(w.model, 64, 16, causal, dim=dim)
+    late = w.pose(1, size=size, start_percent=0.5, end_percent=0.501)  # acts at none of these steps
+    assert torch.equal(sampled(w, guide.ApplyReadoutGuidance.execute(model, late, 0.1)[0], 1, size=size), sampled(w, model, 1, size=size))
+    with pytest.raises(ValueError, match=f"^Apply Readout Guidance: .* parts of the picture .64x64 latents of {size[1]}x{size[0]}.*dim 2 or 3"):
+        sampled(w, guide.ApplyReadoutGuidance.execute(model, w.pose(1, size=size), 0.1)[0], 1, size=size)
+
+
+@pytest.mark.parametrize("freenoise", [False, True])
+def test_what_reads_single_pictures_knows_no_windows(w, freenoise):
+    pictures = {"samples": torch.rand(3, 3, 64, 64, generator=torch.manual_seed(5))}
+
+    def read(model):
+        return estimate.ReadoutEstimate.execute(model, w.heads["pose"], w.negative, 0.9, 0, latent=pictures)[0]
+
+    assert torch.equal(read(windowed(w.model, 2, 0, False, freenoise=freenoise)), read(w.model))
 
 
 def in_halves(executor, model, conds, x, timestep, options):
@@ -128,6 +156,13 @@ def test_what_stands_between_is_named(w, wrapper, said):
     with pytest.raises(ValueError, match=f"in a guided step the diffusion model .*{said}.*test_combinations.*end_percent"):
         w.sample(w.pose(1), model=model, batch=1)
     assert w.sample(None, batch=1)[0].isfinite().all()
+
+
+def test_what_stands_between_is_named_where_nothing_is_sampled(w):
+    model = w.model.clone()
+    model.set_model_unet_function_wrapper(twice)
+    with pytest.raises(ValueError, match="^Readout Estimate: the diffusion model was asked more than once.*MODEL from before it[.]$"):
+        estimate.ReadoutEstimate.execute(model, w.heads["pose"], w.negative, 0.9, 0, latent=w_latent())
 
 
 def test_a_cache_that_begins_where_the_targets_end_is_left_alone(w):
