@@ -290,6 +290,23 @@ def test_parts_of_a_picture_are_noticed_once(w, caplog):
     assert ["smaller than before" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
 
 
+def test_a_workflow_that_is_run_again_is_no_part_of_the_first_run(w, caplog):
+    """A given picture sampled again, then enlarged: in the second run that picture is smaller than what the first ended with."""
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+
+    def run(prompt, *sizes):
+        for node, size in enumerate(sizes):
+            with CurrentNodeContext(prompt, str(node)):
+                latent = {"samples": torch.ones(1, 3, size, size)}
+                host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5)
+
+    run("first", 48, 64)
+    run("second", 48, 64)
+    assert "from before guidance" not in caplog.text
+    run("third", 64, 48)
+    assert ["smaller than before" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
+
+
 def test_tiles_of_one_node_are_noticed_once(w, caplog):
     model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
     with CurrentNodeContext("prompt", "7"):
