@@ -52,11 +52,15 @@ class Guidance:
             run.report(executor.class_obj)
         return out
 
-    def attended(self, _patcher) -> None:
+    def attended(self, patcher) -> None:
         """At the begin of each sampling: the host must have called this wrapper."""
-        if not self.runs:
-            raise ValueError(f"{self.node}: another pack has replaced the wrappers of the MODEL that this node had guided, so its targets would "
-                             "not act. Connect this node behind that pack's, as the last one before the sampler.")
+        if self.runs:
+            return
+        if patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+            raise ValueError(f"{self.node}: the MODEL that this node had guided is asked beside another that is sampled, as Dual Model CFG Guider "
+                             "asks its model_negative, so its targets would not act. Give that input the MODEL from before guidance.")
+        raise ValueError(f"{self.node}: another pack has replaced the wrappers of the MODEL that this node had guided, so its targets would "
+                         "not act. Connect this node behind that pack's, as the last one before the sampler.")
 
 
 def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Trace | None = None, recompute: str = "auto"):

@@ -7,6 +7,7 @@ import torch
 from comfy.ldm.modules import attention
 from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import CurrentNodeContext
+from comfy_extras import nodes_custom_sampler
 
 from host_features import Graph
 from readout_guidance_pack.nodes import estimate, guide
@@ -186,6 +187,17 @@ def test_a_second_pack_that_replaces_the_wrappers_is_named_and_loses_nothing(w):
     again = guide.ApplyReadoutGuidance.execute(replaced, w.pose(1, seed=6), 0.1)[0]
     both = guide.ApplyReadoutGuidance.execute(model, w.pose(1, seed=6), 0.1)[0]
     assert torch.equal(sampled(w, again, 1), sampled(w, both, 1)) and not torch.equal(sampled(w, both, 1), sampled(w, model, 1))
+
+
+@pytest.mark.parametrize("positive", ["guided", "plain"])
+def test_a_guided_model_as_the_negative_one_is_named(w, positive):
+    if not hasattr(nodes_custom_sampler, "DualModelGuider"):
+        pytest.skip("this ComfyUI has no Dual Model CFG Guider")
+    model, negative = (guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0] for _ in range(2))
+    guider = nodes_custom_sampler.DualModelGuider.execute(model if positive == "guided" else w.model, w.positive, 3.0, negative, w.negative)[0]
+    latents = w_latent()["samples"]
+    with pytest.raises(ValueError, match="^Apply Readout Guidance: .*model_negative.*MODEL from before guidance"):
+        guider.sample(latents, latents, comfy.samplers.sampler_object("euler"), torch.tensor([14.0, 5.0, 0.0]), seed=1)
 
 
 @pytest.mark.parametrize("case, said", [
