@@ -1,5 +1,10 @@
 """Before any test file is read: ComfyUI's modules and the pack become importable."""
+import torch
+
 import tools  # noqa: F401
+
+# Models as small as these gain little from a second thread, and beside anything else that runs they take six times as long with it.
+torch.set_num_threads(1)
 
 
 def pytest_terminal_summary(terminalreporter):
