@@ -1,4 +1,5 @@
 """A guided run as pictures: what targets want, what is read, where they pull, and how their energies fall."""
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -30,6 +31,11 @@ def font(size: int = 15) -> ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def length(text: str) -> int:
+    """Pixels."""
+    return math.ceil(font().getlength(text))
+
+
 def row(view: View, rgb: Callable[[torch.Tensor], Image.Image | None]) -> list[Image.Image | None]:
     """What there is of the first picture under each of COLUMNS; `rgb(latents)` is what these roughly look like."""
     as_picture = rgb if view.latent else picture
@@ -44,7 +50,8 @@ def sheet(views: Sequence[View], rgb: Callable[[torch.Tensor], Image.Image | Non
     left = tile(so_far, height - 2 * MARGIN) if so_far else None
     start = 0 if left is None else left.width + 2 * MARGIN
     columns = len(COLUMNS) * (TILE + MARGIN) + MARGIN if rows else 0
-    canvas = Image.new("RGB", (start + columns, height + (LINE + MARGIN if caption else 0)), GROUND)
+    width = max(start + columns, length(caption) + 2 * MARGIN)
+    canvas = Image.new("RGB", (width, height + (LINE + MARGIN if caption else 0)), GROUND)
     draw = ImageDraw.Draw(canvas)
     if left:
         canvas.paste(left, (MARGIN, MARGIN + (height - 2 * MARGIN - left.height) // 2))
@@ -66,7 +73,7 @@ def sheet(views: Sequence[View], rgb: Callable[[torch.Tensor], Image.Image | Non
 def side_by_side(names: Sequence[str], rows: Sequence[Sequence[Image.Image]], side: int) -> Image.Image:
     """`rows` of pictures under `names`, the longer side of each as long as this."""
     rows = [[tile(image, side) for image in images] for images in rows]
-    widths = [max(images[i].width for images in rows) for i in range(len(names))]
+    widths = [max(length(name), *(images[i].width for images in rows)) for i, name in enumerate(names)]
     heights = [max(image.height for image in images) for images in rows]
     canvas = Image.new("RGB", (sum(widths) + MARGIN * (len(names) + 1), LINE + MARGIN + sum(heights) + MARGIN * len(rows)), GROUND)
     draw, left = ImageDraw.Draw(canvas), MARGIN
@@ -125,9 +132,9 @@ def plot(rows: list[dict], size: tuple[int, int] = (768, 480)) -> Image.Image:
     for i, (name, values) in enumerate(shares.items()):
         colour, points = LINES[i % len(LINES)], [at(step, share) for step, share in values.items()]
         draw.line(points, colour, 3, joint="curve")
-        for x, y in points:
-            draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
         draw.text((right - 4, top + i * LINE), name, colour, font(), anchor="ra")
+        for x, y in (*points, (right - 12 - length(name), top + i * LINE + 9)):
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), GROUND if i // len(LINES) % 2 else colour, colour, 2)  # rings tell colours that come again
     return canvas
 
 

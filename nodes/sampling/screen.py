@@ -26,6 +26,7 @@ class Screen:
         latent_format = model.model.latent_format
         self.previewer = latent_preview.get_previewer(model.load_device, latent_format) or rough(latent_format)
         self.rgb = latents_seen(latent_format)
+        self.count = self.read_at = 0  # of the trace, and the step at which that was
 
     def follows(self, callback: Callable | None, steps: int) -> Callable | None:
         """What the sampler should call after each step, in the place of `callback`."""
@@ -48,7 +49,10 @@ class Screen:
     def image(self, step: int, denoised: torch.Tensor, total: int) -> Image.Image:
         left = (time.monotonic() - self.begun) / (step + 1) * (total - step - 1)
         so_far = self.previewer and self.previewer.decode_latent_to_preview(denoised[:1])
-        return seeing.sheet(self.trace.now, self.rgb, so_far, f"step {step + 1} of {total}, {left:.0f} s left")
+        if self.trace.count > self.count:
+            self.count, self.read_at = self.trace.count, step + 1
+        since = f"; read at step {self.read_at}" if 0 < self.read_at <= step else ""
+        return seeing.sheet(self.trace.now, self.rgb, so_far, f"step {step + 1} of {total}, {left:.0f} s left{since}")
 
 
 def rough(latent_format):
@@ -59,8 +63,13 @@ def rough(latent_format):
 
 def latents_seen(latent_format) -> Callable[[torch.Tensor], Image.Image | None]:
     """What the first of latents [B, C, H, W], as VAE Decode takes them, roughly looks like, where that is known."""
-    previewer = rough(latent_format)
-    return lambda latents: previewer and previewer.decode_latent_to_preview(latent_format.process_in(latents[:1].float()))
+    previewer, video = rough(latent_format), latent_format.latent_dimensions == 3
+
+    def seen(latents: torch.Tensor) -> Image.Image | None:
+        latents = latents[:1, :, None] if video else latents[:1]  # such formats take one frame for a video of one
+        return previewer and previewer.decode_latent_to_preview(latent_format.process_in(latents.float()))
+
+    return seen
 
 
 def client():

@@ -10,6 +10,7 @@ import nodes as host_nodes
 import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
+from comfy.latent_formats import Wan21
 from PIL import ImageChops
 
 from readout_guidance_pack.heads import load_head
@@ -71,6 +72,27 @@ def test_after_each_step_the_node_shows_the_picture_and_what_is_read(w, shown):
     assert all(ImageChops.difference(one, other).getbbox() for one, other in zip(pictures[1:], pictures[2:]))
     plain = host_nodes.common_ksampler(guided("other", w.model, w.guidance, Move()), *w.settings)[0]
     assert torch.equal(latent["samples"], plain["samples"])  # looking changes nothing
+
+
+def test_what_was_read_stays_when_the_last_target_has_ended_and_says_from_when(w, shown, monkeypatch):
+    drawn, sheet = [], seeing.sheet
+
+    def draw(views, rgb, so_far=None, caption=""):
+        drawn.append((len(views), caption))
+        return sheet(views, rgb, so_far, caption)
+
+    monkeypatch.setattr(seeing, "sheet", draw)
+    w.run()
+    views, captions = zip(*drawn[:STEPS])
+    assert views == (1, 1, 2, 2, 2, 2)
+    assert not any("read at" in caption for caption in captions[:-1]) and captions[-1].endswith(f"; read at step {STEPS - 1}")
+
+
+def test_there_is_always_something_to_show(tmp_path):
+    """The host's server ends when it is given a preview that it cannot write."""
+    wide = seeing.sheet([], None, None, "step 1 of 6, 3 s left")
+    wide.save(tmp_path / "preview.jpg")
+    assert wide.width > seeing.sheet([], None, None, "step 1").width > seeing.MARGIN
 
 
 def test_where_the_host_shows_no_previews_the_node_shows_what_is_read_all_the_same(w, shown, monkeypatch):
@@ -143,6 +165,10 @@ def test_a_trace_is_plotted(w, tmp_path, monkeypatch):
     assert not ImageChops.difference(image, seeing.plot([row | {"energy": [2 * row["energy"][0]]} for row in rows])).getbbox()
     assert seeing.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and seeing.ticks(0, 19) == [0.0, 5.0, 10.0, 15.0]
     assert seeing.plot([rows[0]]).size == image.size
+    many = [{"sigma": 1.0, "target": f"pose {n}", "energy": [1.0]} for n in range(2 * len(seeing.LINES))]
+    legend, right = seeing.plot(many), 768 - 2 * seeing.MARGIN - 12
+    marks = [legend.getpixel((right - seeing.length(row["target"]), seeing.MARGIN + seeing.LINE + i * seeing.LINE + 9)) for i, row in enumerate(many)]
+    assert len(set(marks[:8])) == 8 and len(set(marks[8:])) == 1  # discs, and rings of the same colours
     late = [row for row in rows if row["target"] == "pose" or row["sigma"] < 6.0]  # the drag begins at the sixth step
     line = seeing.plot(late).crop((0, 60, 768, 480))
     places = [x for x in range(768) for y in range(420) if line.getpixel((x, y)) == (255, 138, 61)]
@@ -183,4 +209,8 @@ def test_latents_are_shown_by_the_hosts_factors(w):
     image = latents_seen(w.model.model.latent_format)(torch.full((2, 3, 4, 4), 0.5))
     expected = latent_preview.preview_to_image(torch.full((4, 4, 3), 0.5))
     assert image.size == (4, 4) and not ImageChops.difference(image, expected).getbbox()
-    assert latents_seen(SimpleNamespace(latent_rgb_factors=None))(torch.zeros(1, 3, 4, 4)) is None
+    assert latents_seen(SimpleNamespace(latent_rgb_factors=None, latent_dimensions=2))(torch.zeros(1, 3, 4, 4)) is None
+    wan, latents = Wan21(), torch.randn(1, 16, 4, 4, generator=torch.manual_seed(0))  # which is for videos
+    normal = (latents[0] - wan.latents_mean[0, :, 0]) / wan.latents_std[0, :, 0]
+    colours = normal.movedim(0, -1) @ torch.tensor(wan.latent_rgb_factors) + torch.tensor(wan.latent_rgb_factors_bias)
+    assert max(high for _, high in ImageChops.difference(latents_seen(wan)(latents), latent_preview.preview_to_image(colours)).getextrema()) <= 1
