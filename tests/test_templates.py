@@ -1,5 +1,6 @@
 """The templates for published models are what tools/templates.py says; all hold together, with every file that they load named and to be had."""
 import json
+from itertools import combinations
 
 import pytest
 
@@ -30,6 +31,27 @@ def test_every_link_has_two_ends_of_one_type(path):
         assert link in begin["links"] and link == end["link"] and begin["type"] == kind and end["type"] in (kind, "*")
     ends = [link for node in nodes.values() for output in node.get("outputs", ()) for link in output.get("links") or ()]
     assert sorted(ends) == sorted(link[0] for link in workflow["links"])
+
+
+def box(node: dict) -> tuple:
+    """Left, top, right and bottom on the canvas, in whichever of the page's renderings is larger: a node's title is above its place."""
+    (left, top), (wide, high) = node["pos"], node["size"]
+    if node["flags"].get("collapsed"):
+        return left, top - 30, left + 120, top
+    return left, top - 30, left + max(wide, 225), top + max(high, 110 if node["type"] == "LoadReadoutHead" else 0)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_no_node_covers_another_and_each_is_in_a_group(path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    boxes = {node["id"]: box(node) for node in workflow["nodes"]}
+    for (one, a), (other, b) in combinations(boxes.items(), 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (one, other)
+    for node in workflow["nodes"]:
+        left, top, right, bottom = boxes[node["id"]]
+        around = [group for group in workflow["groups"] for x, y, wide, high in [group["bounding"]]
+                  if x <= left and y <= top and right <= x + wide and bottom <= y + high]
+        assert len(around) == (node["type"] != "MarkdownNote"), node["id"]
 
 
 @pytest.mark.parametrize("name", WRITTEN)

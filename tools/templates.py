@@ -79,6 +79,8 @@ def z_image(workflow: dict, node: dict) -> None:
     sampling = workflow["nodes"][-3]
     sampling["inputs"] = [{"localized_name": "model", "name": "model", "type": "MODEL", "link": connect(workflow, node, sampling, "MODEL")}]
     sampling["pos"], node["pos"] = node["pos"], [-380, 470]
+    groups = workflow["groups"]
+    groups.append(groups[0] | {"id": 1 + max(group["id"] for group in groups), "title": "Files", "bounding": [-400, 400, 400, 520]})
 
 
 def connect(workflow: dict, origin: dict, target: dict, kind: str) -> int:
@@ -131,19 +133,33 @@ def for_model(control: str, model: Model) -> dict:
 def own_picture(workflow: dict, node: dict, side: int) -> None:
     """A Load Image, cut to the model's size, in the place of a scene that is edited, or looked like."""
     workflow["last_node_id"] += 1
-    links, cut = node["outputs"][0]["links"], {"id": workflow["last_node_id"], "flags": {}, "order": 0, "mode": 0, "size": [360, 130],
-                                               "pos": [node["pos"][0], node["pos"][1] - 180 if node["pos"][1] < 200 else node["pos"][1] + 380]}
+    (left, top), height = node["pos"], 330
+    make_room(workflow, node, height + 190)
+    links, cut = node["outputs"][0]["links"], {"id": workflow["last_node_id"], "flags": {}, "order": 0, "mode": 0, "size": [340, 130],
+                                               "pos": [left, top + height + 60]}
     loading(cut, "ImageScale", ["lanczos", side, side, "center"])
     for link in workflow["links"]:
         if link[0] in links:
             link[1] = cut["id"]
     loading(node, "LoadImage", [EXAMPLE, "image"])
-    node["inputs"], node["size"] = [], [360, 330]
+    node["inputs"], node["size"] = [], [340, height]
     node["outputs"] = [{"localized_name": name, "name": name, "type": name, "slot_index": slot, "links": []}
                        for slot, name in enumerate(("IMAGE", "MASK"))]
     cut["outputs"] = [{"localized_name": "IMAGE", "name": "IMAGE", "type": "IMAGE", "slot_index": 0, "links": links}]
     cut["inputs"] = [{"localized_name": "image", "name": "image", "type": "IMAGE", "link": connect(workflow, node, cut, "IMAGE")}]
     workflow["nodes"].append(cut)
+
+
+def make_room(workflow: dict, node: dict, height: int) -> None:
+    """Moves what stands below `node` in its column so far down that it can be `height` high, and lets the group around it grow."""
+    (left, top), more = node["pos"], height - node["size"][1]
+    for other in workflow["nodes"]:
+        if other["pos"][0] == left and other["pos"][1] > top:
+            other["pos"][1] += more
+    for group in workflow["groups"]:
+        x, y, wide, high = group["bounding"]
+        if x <= left < x + wide and y <= top < y + high:
+            group["bounding"] = [x, y, wide, high + more]
 
 
 def example(node: dict) -> None:
