@@ -13,7 +13,7 @@ from ..rg_core import taps
 from ..rg_core.linear_head import LinearHead
 from ..rg_core.targets import Attribute
 from . import checks, quality
-from .examples import Example, conditionings, kind_given
+from .examples import Example, conditionings, kind_given, said_of_batches
 from .fitter import fitted
 from .material import Material
 from .references import samples_for
@@ -76,7 +76,7 @@ class FitAttribute(io.ComfyNode):
         sides = [[x[None] for latent in latents for x in samples_for(NODE, model, latent)] for latents in (pictures_with, pictures_without)]
         if min(map(len, sides)) < LEAST:
             raise ValueError(f"{NODE}: got {len(sides[0])} pictures with it and {len(sides[1])} without, and it needs {LEAST} of each at least. "
-                             "Ten of each or more do well.")
+                             f"Ten of each or more do well.{said_of_batches(model)}")
         wanted = [torch.full((1, 1, 1, 1), sign) for side, sign in zip(sides, (1.0, -1.0)) for _ in side]
         said = conditionings(NODE, positive, len(wanted))
         given = [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)]

@@ -10,6 +10,7 @@ from ..rg_core.head import resize
 from ..rg_core.linear_head import LinearHead, from_maps
 from ..rg_core.pairs import KINDS, Comparison
 from ..rg_core.pictures import fit
+from .examples import encoded
 from .fitter import LEVELS, SHARED
 from .material import BANDS, HELD_OUT, MOST_HELD_OUT, fold_for, of_model, readout_size, solving_device
 from .references import samples_for
@@ -82,7 +83,7 @@ class Comparer:
 
     def encoded(self, made: list[Comparison]) -> list[Comparison]:
         """The same with latents for pictures."""
-        whole = {"samples": self.vae.encode(torch.cat([c.pictures for c in made]).movedim(1, -1))}
+        whole = {"samples": encoded(self.vae, torch.cat([c.pictures for c in made]))}
         latents = samples_for(self.node, self.model, whole).cpu().split([len(c.pictures) for c in made])
         return [replace(c, pictures=x) for c, x in zip(made, latents)]
 

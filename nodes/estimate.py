@@ -9,6 +9,7 @@ from ..rg_core import estimates
 from ..rg_core.head import resize
 from ..rg_core.pictures import draw_pose
 from . import checks, references
+from .examples import encoded
 from .keypoints import KEYPOINTS
 from .material import readout_size
 from .sampling.ask import asked, embeddings, sigma_at
@@ -75,7 +76,7 @@ class ReadoutEstimate(io.ComfyNode):
             if vae is None:
                 raise ValueError(f"{NODE}: an image needs the VAE that belongs to the model. Connect vae, or a latent instead.")
             image = checks.picture(NODE, image)
-            latent = {"samples": vae.encode(image.movedim(1, -1))}
+            latent = {"samples": encoded(vae, image)}
         samples = references.samples_for(NODE, model, latent)
         ratio = model.get_model_object("latent_format").spacial_downscale_ratio
         # A VAE cuts off less than a latent pixel; stretched back over all, no place is off by more than half of one.

@@ -2,6 +2,8 @@
 import math
 from dataclasses import dataclass
 
+import comfy.model_management
+import torch
 from torch import Tensor
 
 from ..heads.config import NAME
@@ -21,6 +23,16 @@ class Example:
     image: Tensor     # [1, 3, h, w], 0 to 1: what should be read
 
 
+def encoded(vae, images: Tensor) -> Tensor:
+    """What `vae` makes of pictures [B, 3, H, W] in 0 to 1, a latent of each."""
+    for_videos = getattr(vae, "latent_dim", 2) == 3 and not vae.not_video  # to it a batch is one video
+    latents = []
+    for part in images.split(1 if for_videos else len(images)):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        latents.append(vae.encode(part.movedim(1, -1)))
+    return torch.cat(latents)
+
+
 def kind_given(node: str, kind: str, called: str = "kind") -> str:
     """What a new head reads, as the input `called` so says it."""
     kind = kind.strip()
@@ -37,7 +49,8 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
     samples = [x[None] for latent in latents for x in samples_for(node, model, latent)]
     shown = [x[None] for image in images for x in prepared(node, image, kind)]
     if len(samples) != len(shown):
-        raise ValueError(f"{node}: got {len(samples)} pictures as latents and {len(shown)} images of what should be read. Connect as many.")
+        raise ValueError(f"{node}: got {len(samples)} pictures as latents and {len(shown)} images of what should be read. Connect as many."
+                         + (said_of_batches(model) if len(samples) < len(shown) else ""))
     said = conditionings(node, positive, len(samples))
     for i, (latent, image) in enumerate(zip(samples, shown), 1):
         shapes = [x.shape[-1] / x.shape[-2] for x in (latent, image)]
@@ -69,6 +82,13 @@ def conditionings(node: str, positive: list[list], count: int) -> list[list]:
         if more.get("start_percent", 0.0) > 0 or more.get("end_percent", 1.0) < 1:
             raise ValueError(f"{node}: a conditioning acts for a part of the time only. Connect one without such a limit.")
     return positive * (count if len(positive) == 1 else 1)
+
+
+def said_of_batches(model) -> str:
+    """What may have left too few latents of many pictures."""
+    if model.get_model_object("latent_format").latent_dimensions != 3:
+        return ""
+    return " This model's VAE takes a batch of pictures for a video: put Rebatch Images (batch_size 1) before VAE Encode."
 
 
 def batches(given: list[Example]) -> list[list[int]]:

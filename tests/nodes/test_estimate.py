@@ -12,6 +12,8 @@ from readout_guidance_pack.heads.demo import HEADS_FOLDER, world
 from readout_guidance_pack.nodes import demo_model, estimate, guide, references, relations, targets
 from readout_guidance_pack.rg_core import taps
 from readout_guidance_pack.rg_core.head import ReadoutHead
+from test_transformers import depth_head
+from tiny_transformers import conditioning, tiny_model, video_vae
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -87,6 +89,14 @@ def test_pictures_of_any_shape(w):
     scene = world.draw(1, 48, 80, seed=6)
     image, _ = w.estimate("depth", image=scene.image.movedim(1, -1), vae=w.vae)
     assert image.shape == (1, 48, 80, 3) and (image.mean(-1) - scene.nearness).abs().mean() < 0.1
+
+
+def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too(w):
+    model, vae, pictures = tiny_model("qwen-image"), video_vae(), w.scene.image[:3].movedim(1, -1)
+    given = {"model": model, "head": depth_head(model), "positive": conditioning("qwen-image", 0)}
+    found, _ = w.estimate(None, **given, image=pictures, vae=vae)
+    alone = torch.cat([vae.encode(x[None]) for x in pictures])
+    assert found.shape == (3, 64, 64, 3) and torch.equal(found, w.estimate(None, **given, latent={"samples": alone})[0])
 
 
 def test_the_model_is_left_as_it_was_and_sampling_too(w):

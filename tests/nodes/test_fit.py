@@ -12,6 +12,7 @@ from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
 from readout_guidance_pack.nodes import demo_model, estimate, fit, fitter, guide, heads, material, quality, targets
 from readout_guidance_pack.rg_core import fitting
+from tiny_transformers import tiny_model
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -186,6 +187,12 @@ def test_bad_inputs_are_explained(w, case):
     changes, message = BAD[case]
     with pytest.raises(ValueError, match=f"^Fit Readout Head: .*{message}"):
         w.fit(**changes(w))
+
+
+def test_what_made_one_latent_of_many_pictures_is_named(w):
+    one = {"samples": torch.zeros(1, 16, 1, 8, 8)}
+    with pytest.raises(ValueError, match=r"got 1 pictures as latents and 12 images .*: put Rebatch Images \(batch_size 1\) before VAE Encode"):
+        w.fit(model=[tiny_model("qwen-image")], latents=[one])
 
 
 def test_a_model_without_taps_is_refused(w):

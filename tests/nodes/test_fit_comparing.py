@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import tiny_transformers
 from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import world
@@ -182,6 +183,13 @@ def test_it_works_for_models_of_stable_diffusions_layout(w):
     images = F.interpolate(w.images[:3].movedim(-1, 1), scale_factor=2).movedim(1, -1)
     head, _, picture = fit_comparing.FitComparingHead.execute([small], [Encoder()], [images], [conditioning(768, 0)], ["appearance"], [0]).args
     assert (head.base_model, head.config["text_width"], head.stride) == ("SD15", 768, 1) and torch.isfinite(picture).all()
+
+
+def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too(w):
+    words = tiny_transformers.conditioning("qwen-image", 0)
+    head, report, picture = w.fit(model=[tiny_transformers.tiny_model("qwen-image")], vae=[tiny_transformers.video_vae()], images=[w.images[:2]],
+                                  positive=[words])
+    assert head.base_model == "QwenImage" and "fitted from 2 pictures" in report and torch.isfinite(picture).all()
 
 
 def test_pictures_of_nothing_are_said_to_be_unfit(w, caplog):

@@ -25,9 +25,7 @@ from random_models import patcher_of
 from readout_guidance_pack.rg_core import taps
 from test_host_features import checked, close
 from test_transformers import depth_head
-from tiny_transformers import FLUX, HERE, TINY, conditioning, drawn, random_weights, tiny_model
-from tools.checkpoints import drawn as drawn_weights
-from tools.transformer_checkpoints import vae
+from tiny_transformers import FLUX, HERE, TINY, conditioning, drawn, random_weights, tiny_model, video_vae
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 CPU = torch.device("cpu")
@@ -100,7 +98,7 @@ def zimage_patch(graph):
 
 def qwen_patch(graph):
     net = nodes_model_patch.QwenImageBlockWiseControlNet(3, dim=64, operations=comfy.ops.manual_cast)
-    patched_by(graph, net, comfy.sd.VAE(sd=drawn_weights(vae("qwen_image_vae").state_dict())))
+    patched_by(graph, net, video_vae())
 
 
 def reference_latent(graph):

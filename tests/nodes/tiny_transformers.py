@@ -4,11 +4,14 @@ from importlib import import_module
 from typing import NamedTuple
 
 import comfy.ops
+import comfy.sd
 import comfy.supported_models
 import torch
 from torch import Tensor, nn
 
 from random_models import patcher_of
+from tools.checkpoints import drawn as drawn_weights
+from tools.transformer_checkpoints import vae
 
 WORDS, WIDTH, POOLED = 5, 48, 32  # of conditionings
 
@@ -185,6 +188,11 @@ def tiny_model(name: str, dtype: torch.dtype = torch.float32, cast: torch.dtype 
     model = config.get_model({}, "", device=torch.device("cpu"))
     random_weights(model.diffusion_model)
     return patcher_of(model)
+
+
+def video_vae() -> comfy.sd.VAE:
+    """Of the kind that qwen-image and wan take latents of: to it a batch is one video."""
+    return comfy.sd.VAE(sd=drawn_weights(vae("qwen_image_vae").state_dict()))
 
 
 def conditioning(name: str, seed: int) -> list:
