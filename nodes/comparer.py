@@ -12,7 +12,7 @@ from ..rg_core.pairs import KINDS, Comparison
 from ..rg_core.pictures import fit
 from .examples import encoded
 from .fitter import LEVELS, SHARED
-from .material import BANDS, HELD_OUT, MOST_HELD_OUT, fold_for, of_model, readout_size, solving_device
+from .material import BANDS, HELD_OUT, MOST_HELD_OUT, fold_for, numbers, of_model, readout_size, solving_device
 from .references import samples_for
 from .sampling.ask import asked, levels, sigma_at
 from .sampling.reader import read
@@ -107,6 +107,7 @@ class Comparer:
     def add(self, band: int, comparison: Comparison, reading: taps.Reading) -> None:
         size = self.size(comparison)
         maps = torch.cat([resize(x.float(), size) for x in reading.features], 1)
+        numbers(self.node, band, maps)
         self.differences.add(band, *self.rule.rows(maps, comparison.points, self.rng))
 
     def head(self, **more) -> LinearHead:
@@ -121,9 +122,15 @@ def fitted(comparer: Comparer) -> tuple[LinearHead, Found]:
     everything = torch.randperm(len(given.images), generator=comparer.rng).tolist()
     most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(everything))))
     held, rest = everything[:most], everything[most:]
-    made = {i: [comparer.encoded(comparer.comparisons(i, rest)) for _ in range(BANDS)] for i in rest}
-    judged = {i: comparer.encoded(comparer.comparisons(i, everything)) for i in held}
-    progress = comfy.utils.ProgressBar(BANDS * len(everything))
+    progress = comfy.utils.ProgressBar(BANDS * len(rest) + len(held) + BANDS * len(everything))  # encoded, and looked at
+
+    def encoded(i: int, among: list[int]) -> list[Comparison]:
+        found = comparer.encoded(comparer.comparisons(i, among))
+        progress.update(1)
+        return found
+
+    made = {i: [encoded(i, rest) for _ in range(BANDS)] for i in rest}
+    judged = {i: encoded(i, everything) for i in held}
     for band in range(BANDS):
         for i, parts in made.items():
             for comparison in parts[band]:

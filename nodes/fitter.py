@@ -8,7 +8,7 @@ from torch import Tensor
 from ..rg_core import fitting, taps
 from ..rg_core.linear_head import LinearHead, from_maps
 from .examples import Example
-from .material import BANDS, Material, single, solving_device
+from .material import BANDS, Material, numbers, single, solving_device
 from .quality import Judge, Quality
 from .sampling.ask import levels
 
@@ -44,9 +44,7 @@ class Fitter:
 
     def add(self, band: int, example: Example, reading: taps.Reading) -> None:
         x, y = self.material.pairs(example, reading)
-        if not torch.isfinite(x).all():
-            raise ValueError(f"{self.material.node}: the model's features are NaN or infinite between percent {band / BANDS:.1f} and "
-                             f"{(band + 1) / BANDS:.1f}. Run the model in another precision, such as --bf16-unet or --fp32-unet.")
+        numbers(self.material.node, band, x)
         some = torch.randperm(len(x), generator=self.rng)[:PIXELS]
         self.sums.add(band, x[some.to(x.device)], y[some].to(x.device))
 

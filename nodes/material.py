@@ -54,6 +54,13 @@ def solving_device(model, features: int) -> torch.device:
     return torch.device("cpu")
 
 
+def numbers(node: str, band: int, features: Tensor) -> None:
+    """What a model makes of a picture in this band of noise must be finite."""
+    if not torch.isfinite(features).all():
+        raise ValueError(f"{node}: the model's features are NaN or infinite between percent {band / BANDS:.1f} and {(band + 1) / BANDS:.1f}. Run the "
+                         "model in another precision, such as --bf16-unet or --fp32-unet.")
+
+
 class Material:
     """The pictures `given`, for a head that reads a map of `kind` on MODEL. `node` is for messages."""
 

@@ -2,6 +2,8 @@
 import copy
 import logging
 
+import comfy.model_management
+import comfy.utils
 import pytest
 import torch
 import torch.nn.functional as F
@@ -190,6 +192,27 @@ def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too(w):
     head, report, picture = w.fit(model=[tiny_transformers.tiny_model("qwen-image")], vae=[tiny_transformers.video_vae()], images=[w.images[:2]],
                                   positive=[words])
     assert head.base_model == "QwenImage" and "fitted from 2 pictures" in report and torch.isfinite(picture).all()
+
+
+def test_it_hears_cancel_while_it_encodes_and_shows_that_it_does(w, monkeypatch):
+    encoded, shown = [], []
+
+    class Encoder:  # somebody presses Cancel while the second of 26 times is encoded
+        def encode(self, image):
+            encoded.append(image)
+            comfy.model_management.interrupt_current_processing(len(encoded) == 2)
+            return w.vae.encode(image)
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *_, **more: shown.append((value, total)))
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        w.fit(vae=[Encoder()])
+    assert len(encoded) == 2 and shown == [(1, 26 + 5 * 6)]
+
+
+def test_a_model_that_gives_no_numbers_is_named(w, monkeypatch):
+    monkeypatch.setattr(comparer, "resize", lambda x, size: torch.full((*x.shape[:2], *size), torch.nan))
+    with pytest.raises(ValueError, match="^Fit Comparing Head: the model's features are NaN or infinite between percent 0.0 and 0.2"):
+        w.fit()
 
 
 def test_pictures_of_nothing_are_said_to_be_unfit(w, caplog):
