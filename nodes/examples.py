@@ -81,7 +81,21 @@ def conditionings(node: str, positive: list[list], count: int) -> list[list]:
             raise ValueError(f"{node}: a conditioning holds {len(tensor)} prompts in one. Connect a list of conditionings instead.")
         if more.get("start_percent", 0.0) > 0 or more.get("end_percent", 1.0) < 1:
             raise ValueError(f"{node}: a conditioning acts for a part of the time only. Connect one without such a limit.")
+        most = max(map(len, per_picture(more)), default=1)
+        if most > 1:
+            raise ValueError(f"{node}: a conditioning holds {most} pictures or masks in one, such as a ControlNet's, and they would be given to the "
+                             "wrong pictures. Connect a list of conditionings instead, such as Apply ControlNet gives behind Rebatch Images "
+                             "(batch_size 1).")
     return positive * (count if len(positive) == 1 else 1)
+
+
+def per_picture(more: dict) -> list[Tensor]:
+    """What a conditioning holds beside its words, of which the host gives the first to the first picture of a batch, and so on."""
+    found, control = [more.get(key) for key in ("mask", "concat_mask", "concat_latent_image")], more.get("control")
+    while control is not None:
+        found.append(control.cond_hint_original)
+        control = control.previous_controlnet
+    return [x for x in found if isinstance(x, Tensor) and x.ndim > 2]  # a mask may be [H, W]
 
 
 def said_of_batches(model) -> str:

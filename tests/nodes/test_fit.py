@@ -3,6 +3,7 @@ import copy
 import logging
 from types import SimpleNamespace
 
+import comfy.controlnet
 import comfy.model_management
 import pytest
 import torch
@@ -163,12 +164,29 @@ def test_an_interrupt_leaves_the_model_as_it_was(w):
     assert w.fit()[1].startswith("A head")
 
 
+def hinted(words: list, count: int) -> list[list]:
+    """One conditioning with two ControlNets, the first applied with a batch of `count` hints."""
+    many, one = (comfy.controlnet.ControlBase().set_cond_hint(torch.rand(n, 3, 64, 64)) for n in (count, 1))
+    one.set_previous_controlnet(many)
+    return [[[words[0][0], {"control": one}]]]
+
+
+def test_one_hint_may_be_for_all_pictures(w, monkeypatch):
+    read = []
+    monkeypatch.setattr(comfy.controlnet.ControlBase, "get_control", lambda self, x, *_: read.append(len(x)), raising=False)
+    w.fit(positive=hinted(w.empty, 1))
+    assert read
+
+
 BAD = {
     "fewer images": (lambda w: {"image": [w.depth[:5]]}, "got 12 pictures as latents and 5 images"),
     "one picture": (lambda w: {"latents": [{"samples": w.latents["samples"][:1]}], "image": [w.depth[:1]]}, "got one picture"),
     "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 12 pictures and 3 conditionings"),
     "prompts in one": (lambda w: {"positive": [[[w.empty[0][0].expand(12, -1, -1), {}]]]}, "holds 12 prompts in one"),
     "limited": (lambda w: {"positive": [[[w.empty[0][0], {"end_percent": 0.5}]]]}, "for a part of the time"),
+    "hints in one": (lambda w: {"positive": hinted(w.empty, 12)}, "holds 12 pictures or masks in one.* Connect a list of conditionings"),
+    "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "holds 3 pictures or masks in one"),
+    "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "holds 12 pictures"),
     "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one colour all over"),
     "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image holds NaN"),
     "bytes": (lambda w: {"image": [w.depth * 255], "kind": ["own"]}, "values from .* to 253"),
