@@ -73,7 +73,7 @@ class FitAttribute(io.ComfyNode):
         if name in KINDS.values():
             raise ValueError(f"{NODE}: name is {name}, which other heads read. Choose another one.")
         checks.heads_fit(NODE, model, [])
-        sides = [[x[None] for latent in latents for x in samples_for(NODE, model, latent)] for latents in (pictures_with, pictures_without)]
+        sides = [[x[None].cpu() for latent in latents for x in samples_for(NODE, model, latent)] for latents in (pictures_with, pictures_without)]
         if min(map(len, sides)) < LEAST:
             raise ValueError(f"{NODE}: got {len(sides[0])} pictures with it and {len(sides[1])} without, and it needs {LEAST} of each at least. "
                              f"Ten of each or more do well.{said_of_batches(model)}")

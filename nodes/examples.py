@@ -18,6 +18,7 @@ NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
 
 @dataclass(frozen=True, eq=False)
 class Example:
+    """Its tensors lie in main memory, wherever the host keeps its own."""
     latent: Tensor    # [1, C, H, W]
     positive: list    # the host's CONDITIONING
     image: Tensor     # [1, 3, h, w], 0 to 1: what should be read
@@ -46,7 +47,7 @@ def kind_given(node: str, kind: str, called: str = "kind") -> str:
 
 def examples(node: str, model, latents: list[dict], positive: list[list], images: list[Tensor], kind: str) -> list[Example]:
     """One for each picture, of the host's lists of LATENTs, CONDITIONINGs and IMAGEs; a single conditioning is for all."""
-    samples = [x[None] for latent in latents for x in samples_for(node, model, latent)]
+    samples = [x[None].cpu() for latent in latents for x in samples_for(node, model, latent)]
     shown = [x[None] for image in images for x in prepared(node, image, kind)]
     if len(samples) != len(shown):
         raise ValueError(f"{node}: got {len(samples)} pictures as latents and {len(shown)} images of what should be read. Connect as many."
@@ -68,7 +69,7 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
 
 
 def prepared(node: str, image: Tensor, kind: str) -> Tensor:
-    image = checks.picture(node, image).float()
+    image = checks.picture(node, image).float().cpu()
     checks.brightness(node, image)
     return GREY[kind](node, image) if kind in GREY else image.clamp(0, 1)
 

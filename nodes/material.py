@@ -131,7 +131,7 @@ class Material:
         given = [self.given[i] for i in places]
         for part in batches(given):
             some = [given[i] for i in part]
-            samples = torch.cat([e.latent for e in some]).cpu()
+            samples = torch.cat([e.latent for e in some])
             percents = (band + torch.rand(len(some), generator=rng)) / bands
             levels = torch.tensor([sigma_at(self.model, p) for p in percents.tolist()])
             noise = torch.randn(samples.shape, generator=rng)

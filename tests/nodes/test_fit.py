@@ -44,6 +44,19 @@ def depth(w):
         return w.fit()
 
 
+class OnCard(torch.Tensor):
+    """Stands for a tensor on a GPU, which is not computed with one of main memory."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is not torch.Tensor.__getitem__ and any(type(x) is torch.Tensor and x.ndim for x in args):
+            raise RuntimeError(f"Expected all tensors to be on the same device ({func}).")
+        if func is not torch.Tensor.cpu:
+            return super().__torch_function__(func, types, args, kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return args[0].as_subclass(torch.Tensor)
+
+
 def same(one, two) -> bool:
     return all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
@@ -72,6 +85,12 @@ def test_lists_and_batches_are_the_same(w, depth):
     assert same(depth[0], w.fit(latents=singles, image=list(w.depth[:, None]))[0])
     halves = [{"samples": x} for x in w.latents["samples"].split(5)]
     assert same(depth[0], w.fit(latents=halves, positive=[w.empty] * 12)[0])
+
+
+def test_pictures_may_lie_on_the_card(w, depth):
+    """As with --gpu-only."""
+    latents, images = (x.clone().as_subclass(OnCard) for x in (w.latents["samples"], w.depth))
+    assert same(depth[0], w.fit(latents=[{"samples": latents}], image=[images])[0])
 
 
 def test_pictures_of_several_sizes(w):
