@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ..heads import base_models
+from ..heads import KINDS, base_models
 from ..rg_core import taps
 from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
@@ -149,8 +149,9 @@ def later_start(node: str, head, start: float, end: float) -> float:
 
 def head_kind(node: str, head, kind: str) -> None:
     if head.kind != kind:
-        raise ValueError(f"{node}: the head reads {head.kind}, and this node needs one that reads {kind}. Choose a {kind} "
-                         "head in Load Readout Head.")
+        own = "" if head.kind in KINDS.values() else f" {'Attribute' if head.pooled else 'Map'} Target takes heads of your own kinds."
+        raise ValueError(f"{node}: the head reads {head.kind}, and this node needs one that reads {kind}. Choose such a head in Load Readout "
+                         f"Head.{own}")
 
 
 def targets(node: str, guidance: Iterable) -> None:

@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..heads.config import NAME
+from ..heads.config import KINDS, NAME
 from . import checks
 from .references import samples_for
 from .targets import depth_map, lines
@@ -35,14 +35,19 @@ def encoded(vae, images: Tensor) -> Tensor:
 
 
 def kind_given(node: str, kind: str, called: str = "kind") -> str:
-    """What a new head reads, as the input `called` so says it."""
+    """What a new head reads, as the input `called` so says it: "Edges" are what other heads call edge."""
     kind = kind.strip()
+    kind = {singular(known): known for known in KINDS.values()}.get(singular(kind), kind)
     if not NAME.fullmatch(kind) or kind.endswith("."):
         raise ValueError(f"{node}: {called} is {checks.shown(kind)}. Write a short name: up to 40 letters, digits, spaces, '.', '_' and '-', a "
                          "letter or digit first.")
     if kind in NOT_MAPS:
-        raise ValueError(f"{node}: a head that reads {kind} gives no picture, so it cannot be made from pictures of it. Choose another kind.")
+        raise ValueError(f"{node}: a head that reads {kind} gives no picture, so it cannot be made from pictures of it. Choose another {called}.")
     return kind
+
+
+def singular(kind: str) -> str:
+    return kind.lower().rstrip("s")
 
 
 def examples(node: str, model, latents: list[dict], positive: list[list], images: list[Tensor], kind: str) -> list[Example]:

@@ -11,7 +11,7 @@ import torch
 from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes import demo_model, estimate, fit, fitter, guide, heads, material, quality, targets
+from readout_guidance_pack.nodes import demo_model, estimate, examples, fit, fitter, guide, heads, material, quality, targets
 from readout_guidance_pack.rg_core import fitting
 from tiny_transformers import tiny_model
 
@@ -137,8 +137,13 @@ def test_a_kind_of_ones_own_steers_by_map_target_alone(w):
     assert head.kind == "the shirt" and "reads the shirt" in report
     target, = targets.MapTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)[0]
     assert target.name == "the shirt" and target.start == head.start
-    with pytest.raises(ValueError, match="Depth Target: the head reads the shirt"):
+    with pytest.raises(ValueError, match="Depth Target: the head reads the shirt, .* Map Target takes heads of your own kinds"):
         targets.DepthTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)
+
+
+@pytest.mark.parametrize("written, kind", [("Depth", "depth"), (" edges", "edge"), ("POSE", "pose"), ("Dresses", "Dresses"), ("glass", "glass")])
+def test_the_known_kinds_are_known_however_they_are_written(written, kind):
+    assert examples.kind_given("Fit Readout Head", written) == kind
 
 
 def test_targets_start_where_the_head_reads_something(depth):
@@ -215,7 +220,8 @@ BAD = {
     "no name": (lambda w: {"kind": ["  "]}, "kind is ''"),
     "a path": (lambda w: {"kind": ["../depth"]}, "kind is '../depth'"),
     "odd letters": (lambda w: {"kind": ["hair\n<b>"]}, "kind is "),
-    "comparing": (lambda w: {"kind": ["identity"]}, "identity gives no picture"),
+    "comparing": (lambda w: {"kind": ["identity"]}, "identity gives no picture.* Choose another kind"),
+    "comparing, in capitals": (lambda w: {"kind": ["Keypoint"]}, "keypoints gives no picture"),
 }
 
 
