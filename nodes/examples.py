@@ -9,10 +9,11 @@ from torch import Tensor
 from ..heads.config import KINDS, NAME
 from . import checks
 from .references import samples_for
-from .targets import depth_map, lines
+from .targets import depth_maps, lines
 
 BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and pictures, that the model is asked about at a time
-GREY = {"depth": lambda node, image: depth_map(node, image, False), "edge": lines}  # as the targets of these kinds take pictures
+# As the targets of these kinds take pictures.
+GREY = {"depth": lambda node, images: depth_maps(node, images, False, "put Invert Image before this node"), "edge": lines}
 NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
 
 
@@ -53,7 +54,7 @@ def singular(kind: str) -> str:
 def examples(node: str, model, latents: list[dict], positive: list[list], images: list[Tensor], kind: str) -> list[Example]:
     """One for each picture, of the host's lists of LATENTs, CONDITIONINGs and IMAGEs; a single conditioning is for all."""
     samples = [x[None].cpu() for latent in latents for x in samples_for(node, model, latent)]
-    shown = [x[None] for image in images for x in prepared(node, image, kind)]
+    shown = prepared(node, images, kind)
     if len(samples) != len(shown):
         raise ValueError(f"{node}: got {len(samples)} pictures as latents and {len(shown)} images of what should be read. Connect as many."
                          + (said_of_batches(model) if len(samples) < len(shown) else ""))
@@ -73,10 +74,14 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
     return [Example(*parts) for parts in zip(samples, said, shown)]
 
 
-def prepared(node: str, image: Tensor, kind: str) -> Tensor:
-    image = checks.picture(node, image).float().cpu()
-    checks.brightness(node, image)
-    return GREY[kind](node, image) if kind in GREY else image.clamp(0, 1)
+def prepared(node: str, images: list[Tensor], kind: str) -> list[Tensor]:
+    """Each of the pictures in the host's IMAGEs, [1, 3, h, w]."""
+    single = []
+    for image in images:
+        image = checks.picture(node, image).float().cpu()
+        checks.brightness(node, image)
+        single += image.split(1)
+    return GREY[kind](node, single) if kind in GREY else [image.clamp(0, 1) for image in single]
 
 
 def conditionings(node: str, positive: list[list], count: int) -> list[list]:

@@ -94,26 +94,33 @@ class PoseTarget(io.ComfyNode):
         return chained("pose", head, image, weight, start_percent, end_percent, present(node, image, mask), guidance)
 
 
-def depth_map(node: str, image: Tensor, invert: bool) -> Tensor:
-    """A depth map [B, 3, h, w] as people have it, in 0 to 1 and grey; warns of what does not look like one."""
+def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list[Tensor]:
+    """Depth maps [B, 3, h, w] as people have them, in 0 to 1 and grey; warns once of what does not look like one. `turn` says how to swap near
+    and far there."""
     seen = []
-    if (image.amax(1) - image.amin(1)).max() > COLOURED:
+    if any((image.amax(1) - image.amin(1)).max() > COLOURED for image in images):
         seen.append("it is coloured, and the mean of its colours is taken: only grey maps say by it what is nearer")
-    image = image.float().mean(1, keepdim=True)
-    low, high = image.min(), image.max()
+    images = [image.float().mean(1, keepdim=True) for image in images]
+    low, high = min(image.min() for image in images), max(image.max() for image in images)
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-        image = (image - low) / (high - low)
-        seen.append(f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, near is small, so set invert")
-    image = 1 - image if invert else image
-    flat = (image.amax((1, 2, 3)) - image.amin((1, 2, 3)) < 1 / 255).nonzero()[:, 0] + 1
-    if len(flat):
-        seen.append(f"picture {', '.join(map(str, flat.tolist()))} has one value everywhere, which asks for a flat wall")
-    third = max(1, image.shape[-2] // 3)
-    if image[..., :third, :].mean() - image[..., -third:, :].mean() > UPSIDE_DOWN:
-        seen.append("it is brighter, so nearer, at the top than at the bottom, as few pictures are; if white is far in it, switch invert")
+        images = [(image - low) / (high - low) for image in images]
+        seen.append(f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, near is small, so {turn}")
+    images = [1 - image if invert else image for image in images]
+    single = [x for image in images for x in image]
+    flat = [str(i) for i, x in enumerate(single, 1) if x.max() - x.min() < 1 / 255]
+    if flat:
+        seen.append(f"picture {', '.join(flat)} has one value everywhere, which asks for a flat wall")
+    if sum(top_over_bottom(x) for x in single) / len(single) > UPSIDE_DOWN:
+        seen.append(f"it is brighter, so nearer, at the top than at the bottom, as few pictures are; if white is far in it, {turn}")
     if seen:
         logging.warning("%s: the depth map may not be what it should: %s.", node, "; ".join(seen))
-    return image.expand(-1, 3, -1, -1)
+    return [image.expand(-1, 3, -1, -1) for image in images]
+
+
+def top_over_bottom(picture: Tensor) -> Tensor:
+    """By how much the upper third of [1, h, w] is brighter than the lower."""
+    third = max(1, picture.shape[-2] // 3)
+    return picture[:, :third].mean() - picture[:, -third:].mean()
 
 
 class DepthTarget(io.ComfyNode):
@@ -131,18 +138,19 @@ class DepthTarget(io.ComfyNode):
     @classmethod
     def execute(cls, head, image, weight, start_percent, end_percent, invert=False, mask=None, guidance=None):
         node = "Depth Target"
-        image = depth_map(node, checks.picture(node, image), invert)
+        image, = depth_maps(node, [checks.picture(node, image)], invert, "switch invert")
         return chained("depth", head, image, weight, start_percent, end_percent, mask, guidance)
 
 
-def lines(node: str, image: Tensor) -> Tensor:
-    """Edges [B, 3, h, w], grey; warns where they look like black ones on white."""
-    checks.brightness(node, image)
-    image = image.mean(1, keepdim=True)
-    if image.mean() > 0.5:
+def lines(node: str, images: list[Tensor]) -> list[Tensor]:
+    """Edges [B, 3, h, w], grey; warns once where they look like black ones on white."""
+    for image in images:
+        checks.brightness(node, image)
+    images = [image.mean(1, keepdim=True) for image in images]
+    if sum(image.mean() for image in images) / len(images) > 0.5:
         logging.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
                         "Image before this node.", node)
-    return image.expand(-1, 3, -1, -1)
+    return [image.expand(-1, 3, -1, -1) for image in images]
 
 
 class MapTarget(io.ComfyNode):
@@ -180,4 +188,5 @@ class EdgeTarget(io.ComfyNode):
     @classmethod
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
         node = "Edge Target"
-        return chained("edge", head, lines(node, checks.picture(node, image)), weight, start_percent, end_percent, mask, guidance)
+        image, = lines(node, [checks.picture(node, image)])
+        return chained("edge", head, image, weight, start_percent, end_percent, mask, guidance)

@@ -188,6 +188,19 @@ def test_an_interrupt_leaves_the_model_as_it_was(w):
     assert w.fit()[1].startswith("A head")
 
 
+def test_odd_depth_maps_are_named_once_however_they_come(w, caplog):
+    odd = torch.cat([torch.ones(1, 64, 64, 3), w.depth[1:].flip(1)])
+    for given in ([odd], list(odd.split(1))):
+        caplog.clear()
+        examples.examples("Fit Readout Head", w.model, [w.latents], [w.empty], given, "depth")
+        said, = caplog.messages
+        assert "picture 1 has one value everywhere" in said and "brighter, so nearer, at the top" in said
+        assert "put Invert Image before this node" in said and "invert," not in said
+    caplog.clear()
+    examples.examples("Fit Readout Head", w.model, [w.latents], [w.empty], list((1 - w.depth).clamp(0.6, 1).split(1)), "edge")
+    assert len(caplog.messages) == 1 and "mostly white" in caplog.text
+
+
 def hinted(words: list, count: int) -> list[list]:
     """One conditioning with two ControlNets, the first applied with a batch of `count` hints."""
     many, one = (comfy.controlnet.ControlBase().set_cond_hint(torch.rand(n, 3, 64, 64)) for n in (count, 1))
