@@ -16,6 +16,8 @@ from readout_guidance_pack.heads import HeadFileError, load_head, save_head
 def convert(path: Path) -> str:
     """Converts one file and says what it is. Raises HeadFileError, OSError or SafetensorError."""
     target = path.with_suffix(".safetensors")
+    if target == path and path.exists():
+        return f"{target} is converted already."
     if target.exists():
         raise FileExistsError(f"{target} is there already and is not overwritten. Delete or rename it first.")
     head = load_head(path)

@@ -194,5 +194,7 @@ def test_convert_writes_beside_and_overwrites_nothing(tmp_path, capsys):
     first = (tmp_path / f"{stem}.safetensors").read_bytes()
     assert convert.main([str(path)]) == 1 and "not overwritten" in capsys.readouterr().out
     assert (tmp_path / f"{stem}.safetensors").read_bytes() == first
+    assert convert.main([str(path.with_suffix(".safetensors"))]) == 0 and "is converted already" in capsys.readouterr().out
+    assert convert.main([str(tmp_path / "no such.safetensors")]) == 1 and "was not converted" in capsys.readouterr().out
     path.with_suffix(".safetensors").unlink()
     assert convert.main([str(path)]) == 0
