@@ -47,8 +47,10 @@ def names() -> list[str]:
         return folder_paths.get_filename_list(FOLDER)
 
 
-def path_of(head_name: str) -> str | None:
-    """Where a head of that name is; names may come from workflows of any system."""
+def path_of(head_name: str | None) -> str | None:
+    """Where a head of that name is; names may come from workflows of any system. None: another node will say the name."""
+    if head_name is None:
+        return None
     return folder_paths.get_full_path(FOLDER, head_name) or folder_paths.get_full_path(FOLDER, head_name.replace("\\", "/"))
 
 
@@ -105,7 +107,7 @@ class LoadReadoutHead(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, head_name, kind=FROM_FILE):
         path = path_of(head_name)
-        return path and Path(path).stat().st_mtime
+        return Path(path).stat().st_mtime if path else float("nan")  # a new one, which equals no other: the host runs the node
 
 
 class SaveReadoutHead(io.ComfyNode):

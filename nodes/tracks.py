@@ -16,8 +16,10 @@ def files() -> list[str]:
     return sorted(path.name for path in Path(folder_paths.get_input_directory()).glob("*.npy"))
 
 
-def path_of(file: str) -> Path | None:
-    """Where a file of that name is in the input folder; names may come from workflows of any system."""
+def path_of(file: str | None) -> Path | None:
+    """Where a file of that name is in the input folder; names may come from workflows of any system. None: another node will say the name."""
+    if file is None:
+        return None
     root = Path(folder_paths.get_input_directory()).resolve()
     path = (root / str(file).replace("\\", "/").replace("\0", "")).resolve()
     return path if path.is_relative_to(root) and path.is_file() else None
@@ -60,4 +62,4 @@ class LoadTracks(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file):
         path = path_of(file)
-        return path and path.stat().st_mtime
+        return path.stat().st_mtime if path else float("nan")  # a new one, which equals no other: the host runs the node

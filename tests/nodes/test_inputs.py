@@ -10,6 +10,8 @@ import torch
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes import targets
+from readout_guidance_pack.nodes.heads import LoadReadoutHead
+from readout_guidance_pack.nodes.tracks import LoadTracks
 from readout_guidance_pack.rg_core.pictures import draw_pose
 
 RNG = np.random.default_rng(0)
@@ -202,3 +204,10 @@ def test_what_is_no_picture_is_explained(heads, image, said):
 def test_what_is_no_mask_is_explained(heads, mask, said):
     with pytest.raises(ValueError, match=f"Depth Target: .*{said}"):
         targets.DepthTarget.execute(heads["depth"], RAMP[:, ::8, ::8], 1.0, 0.0, 0.9, mask=mask)
+
+
+@pytest.mark.parametrize("node", [LoadReadoutHead, LoadTracks])
+def test_a_file_that_another_node_names_is_loaded_in_every_run(node):
+    """The host keeps what a node gave while this is the same; where a name is linked, it gives None."""
+    known = {(node.fingerprint_inputs(None),)}
+    assert (node.fingerprint_inputs(None),) not in known
