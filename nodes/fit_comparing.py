@@ -12,7 +12,7 @@ from ..rg_core.pairs import KINDS
 from . import checks, drag_paths
 from .comparer import BANDS, Comparer, Found, Pictures, fitted
 from .examples import conditionings
-from .quality import SHOWN, SIDE, on_the_node, preview
+from .quality import SHOWN, below, on_the_node, preview, row
 from .types import CATEGORY, Head
 
 NODE = "Fit Comparing Head"
@@ -84,13 +84,9 @@ def sheet(model, found: Found) -> Tensor:
     to the cleanest, in the colours of the three strongest components of both."""
     rows = []
     for comparison, readouts in found.seen[:SHOWN]:
-        height, width = comparison.pictures.shape[-2:]
-        size = round(height * SIDE / min(height, width)), round(width * SIDE / min(height, width))
         shown = [torch.cat([preview(model, x[None]) for x in comparison.pictures[:2]]), *(estimates.colours(x[:2]) for x in readouts)]
-        columns = [torch.nn.functional.interpolate(x, size, mode="nearest-exact") for x in shown]
-        rows += torch.cat(columns, -1).split(1)
-    widest = max(row.shape[-1] for row in rows)
-    return torch.cat([torch.nn.functional.pad(row, (0, widest - row.shape[-1])) for row in rows], -2).movedim(1, -1)
+        rows += row(shown, comparison.pictures.shape[-2:]).split(1)
+    return below(rows)
 
 
 class FitComparingHead(io.ComfyNode):

@@ -95,13 +95,23 @@ def told(node: str, head, found: Quality, count: int, seconds: float) -> str:
 def sheet(model, head, found: Quality) -> Tensor:
     """Held-out pictures below each other [1, H, W, 3]: the picture, what was wanted, and what is read from the noisiest band to the
     cleanest."""
-    height, width = found.seen[0][1].shape[-2:]
-    size = round(height * SIDE / min(height, width)), round(width * SIDE / min(height, width))
     rows = []
     for example, wanted, readouts in found.seen[:SHOWN]:
         shown = [preview(model, example.latent), *(from_range(x, head.control_range) for x in (wanted, *readouts))]
-        rows.append(torch.cat([torch.nn.functional.interpolate(x, size, mode="nearest-exact") for x in shown], -1))
-    return torch.cat(rows, -2).movedim(1, -1)
+        rows.append(row(shown, wanted.shape[-2:]))
+    return below(rows)
+
+
+def row(shown: list[Tensor], shape: tuple[int, int]) -> Tensor:
+    """Pictures [B, 3, h, w] of any sizes beside each other, in the `shape` (H, W) of that which they show."""
+    size = [round(n * SIDE / min(shape)) for n in shape]
+    return torch.cat([torch.nn.functional.interpolate(x, size, mode="nearest-exact") for x in shown], -1)
+
+
+def below(rows: list[Tensor]) -> Tensor:
+    """Pictures [1, 3, h, w] below each other [1, H, W, 3], with black beside those that are narrower."""
+    widest = max(x.shape[-1] for x in rows)
+    return torch.cat([torch.nn.functional.pad(x, (0, widest - x.shape[-1])) for x in rows], -2).movedim(1, -1)
 
 
 def preview(model, latent: Tensor) -> Tensor:

@@ -101,6 +101,17 @@ def test_pictures_of_several_sizes(w):
     assert "from 16 pictures" in report and not same(head, w.fit()[0])
 
 
+def test_held_out_pictures_are_shown_in_their_own_shapes(w, depth):
+    seen = []
+    for height, width in ((32, 64), (64, 32)):
+        latent, wanted = torch.zeros(1, 3, height, width), torch.zeros(1, 3, height // 2, width // 2)
+        seen.append((examples.Example(latent, w.empty, wanted), wanted, [wanted]))
+    picture = quality.sheet(w.model, depth[0], quality.Quality([0.5], [1.0], 0.0, seen))
+    grey = (picture - 0.5).abs().amax(-1)[0] < 0.1
+    assert picture.shape == (1, 128 + 256, 3 * 256, 3)
+    assert grey[:128].all() and grey[128:, :3 * 128].all() and not grey[128:, 3 * 128:].any()
+
+
 def test_each_picture_is_read_by_its_own_words(w, depth):
     said = [w.clip.encode_from_tokens_scheduled(w.clip.tokenize(p)) for p in w.scene.prompts()]
     assert not same(depth[0], w.fit(positive=said)[0])
