@@ -112,8 +112,9 @@ export class DragView {
     this.#unreadable = drags === null;
     this.#drags = drags ?? [];
     this.#settled = this.value;
-    this.#selected = this.#gesture = null;
+    this.#selected = null;
     this.#undo.length = this.#redo.length = 0;
+    this.#letGo();
     this.#render();
   }
 
@@ -209,12 +210,17 @@ export class DragView {
   #release(event) {
     if (event.pointerId !== this.#gesture?.pointer) return;
     event.stopPropagation();
-    this.#gesture = null;
+    this.#letGo();
     this.#finish();
   }
 
-  #cancel() {
+  #letGo() {
     this.#gesture = null;
+    this.#layout(); // which waited for this
+  }
+
+  #cancel() {
+    this.#letGo();
     this.#drags = parse(this.#settled);
     this.#select(this.#selected);
   }
@@ -331,6 +337,7 @@ export class DragView {
   // Drawing
 
   #layout() {
+    if (this.#gesture) return; // the picture stays where it is under the pointer while the texts around it change
     const width = this.stage.clientWidth - 2 * MARGIN;
     const height = this.stage.clientHeight - 2 * MARGIN;
     if (width <= 0 || height <= 0) return; // not shown now

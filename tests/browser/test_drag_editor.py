@@ -275,6 +275,21 @@ def test_at_any_zoom_and_node_size(editor, zoom):
 
 
 @RENDERINGS
+def test_on_a_narrow_node_the_picture_stays_under_the_pointer_though_the_text_below_takes_another_line(editor):
+    editor.node("(node.setSize([300, 600]), app.canvas.setDirty(true, true))")
+    editor.page.wait_for_timeout(300)
+    editor.settle()
+    before = editor.frame.bounding_box()
+    editor.drag(*ONE)
+    assert close(editor.drags, [ONE])
+    editor.settle()
+    after, bar = editor.frame.bounding_box(), editor.element.locator(".bar").bounding_box()
+    assert after != before and after["y"] + after["height"] < bar["y"]  # it fits in again
+    editor.drag(ONE[1], (0.9, 0.9))
+    assert close(editor.drags, [[ONE[0], [0.9, 0.9]]])
+
+
+@RENDERINGS
 def test_the_wheel_zooms_the_canvas(editor):
     editor.page.mouse.move(*editor.at(0.5, 0.5))
     editor.page.mouse.wheel(0, -200)
