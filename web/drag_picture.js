@@ -50,7 +50,7 @@ export function pictureFollower() {
     last = source;
     const shown = outputsOf(source)?.images?.[0];
     const ran = outputsOf(node)?.readout_picture?.[0];
-    const picture = source.type.startsWith("LoadImage") ? shown : ran ?? shown; // what it holds now, or what last ran
+    const picture = source.type.startsWith("LoadImage") ? shown ?? ran : ran ?? shown; // Load Image shows what it holds now
     return { picture, message: say("run_once") };
   };
 }

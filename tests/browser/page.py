@@ -175,14 +175,14 @@ class Editor:
             last.connect(0, node, node.findInputSlot("image"));
         }""", [name, through_reroute])
 
-    def feed_from_a_run(self):
-        """Connects a node whose picture is known only once it has run."""
-        self.page.evaluate("""() => {
-            const source = LiteGraph.createNode("EmptyImage");
+    def feed_from_a_run(self, kind="EmptyImage"):
+        """Connects a node, of a kind whose picture is known only once it has run."""
+        self.page.evaluate("""(kind) => {
+            const source = LiteGraph.createNode(kind);
             app.graph.add(source);
             const node = app.graph.findNodesByType("ReadoutDragTarget")[0];
             source.connect(0, node, node.findInputSlot("image"));
-        }""")
+        }""", kind)
         self.page.wait_for_function("document.querySelector('.readout-drags .message').textContent.startsWith('Run the workflow')")
 
     def expect_picture(self, name):

@@ -247,8 +247,9 @@ def test_a_picture_through_a_reroute(editor):
 
 
 @RENDERINGS
-def test_the_picture_of_the_last_run_shows_until_another_is_connected(editor):
-    editor.feed_from_a_run()
+@pytest.mark.parametrize("kind", ["EmptyImage", "LoadImageDataSetFromFolder"])
+def test_the_picture_of_the_last_run_shows_until_another_is_connected(editor, kind):
+    editor.feed_from_a_run(kind)
     editor.page.evaluate("""async () => {
         const { api } = await import("/scripts/api.js");
         const node = String(app.graph.findNodesByType("ReadoutDragTarget")[0].id);
@@ -256,7 +257,7 @@ def test_the_picture_of_the_last_run_shows_until_another_is_connected(editor):
         api.dispatchCustomEvent("executed", { node, display_node: node, prompt_id: "any", output: { readout_picture } });
     }""")
     editor.expect_picture("wide")
-    editor.feed_from_a_run()
+    editor.feed_from_a_run(kind)
 
 
 @RENDERINGS
