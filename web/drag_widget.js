@@ -6,9 +6,10 @@ import { DragView } from "./drag_view.js";
 const MIN_SIZE = [260, 240];
 const LOOK_EVERY = 300; // milliseconds
 
-/** The wheel and the middle button are the canvas's everywhere: they zoom and pan. */
+/** The wheel and the middle button are the canvas's wherever it lies below the editor: they zoom and pan. */
 function passToCanvas(element) {
   const pass = (event) => {
+    if (!element.closest(".graph-canvas-container")) return; // app mode shows the editor on a page of its own, which scrolls
     event.preventDefault();
     event.stopPropagation();
     app.canvas.canvas.dispatchEvent(new event.constructor(event.type, event));

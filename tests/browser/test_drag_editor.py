@@ -298,6 +298,33 @@ def test_the_wheel_zooms_the_canvas(editor):
 
 
 @RENDERINGS
+def test_in_app_mode_the_wheel_scrolls_the_page_and_leaves_the_canvas_behind_it(editor):
+    toggle = "app.extensionManager.command.execute('Comfy.ToggleLinear')"
+    editor.page.evaluate("""async () => {
+        const shown = LiteGraph.createNode("SaveImage");
+        app.graph.add(shown);
+        const graph = app.graph.serialize();
+        graph.extra = { linearData: { inputs: [[app.graph.nodes[0].id, "drags"]], outputs: [shown.id] } };
+        await app.loadGraphData(graph, true, false, app.extensionManager.workflow.activeWorkflow);
+    }""")
+    before = editor.page.viewport_size
+    editor.page.set_viewport_size({**before, "height": 400})
+    editor.page.evaluate(toggle)
+    editor.page.wait_for_function("!app.canvas.canvas.checkVisibility()")
+    try:
+        editor.settle()
+        scale = editor.page.evaluate("app.canvas.ds.scale")
+        editor.page.mouse.move(*editor.at(0.5, 0.2))
+        editor.page.mouse.wheel(0, 60)
+        editor.page.wait_for_function("document.querySelector('.readout-drags').closest('.overflow-y-auto').scrollTop > 0", timeout=5000)
+        assert editor.page.evaluate("app.canvas.ds.scale") == scale
+    finally:
+        editor.page.evaluate(toggle)
+        editor.page.set_viewport_size(before)
+        editor.page.wait_for_function("app.canvas.canvas.checkVisibility()")
+
+
+@RENDERINGS
 @pytest.mark.parametrize("value", ["nonsense", "[[[0.1,0.2]]]", '{"a":1}', "[[[0.1,null],[1,1]]]", 7, None])
 def test_a_value_that_cannot_be_read_counts_as_no_drags(editor, value):
     editor.load(value)
