@@ -7,6 +7,7 @@ from torch import Tensor
 from ..rg_core.pictures import fit
 from ..rg_core.targets import Colour
 from . import checks
+from .examples import encoded
 from .sampling.conditioning import one_frame
 from .targets import CHAIN, when
 from .types import CATEGORY, Guidance
@@ -16,11 +17,11 @@ SIDE = 512  # pixels of the square as large as what is encoded: sketches may be 
 LEAST = 64
 
 
-def encoded(vae, image: Tensor) -> Tensor:
+def small(vae, image: Tensor) -> Tensor:
     """The latents [B, C, h, w] of pictures [B, 3, H, W] in 0 to 1, of a size that suits a VAE."""
     scale = SIDE / math.sqrt(image.shape[-2] * image.shape[-1])
     size = tuple(max(LEAST, 8 * round(n * scale / 8)) for n in image.shape[-2:])
-    return one_frame(checks.latent(NODE, {"samples": vae.encode(fit(image.float(), size).clamp(0, 1).movedim(1, -1))}))
+    return one_frame(checks.latent(NODE, {"samples": encoded(vae, fit(image.float(), size).clamp(0, 1))}))
 
 
 class ColourTarget(io.ComfyNode):
@@ -48,5 +49,5 @@ class ColourTarget(io.ComfyNode):
         checks.same_size(NODE, mask, image)
         if vae is None:
             raise ValueError(f"{NODE}: there is no VAE; the checkpoint may have none. Connect Load VAE.")
-        target = Colour(name="colour", image=encoded(vae, image), cells=detail, mask=mask, weight=weight, start=start_percent, end=end_percent)
+        target = Colour(name="colour", image=small(vae, image), cells=detail, mask=mask, weight=weight, start=start_percent, end=end_percent)
         return io.NodeOutput((*(guidance or ()), target))

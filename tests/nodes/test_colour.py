@@ -19,6 +19,7 @@ from readout_guidance_pack.rg_core.features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.targets import Colour, Target
 from test_combinations import close, sampled
 from test_sampling import SAMPLERS, World
+from tiny_transformers import video_vae
 from tools.parts import windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -240,6 +241,13 @@ def test_pictures_as_people_have_them_are_taken(w, image):
     """Bytes, grey, with alpha, sketches of a few pixels, banners, photographs; on pictures of other sizes than the mask's cells."""
     out, _ = w.sample(target(w, image=image), batch=1, steps=3, size=(56, 80))
     assert torch.isfinite(out).all()
+
+
+def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too():
+    images, vae = demo.DemoScene.execute(5, 64, 64, 3).args[0], video_vae()
+    def latents(image):
+        return colour.ColourTarget.execute(image, vae, 8, 1.0, 0.0, 0.75)[0][0].image
+    assert torch.equal(latents(images), torch.cat([latents(image[None]) for image in images]))
 
 
 def test_colours_of_another_shape_are_cut_with_a_word(w, caplog):
