@@ -286,8 +286,14 @@ def test_on_a_narrow_node_the_picture_stays_under_the_pointer_though_the_text_be
     editor.settle()
     after, bar = editor.frame.bounding_box(), editor.element.locator(".bar").bounding_box()
     assert after != before and after["y"] + after["height"] < bar["y"]  # it fits in again
-    editor.drag(ONE[1], (0.9, 0.9))
+    editor.page.mouse.move(*editor.at(*ONE[1]))
+    editor.page.mouse.down()
+    editor.page.mouse.move(*editor.at(0.9, 0.9), steps=4)
     assert close(editor.drags, [[ONE[0], [0.9, 0.9]]])
+    editor.press("Escape")
+    editor.page.mouse.up()
+    editor.settle()
+    assert close(editor.drags, [ONE]) and editor.frame.bounding_box() == before
 
 
 @RENDERINGS
@@ -305,7 +311,9 @@ def test_in_app_mode_the_wheel_scrolls_the_page_and_leaves_the_canvas_behind_it(
         app.graph.add(shown);
         const graph = app.graph.serialize();
         graph.extra = { linearData: { inputs: [[app.graph.nodes[0].id, "drags"]], outputs: [shown.id] } };
-        await app.loadGraphData(graph, true, false, app.extensionManager.workflow.activeWorkflow);
+        for (const _time of [1, 2]) {  // older frontends take what the app shows from what was loaded before
+            await app.loadGraphData(graph, true, false, app.extensionManager.workflow.activeWorkflow);
+        }
     }""")
     before = editor.page.viewport_size
     editor.page.set_viewport_size({**before, "height": 400})
@@ -313,10 +321,11 @@ def test_in_app_mode_the_wheel_scrolls_the_page_and_leaves_the_canvas_behind_it(
     editor.page.wait_for_function("!app.canvas.canvas.checkVisibility()")
     try:
         editor.settle()
-        scale = editor.page.evaluate("app.canvas.ds.scale")
+        scale, top = editor.page.evaluate("app.canvas.ds.scale"), editor.frame.bounding_box()["y"]
         editor.page.mouse.move(*editor.at(0.5, 0.2))
         editor.page.mouse.wheel(0, 60)
-        editor.page.wait_for_function("document.querySelector('.readout-drags').closest('.overflow-y-auto').scrollTop > 0", timeout=5000)
+        editor.page.wait_for_timeout(300)
+        assert editor.frame.bounding_box()["y"] < top
         assert editor.page.evaluate("app.canvas.ds.scale") == scale
     finally:
         editor.page.evaluate(toggle)
