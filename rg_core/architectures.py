@@ -60,7 +60,7 @@ def first(x: Tensor, call: Call) -> Tensor:
 def after_text(x: Tensor, call: Call) -> Tensor:
     """Tokens of the text, of which the options say how many they are, of the picture, and of references."""
     if "img_slice" not in call.options:
-        raise NoTaps("what calls a block of its own accord does not tell it where the picture begins (img_slice)")
+        raise NoTaps("a block was not told where the picture begins, img_slice")
     return tokens(x, call, call.options["img_slice"][0])
 
 

@@ -112,8 +112,11 @@ class Step:
     def looked(self, conds: list[dict], heads: Iterable, areas: dict, only: bool) -> tuple[Tensor, taps.Reading]:
         """`look`, or `read`, where conditionings paint these `areas`."""
         unet, options = self.model.diffusion_model, until_read(self.options) if only else readable(self.options)
-        with taps.record(unet, taps.of_heads(unet, heads), only) as readings, with_backwards():
-            predicted = self.ask(self.model, [None] * self.place + [conds], self.x, self.timestep.clone(), options)[self.place]
+        try:
+            with taps.record(unet, taps.of_heads(unet, heads), only) as readings, with_backwards():
+                predicted = self.ask(self.model, [None] * self.place + [conds], self.x, self.timestep.clone(), options)[self.place]
+        except taps.NoTaps as error:
+            raise ValueError(obstacles.message(self.log.node, f"was run in another way ({error})", self.model, self.options)) from error
         comfy.model_management.throw_exception_if_processing_interrupted()
         pieces = self.pieces(readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
         emb = noise.level_embedding(self.model, self.timestep) if readings[0].emb is None else readings[0].emb[:len(self.x)]

@@ -246,6 +246,23 @@ def test_a_block_that_another_pack_leaves_out_is_said(inference_mode):
         sampled(steered, "flux")
 
 
+def test_a_pack_that_runs_blocks_in_its_own_way_is_said(inference_mode):
+    """As TeaCache and PuLID do, whose copies of the forward pass tell blocks nothing."""
+    model = tiny_model("flux")
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
+    steered, blocks = guided("test", model, (target,), Move()), model.model.diffusion_model.single_blocks
+
+    def untold(args, _more):
+        return {"img": blocks[0](args["img"], vec=args["vec"], pe=args["pe"])}
+
+    steered.set_model_patch_replace(untold, "dit", "single_block", 0)
+    steered.set_model_unet_function_wrapper(lambda ask, given: ask(given["input"], given["timestep"], **given["c"]))
+    with pytest.raises(ValueError, match=r"^test: in a guided step the diffusion model was run in another way \(a block was not told where the "
+                                         r"picture begins, img_slice\), .* a model function wrapper of test_transformers\. Connect the MODEL from before it"):
+        sampled(steered, "flux")
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.diffusion_model.modules())
+
+
 def test_videos_are_refused_by_name(inference_mode):
     model = tiny_model("wan")
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
