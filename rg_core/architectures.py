@@ -3,7 +3,7 @@
 To add one: a row here, and a small model of it in tests/nodes/tiny_transformers.py, on which the tests then run.
 """
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 import torch
@@ -16,16 +16,20 @@ class NoTaps(ValueError):
 
 @dataclass
 class Call:
-    """One call of a diffusion model: itself, its input [B, C, H, W], and its transformer_options."""
+    """One call of a diffusion model: itself, its input [B, C, H, W], its transformer_options, and what else it was given, by name."""
     model: nn.Module
     x: Tensor
     options: dict
+    given: dict = field(default_factory=dict)
+
+    @property
+    def patch(self) -> int:
+        return of(self.model).patch_of(self.model)
 
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) in tokens; a model pads its input up to whole patches."""
-        patch = of(self.model).patch_of(self.model)
-        return tuple(-(-n // patch) for n in self.x.shape[-2:])
+        return tuple(-(-n // self.patch) for n in self.x.shape[-2:])
 
 
 Layout = Callable[[Tensor, Call], Tensor]  # from a block's output to its features [B, C, h, w]
@@ -55,6 +59,14 @@ def copied(x: Tensor) -> Tensor:
 def first(x: Tensor, call: Call) -> Tensor:
     """Tokens of the picture, then those of references."""
     return tokens(x, call, 0)
+
+
+def on_the_left(x: Tensor, call: Call) -> Tensor:
+    """Tokens of the picture, beside those of one that HiDream-E1 is given to edit: rows go through both."""
+    height, width = call.size
+    beside = call.given.get("image_cond")
+    row = width if beside is None else -(-(call.x.shape[-1] + beside.shape[-1]) // call.patch)
+    return copied(x[:, :height * row].mT.unflatten(2, (height, row))[..., :width])
 
 
 def after_text(x: Tensor, call: Call) -> Tensor:
@@ -114,7 +126,7 @@ TABLE = (
     Architecture(("joyimage.model.JoyImageTransformer3DModel",), (Stream("double_blocks", first, 0),), "img_in.out_channels"),
     Architecture(("aura.mmdit.MMDiT",), (Stream("double_layers", first, 1), Stream("single_layers", last)), "init_x_linear.out_features"),
     Architecture(("hidream.model.HiDreamImageTransformer2DModel",),
-                 (Stream("double_stream_blocks", first, 0), Stream("single_stream_blocks", first)), "inner_dim"),
+                 (Stream("double_stream_blocks", on_the_left, 0), Stream("single_stream_blocks", on_the_left)), "inner_dim"),
     Architecture(("hydit.models.HunYuanDiT", "pixart.pixartms.PixArtMS"), (Stream("blocks", first),)),
     Architecture(("cosmos.predict2.MiniTrainDIT", "anima.model.Anima"), (Stream("blocks", as_grid),), "model_channels", "patch_spatial"),
     Architecture(("wan.model.WanModel",), (Stream("blocks", first),), "dim"),

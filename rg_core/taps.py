@@ -143,7 +143,7 @@ def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = Fa
     def begin(_module, args, kwargs) -> None:
         nonlocal call, gradients, fresh
         x = args[0] if args else kwargs.get("x")
-        call = Call(model, x.squeeze(2) if x.ndim == 5 else x, kwargs.get("transformer_options", {}))
+        call = Call(model, x.squeeze(2) if x.ndim == 5 else x, kwargs.get("transformer_options", {}), kwargs)
         gradients, fresh = torch.is_grad_enabled(), True
 
     def reading() -> Reading:

@@ -106,14 +106,16 @@ def test_features_are_maps_of_the_picture_with_the_channels_that_heads_are_told(
 
 
 def references(name: str) -> dict:
-    """Of a smaller size than the picture, as the host hands them to the model."""
+    """As the host hands them to the model; of a smaller size than the picture where they can be."""
     flat = drawn(1, 16, 4, 4, seed=9).repeat(2, 1, 1, 1)
     return {"flux": {"ref_latents": [flat, flat]}, "flux2": {"ref_latents": [drawn(2, 128, 2, 2, seed=9)]},
             "qwen-image": {"ref_latents": [flat[:, :, None]]}, "omnigen2": {"ref_latents": [flat]},
+            "hidream": {"image_cond": drawn(2, 16, 8, 6, seed=9)},
             "z-image": {"ref_latents": [flat], "ref_contexts": [drawn(2, 3, WIDTH, seed=9)]}}[name]
 
 
-BESIDE = [*((param.values[0], {}) for param in ROWS), *((name, references(name)) for name in ("flux", "flux2", "qwen-image", "omnigen2", "z-image"))]
+REFERRING = ("flux", "flux2", "qwen-image", "omnigen2", "z-image", "hidream")
+BESIDE = [*((param.values[0], {}) for param in ROWS), *((name, references(name)) for name in REFERRING)]
 
 
 @pytest.mark.parametrize("name,more", [pytest.param(name, more, id=f"{name}{', references' if more else ''}",

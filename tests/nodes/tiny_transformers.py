@@ -65,7 +65,7 @@ HYDIT = {"input_size": None, "hidden_size": 96, "depth": 4, "num_heads": 2, "mlp
          "text_len": 7, "text_len_t5": 9}
 HIDREAM = {"patch_size": 2, "in_channels": 16, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2,
            "caption_channels": [WIDTH, 40], "text_emb_dim": POOLED, "num_routed_experts": 2, "num_activated_experts": 1,
-           "axes_dims_rope": (8, 12, 12), "max_resolution": (8, 8), "llama_layers": [0, 1, 2, 2]}
+           "axes_dims_rope": (8, 12, 12), "max_resolution": (16, 16), "llama_layers": [0, 1, 2, 2]}
 COSMOS = {"max_img_h": 32, "max_img_w": 32, "max_frames": 4, "in_channels": 16, "out_channels": 16, "patch_spatial": 2, "patch_temporal": 1,
           "model_channels": 64, "num_blocks": 3, "num_heads": 2, "mlp_ratio": 2.0, "crossattn_emb_channels": WIDTH, "pos_emb_cls": "rope3d",
           "use_adaln_lora": True, "adaln_lora_dim": 16}
@@ -112,8 +112,8 @@ def hydit(m, x, t, options):
     return m(x, 1000 * t, words(x, 1024, 7), one(len(x), 7), words(x, 64, 9), one(len(x), 9), transformer_options=options)
 
 
-def hidream(m, x, t, options):
-    return m(x, 1000 * t, pooled(x), words(x), drawn(1, 3, 6, 40).repeat(len(x), 1, 1, 1), transformer_options=options)
+def hidream(m, x, t, options, **more):
+    return m(x, 1000 * t, pooled(x), words(x), drawn(1, 3, 6, 40).repeat(len(x), 1, 1, 1), transformer_options=options, **more)
 
 
 TINY = {
