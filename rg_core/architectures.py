@@ -2,8 +2,9 @@
 
 To add one: a row here, and a small model of it in tests/nodes/tiny_transformers.py, on which the tests then run.
 """
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 
 import torch
@@ -20,7 +21,7 @@ class Call:
     model: nn.Module
     x: Tensor
     options: dict
-    given: dict = field(default_factory=dict)
+    given: dict
 
     @property
     def patch(self) -> int:
@@ -59,6 +60,12 @@ def copied(x: Tensor) -> Tensor:
 def first(x: Tensor, call: Call) -> Tensor:
     """Tokens of the picture, then those of references."""
     return tokens(x, call, 0)
+
+
+def after_reference(x: Tensor, call: Call) -> Tensor:
+    """Tokens of a reference, in the models that take one so (Wan's Fun Control), of the picture, and of other references."""
+    reference = None if call.model.ref_conv is None else call.given.get("reference_latent")
+    return tokens(x, call, 0 if reference is None else math.prod(n // call.patch for n in reference.shape[-2:]))
 
 
 def on_the_left(x: Tensor, call: Call) -> Tensor:
@@ -129,7 +136,7 @@ TABLE = (
                  (Stream("double_stream_blocks", on_the_left, 0), Stream("single_stream_blocks", on_the_left)), "inner_dim"),
     Architecture(("hydit.models.HunYuanDiT", "pixart.pixartms.PixArtMS"), (Stream("blocks", first),)),
     Architecture(("cosmos.predict2.MiniTrainDIT", "anima.model.Anima"), (Stream("blocks", as_grid),), "model_channels", "patch_spatial"),
-    Architecture(("wan.model.WanModel",), (Stream("blocks", first),), "dim"),
+    Architecture(("wan.model.WanModel",), (Stream("blocks", after_reference),), "dim"),
     Architecture(("kandinsky5.model.Kandinsky5",), (Stream("visual_transformer_blocks", first),), "model_dim"),
     Architecture(("omnigen.omnigen2.OmniGen2Transformer2DModel",), (Stream("layers", last),), before=("noise_refiner",)),
     Architecture(("boogu.model.BooguTransformer2DModel",), (Stream("double_stream_layers", last, 0), Stream("single_stream_layers", last)),

@@ -107,14 +107,14 @@ def test_features_are_maps_of_the_picture_with_the_channels_that_heads_are_told(
 
 def references(name: str) -> dict:
     """As the host hands them to the model; of a smaller size than the picture where they can be."""
-    flat = drawn(1, 16, 4, 4, seed=9).repeat(2, 1, 1, 1)
+    flat, large = drawn(1, 16, 4, 4, seed=9).repeat(2, 1, 1, 1), drawn(2, 16, 8, 6, seed=9)
     return {"flux": {"ref_latents": [flat, flat]}, "flux2": {"ref_latents": [drawn(2, 128, 2, 2, seed=9)]},
             "qwen-image": {"ref_latents": [flat[:, :, None]]}, "omnigen2": {"ref_latents": [flat]},
-            "hidream": {"image_cond": drawn(2, 16, 8, 6, seed=9)},
+            "hidream": {"image_cond": large}, "wan": {"reference_latent": large}, "wan-fun-control": {"reference_latent": large},
             "z-image": {"ref_latents": [flat], "ref_contexts": [drawn(2, 3, WIDTH, seed=9)]}}[name]
 
 
-REFERRING = ("flux", "flux2", "qwen-image", "omnigen2", "z-image", "hidream")
+REFERRING = ("flux", "flux2", "qwen-image", "omnigen2", "z-image", "hidream", "wan", "wan-fun-control")
 BESIDE = [*((param.values[0], {}) for param in ROWS), *((name, references(name)) for name in REFERRING)]
 
 
@@ -260,7 +260,7 @@ def test_a_pack_that_runs_blocks_in_its_own_way_is_said(inference_mode):
     steered.set_model_patch_replace(untold, "dit", "single_block", 0)
     steered.set_model_unet_function_wrapper(lambda ask, given: ask(given["input"], given["timestep"], **given["c"]))
     with pytest.raises(ValueError, match=r"^test: in a guided step the diffusion model was run in another way \(a block was not told where the "
-                                         r"picture begins, img_slice\), .* a model function wrapper of test_transformers\. Connect the MODEL from before it"):
+                                         r"picture begins, img_slice\), .* a model function wrapper of test_transformers\. Connect the MODEL"):
         sampled(steered, "flux")
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.diffusion_model.modules())
 

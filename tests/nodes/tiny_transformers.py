@@ -135,6 +135,7 @@ TINY = {
     "hidream": Tiny("hidream.model", "HiDreamImageTransformer2DModel", HIDREAM, (16, 8, 6), hidream),
     "cosmos-predict2": Tiny("cosmos.predict2", "MiniTrainDIT", COSMOS, (16, 1, 7, 6), by_words),
     "wan": Tiny("wan.model", "WanModel", WAN, (16, 1, 7, 6), in_thousands),
+    "wan-fun-control": Tiny("wan.model", "WanModel", WAN | {"in_dim_ref_conv": 16}, (16, 1, 7, 6), in_thousands),
     "hunyuan-image": Tiny("hunyuan_video.model", "HunyuanVideo", HUNYUAN, (64, 4, 3), in_thousands),
     "kandinsky5": Tiny("kandinsky5.model", "Kandinsky5", KANDINSKY, (16, 8, 6),
                        lambda m, x, t, o: m(x, 1000 * t, words(x), pooled(x), transformer_options=o)),
