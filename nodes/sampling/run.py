@@ -14,7 +14,8 @@ from comfy.model_management import get_total_memory
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ...rg_core import gradients
+from ...rg_core import gradients, taps
+from ...rg_core.features import Features
 from ...rg_core.regions import mask_at
 from ...rg_core.targets import Target, heads
 from . import memory, reasons, windows
@@ -151,7 +152,9 @@ class Run:
         key = (target, step.size, step.x.device)
         with torch.inference_mode(False):
             if key not in self.fitted:
-                self.fitted[key] = target.at(step.size, step.x.device)
+                # Features as they are have no more to compare than the model has tokens; a head knows its own size.
+                smaller = taps.coarseness(step.model.diffusion_model) if isinstance(target.head, Features) else 1
+                self.fitted[key] = target.at(tuple(n // smaller for n in step.size), step.x.device)
                 if target.cut(step.size) > CUT:
                     self.log.warn(f"{target.cut(step.size):.0%} of what the {target.name} target was given is left out at its edges, because the "
                                   f"picture being made, {step.size[1]}x{step.size[0]} latents, is of another shape.")

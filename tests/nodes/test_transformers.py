@@ -168,6 +168,17 @@ def test_a_guided_run_reads_every_target_at_every_step_but_the_last_and_leaves_t
     assert torch.equal(sampled(model, name), plain)
 
 
+@pytest.mark.parametrize("name,size", [pytest.param(name, size, marks=pytest.mark.skipif(name not in HERE, reason="this host has it not yet"))
+                                       for name, size in (("flux", (3, 3)), ("chroma-radiance", (4, 3)), ("pixeldit", (4, 3)))])
+@pytest.mark.usefixtures("inference_mode")
+def test_features_without_a_head_are_compared_at_the_tokens_also_where_latents_are_pixels(name, size):
+    model = tiny_model(name)
+    target = appearance(model, name)
+    sampled(guided("test", model, (target,), Move()), name)
+    readouts = [readout for known in target.reference.readouts.values() for readout in known.values()]
+    assert readouts and all(readout.shape[-2:] == size for readout in readouts)
+
+
 @every_family
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
 @pytest.mark.usefixtures("inference_mode")

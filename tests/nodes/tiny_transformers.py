@@ -7,6 +7,7 @@ import comfy.ops
 import comfy.sd
 import comfy.supported_models
 import torch
+from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
 from torch import Tensor, nn
 
 from random_models import patcher_of
@@ -89,6 +90,11 @@ IDEOGRAM = {"in_channels": 16, "num_layers": 3, "num_attention_heads": 2, "atten
             "llm_features_dim": WIDTH, "mrope_section": (8, 8, 8)}
 PIXELDIT = {"num_groups": 2, "hidden_size": 64, "pixel_hidden_size": 4, "pixel_attn_hidden_size": 32, "pixel_num_groups": 2, "patch_depth": 3,
             "pixel_depth": 1, "patch_size": 4, "txt_embed_dim": WIDTH, "txt_max_length": 8}
+RADIANCE = {key: value for key, value in (FLUX | {
+    "in_channels": 3, "out_channels": 3, "vec_in_dim": None, "in_dim": 64, "out_dim": 64, "hidden_dim": 32, "n_layers": 2, "patch_size": 16,
+    "nerf_hidden_size": 8, "nerf_mlp_ratio": 2, "nerf_depth": 1, "nerf_max_freqs": 4, "nerf_tile_size": 8, "nerf_final_head_type": "conv",
+    "nerf_embedder_dtype": torch.float32, "use_x0": True, "use_sequential_txt_ids": False}).items()
+    if key in ChromaRadianceParams.__dataclass_fields__}  # which are fewer on older hosts
 
 
 def by_words(m, x, t, options, **more):
@@ -107,6 +113,10 @@ def flux(m, x, t, options, **more):
     return m(x, t, words(x), pooled(x), torch.full_like(t, 3.5), transformer_options=options, **more)
 
 
+def chroma(m, x, t, options, **more):
+    return m(x, t, words(x), torch.zeros_like(t), transformer_options=options, **more)
+
+
 def hydit(m, x, t, options):
     one = torch.ones
     return m(x, 1000 * t, words(x, 1024, 7), one(len(x), 7), words(x, 64, 9), one(len(x), 9), transformer_options=options)
@@ -120,8 +130,8 @@ TINY = {
     "flux": Tiny("flux.model", "Flux", FLUX, (16, 7, 6), flux),
     "flux2": Tiny("flux.model", "Flux", FLUX2, (128, 3, 4),
                   lambda m, x, t, o, **more: m(x, t, words(x), None, None, transformer_options=o, **more)),
-    "chroma": Tiny("chroma.model", "Chroma", CHROMA, (16, 7, 6),
-                   lambda m, x, t, o, **more: m(x, t, words(x), torch.zeros_like(t), transformer_options=o, **more)),
+    "chroma": Tiny("chroma.model", "Chroma", CHROMA, (16, 7, 6), chroma),
+    "chroma-radiance": Tiny("chroma_radiance.model", "ChromaRadiance", RADIANCE, (3, 64, 48), chroma),
     "sd3": Tiny("modules.diffusionmodules.mmdit", "OpenAISignatureMMDITWrapper", SD3, (16, 7, 6),
                 lambda m, x, t, o: m(x, 1000 * t, words(x), pooled(x), transformer_options=o)),
     "lumina2": Tiny("lumina.model", "NextDiT", LUMINA, (16, 7, 6), by_counted_words),
@@ -173,7 +183,8 @@ def build(name: str) -> nn.Module:
 
 
 # The host's families of models, whole: what it makes of a conditioning is theirs too. (Ideogram 4's words are of 53,248 channels.)
-FAMILIES = {"flux": "Flux", "flux2": "Flux2", "chroma": "Chroma", "sd3": "SD3", "lumina2": "Lumina2", "z-image": "ZImage", "qwen-image": "QwenImage",
+FAMILIES = {"flux": "Flux", "flux2": "Flux2", "chroma": "Chroma", "chroma-radiance": "ChromaRadiance", "sd3": "SD3", "lumina2": "Lumina2",
+            "z-image": "ZImage", "qwen-image": "QwenImage",
             "auraflow": "AuraFlow", "pixart": "PixArtAlpha", "hunyuan-dit": "HunyuanDiT", "hidream": "HiDream",
             "cosmos-predict2": "CosmosT2IPredict2", "wan": "WAN21_T2V", "hunyuan-image": "HunyuanImage21", "kandinsky5": "Kandinsky5Image",
             "omnigen2": "Omnigen2", "mage-flow": "MageFlow", "joyimage": "JoyImage", "boogu": "Boogu",
