@@ -1,13 +1,16 @@
 """A guided run in the host's memory management: heads that it loads, what a step needs beside a plain one, and what is done
 where that is not there."""
 import math
+from collections.abc import Collection
 
 import comfy.model_management
 import comfy.model_patcher
 import torch
 
 from ...rg_core import taps
+from ...rg_core.features import Features
 from ...rg_core.head import ReadoutHead
+from ...rg_core.linear_head import LinearHead
 
 CHOICES = ["auto", "on", "off"]  # of computing blocks again in the backward pass
 # What a guided step keeps for its backward pass, in MiB for each latent pixel and byte of a number, of a model whose
@@ -48,12 +51,20 @@ def managed(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
     return patchers[device]
 
 
-def needed(model, shape: tuple, conds: list[dict], again: bool) -> float:
-    """Bytes that a guided step for latents of `shape` needs beside a plain one; `model` is the host's BaseModel, `conds` what is asked of it."""
+def needed(model, shape: tuple, conds: list[dict], heads: Collection, again: bool) -> float:
+    """Bytes that a guided step for latents of `shape` needs beside a plain one; `model` is the host's BaseModel, `conds` what is asked of it,
+    `heads` what reads it, at least one."""
     of_model, of_head = units(model, shape)
     if taps.tokens(model.diffusion_model, shape) is None:
         return KEPT[again] * of_model + HEAD * of_head
-    return kept_of_transformer(model, shape, conds, again) + HEAD * of_head / model.memory_usage_factor
+    smaller = min(coarse(head, model) for head in heads)
+    return kept_of_transformer(model, shape, conds, again) + HEAD * of_head / model.memory_usage_factor / smaller**2
+
+
+def coarse(head: torch.nn.Module, model) -> int:
+    """What the map in which `head` computes is smaller by, along a side, than what HEAD was counted on: networks compute in that of their readout,
+    linear heads and features as they are in that of the tokens, which are large where latents are pixels."""
+    return taps.coarseness(model.diffusion_model) if isinstance(head, (LinearHead, Features)) else head.stride
 
 
 def kept_of_transformer(model, shape: tuple, conds: list[dict], again: bool) -> float:
@@ -80,9 +91,9 @@ def held(model) -> int:
     return patcher.model_size() - patcher.loaded_size() if model.model_lowvram else 0
 
 
-def is_short(model, shape: tuple, conds: list[dict], device: torch.device) -> bool:
+def is_short(model, shape: tuple, conds: list[dict], heads: Collection, device: torch.device) -> bool:
     """Whether blocks have to be computed again for the step to fit."""
-    return needed(model, shape, conds, again=False) + held(model) > comfy.model_management.get_free_memory(device)
+    return needed(model, shape, conds, heads, again=False) + held(model) > comfy.model_management.get_free_memory(device)
 
 
 class Need:

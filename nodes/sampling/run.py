@@ -56,13 +56,14 @@ class Run:
 
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
         """Tells the host what guided steps need, so that it makes room before it loads the model."""
-        if not heads(self.targets) or model.get_additional_models_with_key("multigpu"):
+        read_by = heads(self.targets)
+        if not read_by or model.get_additional_models_with_key("multigpu"):
             return executor(model, noise_shape, conds, *args, **kwargs)  # with several GPUs it clones ControlNets there, and asks nobody else
         again, said = self.shifter.again, conds.get("positive") or []
         if again is None:  # it may yet fit without, if the host frees all else
             room = get_total_memory(model.load_device) - model.model_size()
-            again = memory.needed(model.model, noise_shape, said, again=False) > room
-        need = memory.Need(memory.needed(model.model, noise_shape, said, again))
+            again = memory.needed(model.model, noise_shape, said, read_by, again=False) > room
+        need = memory.Need(memory.needed(model.model, noise_shape, said, read_by, again))
         loaded, _, models = executor(model, noise_shape, {**conds, KEY: [{"control": need}]}, *args, **kwargs)
         return loaded, conds, models
 

@@ -96,7 +96,7 @@ class Shifter:
     def differentiated(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[Tensor, Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
         if self.again is None:
-            self.again = memory.is_short(step.model, step.x.shape, conds, step.x.device)
+            self.again = memory.is_short(step.model, step.x.shape, conds, read_by, step.x.device)
         for self.again in [True] if self.again else [False, True]:
             try:
                 return step.gradient(conds, read_by, pull, self.again)

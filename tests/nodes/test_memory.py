@@ -209,7 +209,7 @@ def test_the_host_is_told_what_a_guided_step_needs(monkeypatch):
     graph.run(False)
     for graph.recompute in ("off", "on"):
         graph.run()
-    need = [memory.needed(graph.model.model, (1, 4, 16, 24), [], again) for again in (False, True)]
+    need = [memory.needed(graph.model.model, (1, 4, 16, 24), [], [graph.target.head], again) for again in (False, True)]
     plain, off, on = told
     assert [b - a for a, b in zip(plain, off)] == pytest.approx([need[0]] * 2)
     assert [b - a for a, b in zip(plain, on)] == pytest.approx([need[1]] * 2)

@@ -19,6 +19,7 @@ from readout_guidance_pack.nodes.sampling.reader import read
 from readout_guidance_pack.nodes.sampling.run import Run
 from readout_guidance_pack.rg_core import architectures, taps
 from readout_guidance_pack.rg_core.features import AS_THEY_ARE
+from readout_guidance_pack.rg_core.head import ReadoutHead
 from readout_guidance_pack.rg_core.linear_head import LinearHead, from_maps
 from readout_guidance_pack.rg_core.recompute import computed_again
 from readout_guidance_pack.rg_core.targets import Appearance, Spatial
@@ -317,10 +318,11 @@ def test_heads_of_another_model_are_refused_by_name(inference_mode):
 WIDE = {"sd3": {"depth": 8, "num_blocks": 8, "pos_embed_max_size": 32, "num_patches": 1024,
                 "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": WIDTH, "out_features": 512}}},
         "qwen-image": {"num_layers": 8, "attention_head_dim": 128, "num_attention_heads": 4, "axes_dims_rope": (16, 56, 56)},
-        "z-image": {"dim": 512, "n_heads": 4, "n_kv_heads": 4, "axes_dims": [32, 48, 48], "n_layers": 8, "ffn_dim_multiplier": 8 / 3}}
+        "z-image": {"dim": 512, "n_heads": 4, "n_kv_heads": 4, "axes_dims": [32, 48, 48], "n_layers": 8, "ffn_dim_multiplier": 8 / 3},
+        "pixeldit": {"patch_size": 16, "hidden_size": 384, "num_groups": 6, "patch_depth": 8}}
 
 
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("name", [name for name in WIDE if name in HERE])
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
 @pytest.mark.usefixtures("inference_mode")
 def test_the_host_is_told_what_a_guided_step_keeps(name, again):
@@ -328,9 +330,23 @@ def test_the_host_is_told_what_a_guided_step_keeps(name, again):
     head = depth_head(model)
     target = Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16), end=1.0)
     steered = guided("test", model, (target,), Move(), recompute="on" if again else "off")
-    kept = most_kept(lambda: sampled(steered, name, 3, size=(32, 32)), [*model.model.parameters(), *head.parameters()])
-    told = memory.kept_of_transformer(model.model, (2, 16, 32, 32), [{}], again)
+    size = (256, 256) if name == "pixeldit" else (32, 32)  # of as many tokens
+    shape = (2, *TINY[name].shape[:-2], *size)
+    kept = most_kept(lambda: sampled(steered, name, 3, size=size), [*model.model.parameters(), *head.parameters()])
+    told = memory.kept_of_transformer(model.model, shape, [{}], again)
     assert kept < 1.2 * told and told < 2 * kept  # a small part of it is the head's
+    assert memory.needed(model.model, shape, [{}], [head], again) < (12 if again else 4) * kept  # a head is counted as a network, which this is not
+
+
+@pytest.mark.skipif("pixeldit" not in HERE, reason="this host has it not yet")
+def test_a_network_is_counted_by_its_readout_also_where_latents_are_pixels(inference_mode):
+    model = tiny_model("pixeldit")
+    with torch.inference_mode(False):
+        head = ReadoutHead("depth", taps.channels(model.model.diffusion_model), emb_channels=EMBEDDED, **of_model(model)).eval()
+    head.requires_grad_(False)
+    steered = guided("test", model, (Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16), end=1.0),), Move(), recompute="on")
+    kept = most_kept(lambda: sampled(steered, "pixeldit", 3, size=(64, 64)), [*model.model.parameters(), *head.parameters()])
+    assert kept < memory.needed(model.model, (2, 3, 64, 64), [{}], [head], True) < 8 * kept
 
 
 @pytest.mark.usefixtures("inference_mode")
