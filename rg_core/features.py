@@ -14,7 +14,7 @@ from .head import resize
 
 class Features(nn.Module):
     """Stands where a ReadoutHead stands, fits any model that has taps, and has no weights. `stride` as a head's, of models whose patches have up to
-    two latent pixels along a side; larger by as much as patches are on others (taps.coarseness)."""
+    four latent pixels along a side; larger by as much as patches are on others."""
 
     kind, base_model, channels, output_head, start, taps, pooled, config = "features", "", None, None, 0.0, None, False, {}
 

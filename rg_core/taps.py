@@ -95,10 +95,9 @@ def tokens(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, int] | Non
     return math.prod(-(-n // patch) for n in shape[-2:]), attrgetter(row.width)(model), before + places.index(names(model)[-1]) + 1
 
 
-def coarseness(model: nn.Module) -> int:
-    """What a side of a patch is larger by than the two latent pixels that it has in most transformers: 8 where latents are pixels and patches have
-    16, 1 in UNets. Readouts of one detail in the picture are smaller by this."""
-    return max(1, of(model).patch_of(model) // 2)
+def patch(model: nn.Module) -> int:
+    """Latent pixels along a side of one place of the features: mostly 1 or 2, 16 where latents are pixels."""
+    return of(model).patch_of(model)
 
 
 @dataclass

@@ -63,8 +63,8 @@ def needed(model, shape: tuple, conds: list[dict], heads: Collection, again: boo
 
 def coarse(head: torch.nn.Module, model) -> int:
     """What the map in which `head` computes is smaller by, along a side, than what HEAD was counted on: networks compute in that of their readout,
-    linear heads and features as they are in that of the tokens, which are large where latents are pixels."""
-    return taps.coarseness(model.diffusion_model) if isinstance(head, (LinearHead, Features)) else head.stride
+    linear heads and features as they are in one near the tokens, which are large where latents are pixels."""
+    return max(1, taps.patch(model.diffusion_model) // 2) if isinstance(head, (LinearHead, Features)) else head.stride
 
 
 def kept_of_transformer(model, shape: tuple, conds: list[dict], again: bool) -> float:

@@ -153,8 +153,8 @@ class Run:
         key = (target, step.size, step.x.device)
         with torch.inference_mode(False):
             if key not in self.fitted:
-                # Features as they are have no more to compare than the model has tokens; a head knows its own size.
-                smaller = taps.coarseness(step.model.diffusion_model) if isinstance(target.head, Features) else 1
+                # Features as they are have hardly more to compare than the model has tokens; a head knows its own size.
+                smaller = max(1, taps.patch(step.model.diffusion_model) // 4) if isinstance(target.head, Features) else 1
                 self.fitted[key] = target.at(tuple(n // smaller for n in step.size), step.x.device)
                 if target.cut(step.size) > CUT:
                     self.log.warn(f"{target.cut(step.size):.0%} of what the {target.name} target was given is left out at its edges, because the "

@@ -170,9 +170,9 @@ def test_a_guided_run_reads_every_target_at_every_step_but_the_last_and_leaves_t
 
 
 @pytest.mark.parametrize("name,size", [pytest.param(name, size, marks=pytest.mark.skipif(name not in HERE, reason="this host has it not yet"))
-                                       for name, size in (("flux", (3, 3)), ("chroma-radiance", (4, 3)), ("pixeldit", (4, 3)))])
+                                       for name, size in (("flux", (3, 3)), ("chroma-radiance", (8, 6)), ("pixeldit", (8, 6)))])
 @pytest.mark.usefixtures("inference_mode")
-def test_features_without_a_head_are_compared_at_the_tokens_also_where_latents_are_pixels(name, size):
+def test_features_without_a_head_are_compared_near_the_tokens_also_where_latents_are_pixels(name, size):
     model = tiny_model(name)
     target = appearance(model, name)
     sampled(guided("test", model, (target,), Move()), name)
