@@ -2,7 +2,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..heads import load_head, load_training, save_head
+from ..heads import HeadFileError, load_head, load_training, save_head
 from ..rg_core import taps
 from ..rg_core.head import ReadoutHead
 from ..rg_core.recipes import Recipe
@@ -19,10 +19,12 @@ from ..rg_core.trainer import Diverged, Trainer
 from ..rg_core.training import deviations, spatial_loss
 from . import checks, quality
 from .material import BANDS, Material, single
+from .sampling.log import Log
 from .sampling.noise import EMBEDDED
 from .sampling.reader import read
 
 MEASURED = 64  # pictures, for the sizes of their features
+EVERY, AT_MOST = 300.0, 0.01  # seconds after which the file is written anew, and the share of the time that this may take
 
 
 class Training:
@@ -30,7 +32,7 @@ class Training:
     gradients, in single precision; features are read anew in each step."""
 
     def __init__(self, material: Material, recipe: Recipe, seed: int):
-        self.material, self.recipe, self.seed = material, recipe, seed
+        self.material, self.recipe, self.seed, self.log = material, recipe, seed, Log(material.node)
         self.device = material.model.load_device
         self.rest, self.held = material.split(torch.Generator().manual_seed(seed))
         self.curve: list[float] = []  # the loss of each step
@@ -56,13 +58,19 @@ class Training:
             loss = spatial_loss(self.head, plain(reading), wanted, self.material.kind in self.recipe.balanced)
             yield {"head": loss * (len(some) / count)}
 
-    def run(self) -> None:
-        """To the last step. Raises what interrupts it, between two steps."""
-        progress = comfy.utils.ProgressBar(self.recipe.steps)
+    def run(self, path: Path) -> None:
+        """To the last step; writes `path` now and then, for what ends without a word, such as a crash. Raises what interrupts it, between two
+        steps."""
+        progress, due = comfy.utils.ProgressBar(self.recipe.steps), time.monotonic() + EVERY
         while self.trainer.done < self.recipe.steps:
             comfy.model_management.throw_exception_if_processing_interrupted()
             self.step()
             progress.update_absolute(self.trainer.done)
+            begin = time.monotonic()
+            if begin >= due:
+                self.kept(path, "Training goes on, and the file is written again later.")
+                now = time.monotonic()
+                due = now + max(EVERY, (now - begin) / AT_MOST)
 
     def step(self) -> None:
         with torch.inference_mode(False), torch.enable_grad(), repeatable():
@@ -92,6 +100,15 @@ class Training:
         """Writes the head as it is and all that is needed to go on."""
         state = self.trainer.state() | {"curve": torch.tensor(self.curve, dtype=torch.float64), "pictures": self.material.fingerprint()}
         save_head(self.head, path, torch.float32, state, training=self.settings() | {"done": self.trainer.done})
+
+    def kept(self, path: Path, instead: str) -> bool:
+        """Whether `path` could be written. If not a warning says so, each once, and what happens `instead`."""
+        try:
+            self.save(path)
+        except HeadFileError as error:
+            self.log.warn(f"{error} {instead}", instead)
+            return False
+        return True
 
     def resume(self, path: Path) -> None:
         """Goes on where the training that wrote `path` was. Raises ValueError where that was another one."""
@@ -147,30 +164,45 @@ def repeatable() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
+def try_writing(node: str, path: Path) -> None:
+    """Raises ValueError if nothing can be written at `path`: better before hours of training than after."""
+    part = path.with_name(f"{path.name}.part")  # a head that is there already stays as it is
+    try:
+        part.write_bytes(bytes(4096))
+    except OSError as error:
+        raise ValueError(f"{node}: {path} cannot be written ({error}), so training did not begin. Check its name, whether you may write there, and "
+                         "whether there is room.") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
 def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, quality.Quality, str]:
-    """The head, how well it reads, and in words how it was made. It goes on from `path` if it should `resume`, and writes itself there at the
-    end and when it is interrupted or fails. Raises ValueError."""
+    """The head, how well it reads, and in words how it was made. It goes on from `path` if it should `resume`, and writes itself there now and
+    then, at the end, and when it is interrupted or fails. Raises ValueError."""
     begin, node = time.monotonic(), training.material.node
     try:
         if resume:
             training.resume(path)
     except (ValueError, RuntimeError) as error:  # RuntimeError: torch on weights of other shapes than the file says
         raise ValueError(f"{node}: {error}") from error
+    try_writing(node, path)
     before = training.trainer.done
     try:
-        training.run()
+        training.run(path)
         found = training.judged()
     except Diverged as error:
         raise ValueError(f"{node}: {error}. Lower learning_rate; at the very first step it is the model itself that gives no numbers.") from error
     except BaseException:
-        if training.trainer.done and not training.trainer.torn:
-            training.save(path)
-            logging.warning("%s: stopped after %d of %d steps, kept in %s. With resume on it goes on from there.", node,
-                            training.trainer.done, training.recipe.steps, path.name)
+        done = training.trainer.done
+        if done and not training.trainer.torn and training.kept(path, f"What was trained since it was last written, up to step {done}, is lost."):
+            logging.warning("%s: stopped after %d of %d steps, kept in %s. With resume on it goes on from there.", node, done,
+                            training.recipe.steps, path.name)
         raise
-    training.save(path)
+    kept = training.kept(path, "The head is finished all the same: connect Save Readout Head and queue again.")
     ago = f", of which the first {before} before" if before else ""
     with torch.inference_mode(False):  # autograd runs through heads
         training.head.cpu()
     return training.head, found, (f"trained on {len(training.rest)} pictures for {training.trainer.done} steps{ago}, in "
-                                  f"{time.monotonic() - begin:.0f} seconds, and kept in {path.name}")
+                                  f"{time.monotonic() - begin:.0f} seconds, and {'kept in' if kept else 'not kept, for nothing could be written to'} "
+                                  f"{path.name}")

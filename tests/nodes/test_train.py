@@ -1,6 +1,9 @@
 """Train Readout Head inside the real host, on the demo model."""
+import logging
 import random
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.utils
@@ -10,9 +13,9 @@ import pytest
 import torch
 
 from random_models import random_model
-from readout_guidance_pack.heads import load_head, load_training, save_head
+from readout_guidance_pack.heads import HeadFileError, load_head, load_training, save_head
 from readout_guidance_pack.heads.demo import world
-from readout_guidance_pack.nodes import demo_model, guide, targets, train
+from readout_guidance_pack.nodes import demo_model, guide, targets, train, training
 from readout_guidance_pack.nodes.examples import examples
 from readout_guidance_pack.nodes.heads import SaveReadoutHead
 from readout_guidance_pack.nodes.material import Material
@@ -110,6 +113,69 @@ def test_the_hosts_own_interrupt_is_heard_between_steps(w, output, monkeypatch):
     load_head(output / "mine_00001_.safetensors")  # usable as it is
 
 
+@pytest.fixture
+def often(monkeypatch):
+    """The file is written after every step."""
+    monkeypatch.setattr(training, "EVERY", 0.0)
+    monkeypatch.setattr(training, "AT_MOST", float("inf"))
+
+
+def test_what_a_crash_leaves_goes_on_to_the_bit(w, output, often, monkeypatch):
+    w.train(filename_prefix="readout_heads/whole")
+    step = Training.step
+
+    def crashes(self):
+        """Keeps what a crash in this step would leave."""
+        for path in output.glob("mine_*"):
+            shutil.copy(path, output / f"crash{self.trainer.done}_00001_.safetensors")
+        step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", crashes)
+        w.train()
+    whole = (output / "whole_00001_.safetensors").read_bytes()
+    assert (output / "mine_00001_.safetensors").read_bytes() == whole
+    for done in (1, STEPS - 1):
+        report = w.train(filename_prefix=f"readout_heads/crash{done}", resume=True)[2]
+        assert f"of which the first {done} before" in report and (output / f"crash{done}_00001_.safetensors").read_bytes() == whole
+
+
+def test_the_file_is_written_every_five_minutes_and_takes_a_per_cent_of_the_time_at_most(w, monkeypatch):
+    clock, written = SimpleNamespace(now=0.0, monotonic=lambda: clock.now), []
+
+    def step(self):
+        clock.now, self.trainer.done = clock.now + 200, self.trainer.done + 1
+
+    def save(self, path):
+        written.append(self.trainer.done)
+        clock.now += 10
+
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(Training, "step", step)
+    monkeypatch.setattr(Training, "save", save)
+    w.train(steps=8)
+    assert written == [2, 7, 8]  # 400 s; 1000 s after that was written, in 10 s; the end
+
+
+def test_a_head_whose_file_cannot_be_written_is_there_all_the_same(w, often, monkeypatch, caplog):
+    whole = w.train()[0]
+
+    def full(*_args, **_more):
+        raise HeadFileError("mine.safetensors cannot be written (No space left on device).")
+
+    monkeypatch.setattr(training, "save_head", full)
+    with caplog.at_level(logging.WARNING):
+        head, _, report, _ = w.train()
+    assert torch.equal(weights(head), weights(whole)) and "not kept, for nothing could be written to mine_00002_.safetensors" in report
+    goes_on, finished = [text for text in caplog.messages if "No space left" in text]
+    assert goes_on.startswith("Train Readout Head: mine.safetensors") and goes_on.endswith("Training goes on, and the file is written again later.")
+    assert "connect Save Readout Head and queue again" in finished
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *_, **more: comfy.model_management.interrupt_current_processing())
+    with pytest.raises(Interrupted):
+        w.train(steps=1000)
+    assert "What was trained since it was last written, up to step" in caplog.text
+
+
 def test_more_steps_go_on_from_the_end(w):
     w.train()
     head, loss, report, _ = w.train(steps=6, resume=True)
@@ -174,11 +240,11 @@ def test_a_state_that_is_damaged_is_refused(w, output):
     path = output / "mine_00001_.safetensors"
     head, (state, config) = load_head(path), load_training(path)
     weight = "head.mixing_weights.exp_avg"
-    for changes, training, words in (({}, [1], "was trained with kind None"), ({"curve": state["curve"][:2]}, config["training"], "how far"),
+    for changes, known, words in (({}, [1], "was trained with kind None"), ({"curve": state["curve"][:2]}, config["training"], "how far"),
                                      ({}, config["training"] | {"done": -1}, "how far"), ({weight: state[weight][:2]}, config["training"], "mixing"),
                                      ({"dice": state["dice"][:9]}, config["training"], "random numbers"),
                                      ({}, config["training"] | {"taps": [1]}, r"taps \[1\] and not")):
-        save_head(head, path, torch.float32, state | changes, training=training)
+        save_head(head, path, torch.float32, state | changes, training=known)
         with pytest.raises(ValueError, match=f"Train Readout Head: .*{words}"):
             w.train(resume=True)
 
@@ -195,6 +261,7 @@ BAD = {
     "no map": (lambda w: {"kind": "appearance"}, "gives no picture"),
     "path": (lambda w: {"filename_prefix": "../mine"}, "filename_prefix is '../mine'.*no place in ComfyUI's output folder"),
     "absolute": (lambda w: {"filename_prefix": "/mine"}, "no place in ComfyUI's output folder"),
+    "long name": (lambda w: {"filename_prefix": f"readout_heads/{'x' * 232}"}, "cannot be written.*so training did not begin"),
     "diverges": (lambda w: {"learning_rate": 1e30}, "Lower learning_rate")}
 
 
