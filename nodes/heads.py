@@ -1,4 +1,5 @@
 """Load and Save Readout Head."""
+import re
 from pathlib import Path, PureWindowsPath
 
 import folder_paths
@@ -34,8 +35,9 @@ def places(node: str, filename_prefix: str) -> tuple[Path, Path | None]:
     except Exception as error:  # the host raises no other
         raise ValueError(f"{node}: filename_prefix is {checks.shown(filename_prefix)}, and that is no place in ComfyUI's output folder. Write a "
                          f"name such as {FOLDER}/mine.") from error
-    last = Path(folder, f"{name}_{counter - 1:05}_.safetensors")
-    return Path(folder, f"{name}_{counter:05}_.safetensors"), last if last.exists() else None
+    number = re.compile(rf"{re.escape(name)}_(\d+)_\.safetensors")  # pictures of the name are counted too
+    there = {int(found[1]): path for path in Path(folder).iterdir() if (found := number.fullmatch(path.name))}
+    return Path(folder, f"{name}_{counter:05}_.safetensors"), there[max(there)] if there else None
 
 
 def names() -> list[str]:

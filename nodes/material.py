@@ -18,6 +18,7 @@ from .sampling.reader import read
 BANDS = 5         # of noise, in which heads are fitted and judged
 HELD_OUT = 0.2    # of the pictures
 MOST_HELD_OUT = 16
+FEW = 64          # values that stand for all of a tensor
 
 
 def stride_for(model) -> int:
@@ -116,9 +117,13 @@ class Material:
         """What `head` reads of it, shaped as `wanted`."""
         return read(head, reading, self.size(example))
 
-    def fingerprint(self) -> Tensor:
-        """What tells these pictures from others, [N, 4], up to the last bits, which a VAE may give otherwise tomorrow."""
-        return torch.stack([torch.stack([f(x.float().cpu()) for x in (e.latent, e.image) for f in (torch.mean, torch.std)]) for e in self.given])
+    def fingerprint(self) -> dict[str, Tensor]:
+        """What tells these pictures [N, 4], their conditionings [N, FEW] and how the model reads the first of them [taps, FEW] from others, up
+        to the last bits, which a VAE or another card may give otherwise tomorrow. Asks the model once."""
+        pictures = [torch.stack([f(x.float().cpu()) for x in (e.latent, e.image) for f in (torch.mean, torch.std)]) for e in self.given]
+        said = [few(torch.cat([part.flatten() for part, _ in e.positive])) for e in self.given]
+        (_, seen), = self.read([0], torch.Generator().manual_seed(0), lambda base_model, reading: [few(f) for f in reading.features])
+        return {"pictures": torch.stack(pictures), "conditionings": torch.stack(said), "model": torch.stack(seen)}
 
     def mean(self, places: list[int]) -> Tensor:
         """What should be read of those at `places` on average, [1, 3, H, W], of the first one's size."""
@@ -138,6 +143,12 @@ class Material:
             with torch.inference_mode():
                 found = asked(self.node, self.model, some[0].positive, samples, noise, levels, use)
             yield some, found
+
+
+def few(x: Tensor) -> Tensor:
+    """FEW of its values [FEW], evenly spread."""
+    x = x.flatten()
+    return x[torch.arange(FEW, device=x.device) * (len(x) - 1) // (FEW - 1)].float().cpu()
 
 
 def single(reading: taps.Reading, i: int) -> taps.Reading:

@@ -25,6 +25,9 @@ from .sampling.reader import read
 
 MEASURED = 64  # pictures, for the sizes of their features
 EVERY, AT_MOST = 300.0, 0.01  # seconds after which the file is written anew, and the share of the time that this may take
+ROUNDING = 0.03  # relative, of what another card reads; half precision reads 0.004 otherwise than single
+OTHERS = {"pictures": "other pictures, or the same in another order", "conditionings": "other conditionings, or the same in another order",
+          "model": "something else on MODEL or conditioning, such as another LoRA, ControlNet or precision"}  # what Material.fingerprint tells apart
 
 
 class Training:
@@ -33,7 +36,7 @@ class Training:
 
     def __init__(self, material: Material, recipe: Recipe, seed: int):
         self.material, self.recipe, self.seed, self.log = material, recipe, seed, Log(material.node)
-        self.device = material.model.load_device
+        self.device, self.fingerprint = material.model.load_device, material.fingerprint()
         self.rest, self.held = material.split(torch.Generator().manual_seed(seed))
         self.curve: list[float] = []  # the loss of each step
         with torch.inference_mode(False):
@@ -98,7 +101,7 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Writes the head as it is and all that is needed to go on."""
-        state = self.trainer.state() | {"curve": torch.tensor(self.curve, dtype=torch.float64), "pictures": self.material.fingerprint()}
+        state = self.trainer.state() | {"curve": torch.tensor(self.curve, dtype=torch.float64)} | self.fingerprint
         save_head(self.head, path, torch.float32, state, training=self.settings() | {"done": self.trainer.done})
 
     def kept(self, path: Path, instead: str) -> bool:
@@ -116,8 +119,8 @@ class Training:
         known = config.get("training")
         known = known if isinstance(known, dict) else {}
         differ = [f"{name} {checks.shown(known.get(name))} and not {value}" for name, value in self.settings().items() if known.get(name) != value]
-        if not differ and not alike(state.get("pictures"), self.material.fingerprint()):
-            differ = ["other pictures, or the same in another order"]
+        if not differ:  # the first alone: what the model reads depends on the others
+            differ = [words for name, words in OTHERS.items() if not alike(state.get(name), self.fingerprint[name])][:1]
         if differ:
             raise ValueError(f"{path.name} was trained with {', '.join(differ)}. Give that again to go on, or switch resume off to begin anew.")
         done, curve = known.get("done"), state.get("curve")
@@ -132,7 +135,8 @@ class Training:
 
 
 def alike(one: Tensor | None, two: Tensor) -> bool:
-    return one is not None and one.shape == two.shape and torch.allclose(one.float(), two, rtol=0.01, atol=0.01)
+    """Of each row [N, X], up to rounding."""
+    return one is not None and one.shape == two.shape and bool(((one.float() - two).norm(dim=1) <= ROUNDING * two.norm(dim=1)).all())
 
 
 def new_head(material: Material, recipe: Recipe, seed: int) -> ReadoutHead:

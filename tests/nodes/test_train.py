@@ -235,6 +235,25 @@ def test_going_on_with_other_pictures_or_a_file_that_holds_no_training_is_refuse
         w.train(resume=True)
 
 
+def test_going_on_by_other_words_or_with_other_weights_is_refused(w):
+    w.train()
+    with pytest.raises(ValueError, match="mine_00001_.safetensors was trained with other conditionings.* Give that again"):
+        w.train(resume=True, positive=w.said[1])
+    changed = w.model.clone()  # as by a LoRA
+    weights = {name: x for name, x in w.model.model.state_dict().items() if "output_blocks" in name and name.endswith("weight") and x.ndim == 4}
+    changed.add_patches({name: (0.1 * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),) for name, x in weights.items()})
+    with pytest.raises(ValueError, match="mine_00001_.safetensors was trained with something else on MODEL or conditioning, such as another LoRA"):
+        w.train(resume=True, model=changed)
+
+
+def test_files_of_the_same_name_that_are_no_heads_are_passed_over(w, output):
+    w.train()
+    for name in ("mine_00007_.png", "mine_00003_.txt", "mine_other_00009_.safetensors"):
+        (output / name).touch()
+    report = w.train(steps=5, resume=True)[2]
+    assert "5 steps, of which the first 4 before" in report and "kept in mine_00001_.safetensors" in report
+
+
 def test_a_state_that_is_damaged_is_refused(w, output):
     w.train()
     path = output / "mine_00001_.safetensors"
