@@ -25,7 +25,9 @@ from .obstacles import origin
 # Names of such kernels in the host's modules; the last two are ComfyUI 0.18's.
 CALLED = ("optimized_attention", "optimized_attention_masked", "q_apply_rope", "q_apply_rope1")
 UNREADABLE = {COMPILE_KEY, "easycache"}  # keys of wrappers
-RESTING = {"comfy_extras.nodes_nag": "Normalized Attention Guidance"}  # by the modules of patches that need both branches at a time
+# By the class that their code is of (a server loads nodes under names of modules of its own): what rests, and why guided steps cannot have it.
+RESTING = {"NAGuidance": ("Normalized Attention Guidance", "ask the model for the positive and the negative branch one after the other"),
+           **dict.fromkeys(["FluxKVCache", "KV_Attn_Input"], ("Flux KV Cache", "compute the pictures that it would keep in each call"))}
 
 
 def packed(x: Tensor) -> bool:
@@ -121,12 +123,24 @@ def left(executor, x, *args, **kwargs) -> Tensor:
 
 
 def alike(model_options: dict) -> dict:
-    """The options with the attention of differentiated branches: cfg multiplies what branches differ in, so both have the same."""
-    return model_options | {"transformer_options": model_options["transformer_options"] | {"optimized_attention_override": with_backward}}
+    """The options that all branches have: cfg multiplies what they differ in. That is attention with a backward pass, and no patches that
+    rest: a cache would be filled by calls that are left, or that are made again in the backward pass."""
+    transformer_options = model_options["transformer_options"] | {"optimized_attention_override": with_backward}
+    if "patches" in transformer_options:
+        awake = {name: [patch for patch in patches if not resting(patch)] for name, patches in transformer_options["patches"].items()}
+        transformer_options["patches"] = {name: patches for name, patches in awake.items() if patches}
+    return model_options | {"transformer_options": transformer_options}
+
+
+def resting(patch: Callable) -> tuple[str, str] | None:
+    """The node of a patch that rests in guided steps, and what these do instead."""
+    return RESTING.get(getattr(patch, "__qualname__", type(patch).__qualname__).partition(".")[0])
 
 
 def with_gradients(model_options: dict, log: Log) -> dict:
-    """The options with which a model can be differentiated."""
+    """The options with which a model can be differentiated; says which patches rest."""
+    for name, instead in filter(None, map(resting, tree_leaves(model_options["transformer_options"].get("patches", {})))):
+        log.warn(f"{name} rests in guided steps, which {instead}. It acts in the others, behind end_percent.")
     options = readable(model_options)
     transformer_options = options["transformer_options"]
     for kind in ("patches", "patches_replace"):
@@ -137,11 +151,7 @@ def with_gradients(model_options: dict, log: Log) -> dict:
 
 def seen_through(patch: Callable, log: Log) -> Callable:
     """`patch`, another pack's or the host's; warns where no gradient passes through it, so that guidance would not see what is
-    before it: code that is detached, or a kernel without a backward pass; and of those that rest in guided steps."""
-    if origin(patch) in RESTING:
-        log.warn(f"{RESTING[origin(patch)]} rests in guided steps, which ask the model for the positive and the negative branch one after the "
-                 "other. It acts in the others, behind end_percent.", origin(patch))
-
+    before it: code that is detached, or a kernel without a backward pass."""
     @wraps(patch, updated=())
     def called(*args, **kwargs):
         out = patch(*args, **kwargs)

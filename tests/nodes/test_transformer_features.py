@@ -22,7 +22,10 @@ from comfy_extras import (
 
 from host_features import FEATURES, SIZE, Graph, apply_control, hint, left_mask, patched, random_like
 from random_models import patcher_of
+from readout_guidance_pack.nodes.references import ReadoutReference
 from readout_guidance_pack.rg_core import taps
+from readout_guidance_pack.rg_core.features import AS_THEY_ARE
+from readout_guidance_pack.rg_core.targets import Appearance
 from test_host_features import checked, close
 from test_transformers import depth_head
 from tiny_transformers import FLUX, HERE, TINY, conditioning, drawn, random_weights, tiny_model, video_vae
@@ -241,3 +244,26 @@ def test_context_windows(name):
     whole = checked(graph)
     graph.model = nodes_context_windows.ContextWindowsManualNode.execute(graph.model, 2, 1, "standard_static", 1, False, "pyramid", 0, False)[0]
     assert close(checked(graph), whole)  # these models look at each picture by itself
+
+
+@pytest.mark.skipif("flux2" not in HERE or not hasattr(nodes_flux, "FluxKVCache"), reason="this ComfyUI has no Flux KV Cache")
+def test_a_cache_of_reference_latents_is_filled_and_used_by_unguided_steps_alone(caplog):
+    """The first call of a picture that is edited is a guided one, which may leave the model at the last tap."""
+    graph = transformer("flux2", depth_single_blocks=4)
+    reference_latent(graph)
+    graph.latent, graph.options, graph.cfg = {"samples": graph.picture()}, {"denoise": 0.6}, 1.0
+    reference = ReadoutReference.execute(graph.model, graph.positive, graph.latent, 7, 0)[0]
+    caching, whole = nodes_flux.FluxKVCache.execute(graph.model)[0], graph.model.clone()
+    whole.object_patches = dict(caching.object_patches)  # how the model sees reference latents
+
+    def both(end):
+        graph.target = Appearance(name="appearance", head=AS_THEY_ARE, reference=reference, end=end)
+        pictures = []
+        for graph.model in (caching, whole):
+            pictures.append(graph.run())
+        return pictures
+
+    assert not torch.equal(*both(0.5))  # the last step uses it
+    graph.recompute = "on"
+    assert torch.equal(*both(0.7))  # one unguided step, which fills it
+    assert sum("Flux KV Cache rests in guided steps" in r.message for r in caplog.records) == 2  # in each run once
