@@ -12,6 +12,7 @@ from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
 
 NO_BACKWARD = {"SVDQW4A4Linear", "AWQW4A16Linear"}  # Nunchaku's layers, and those that others have modelled on them
+FORWARD_ALONE = {"TensorCoreConvRotW4A4Layout": "convrot_w4a4"}  # the host's quantized weights that have none either, by their layout
 
 
 class Shown(reprlib.Repr):
@@ -206,10 +207,16 @@ def no_video(node: str, samples: Tensor) -> None:
 
 def without_backward(node: str, name: str, network) -> None:
     """Some packs put layers into the host's own classes whose kernels have no backward pass: gradients would go around them, and be wrong."""
-    found = next((type(layer) for layer in network.modules() if type(layer).__name__ in NO_BACKWARD), None)
+    found = next(filter(None, map(no_gradient, network.modules())), None)
     if found:
-        raise ValueError(f"{node}: this model ({name}) was loaded with layers that have no gradients to guide by ({found.__name__} of "
-                         f"{found.__module__.partition('.')[0]}). Load it with ComfyUI's own Load Diffusion Model, or as GGUF by that pack.")
+        raise ValueError(f"{node}: this model ({name}) was loaded with layers that have no gradients to guide by ({found}). Load it with ComfyUI's "
+                         "own Load Diffusion Model from a file in another format, such as fp8, or as GGUF by that pack.")
+
+
+def no_gradient(layer) -> str | None:
+    """What has no backward pass in it, if it is known to have none."""
+    kind, layout = type(layer), getattr(getattr(layer, "weight", None), "_layout_cls", None)
+    return f"{kind.__name__} of {kind.__module__.partition('.')[0]}" if kind.__name__ in NO_BACKWARD else FORWARD_ALONE.get(layout)
 
 
 def heads_fit(node: str, model, heads: Iterable) -> None:

@@ -3,6 +3,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from unittest.mock import patch
 
+import comfy.quant_ops
 import comfy.sample
 import comfy.sampler_helpers
 import comfy.samplers
@@ -294,6 +295,20 @@ def test_layers_without_a_backward_pass_are_refused_by_name(inference_mode):
     block.attn.to_q = type("SVDQW4A4Linear", (torch.nn.Linear,), {"__module__": "nunchaku.models.linear"})(64, 64)
     with pytest.raises(ValueError, match=r"^test: this model \(QwenImage\) was loaded with layers that have no gradients to guide by "
                                          r"\(SVDQW4A4Linear of nunchaku\)\. Load it with"):
+        guided("test", model, (target,), Move())
+
+
+def test_weights_without_a_backward_pass_are_refused_by_name(inference_mode):
+    """One of the host's own formats."""
+    if "convrot_w4a4" not in comfy.quant_ops.QUANT_ALGOS:
+        pytest.skip("this ComfyUI knows no convrot_w4a4")
+    model = tiny_model("qwen-image", attention_head_dim=128, axes_dims_rope=(16, 56, 56))
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
+    layer = model.model.diffusion_model.transformer_blocks[1].attn.to_q
+    weight = comfy.quant_ops.QuantizedTensor.from_float(layer.weight.data, "TensorCoreConvRotW4A4Layout")
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(ValueError, match=r"^test: this model \(QwenImage\) was loaded with layers that have no gradients to guide by "
+                                         r"\(convrot_w4a4\)\. Load it with"):
         guided("test", model, (target,), Move())
 
 
