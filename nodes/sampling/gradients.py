@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from itertools import chain
 
+import comfy.ops
 import comfy_kitchen
 import torch
 from comfy.ldm.modules import attention
@@ -75,26 +76,33 @@ def with_backward(_func, *args, **kwargs):
     return attention.attention_pytorch(*args, **kwargs)
 
 
+def no_product(_layer, _x) -> None:
+    """In place of the host's fast products in fp8, which have no backward pass: without one it casts the weights."""
+
+
 @contextmanager
 def with_backwards() -> Iterator[None]:
-    """Attention and rotary embeddings with a backward pass where the host or another pack would call kernels without: attention in the host's
-    modules, some of which ask no override, and comfy-kitchen's rotations, for which it has the same in plain torch."""
-    before = [(module, name, getattr(module, name)) for module, name in replaceable()]
+    """What has a backward pass where the host or another pack would call kernels without: attention in the host's modules, some of which ask no
+    override, products in fp8, and comfy-kitchen's rotations, for which it has the same in plain torch."""
+    before = [(module, name, getattr(module, name), instead) for module, name, instead in replaceable()]
     try:
-        for module, name, _ in before:
-            setattr(module, name, getattr(rotations, name.removeprefix("q_"), attention.attention_pytorch))
+        for module, name, _, instead in before:
+            setattr(module, name, instead)
         yield
     finally:
-        for module, name, own in before:
+        for module, name, own, _ in before:
             setattr(module, name, own)
 
 
-def replaceable() -> Iterator[tuple[object, str]]:
-    """Where such kernels are called from, and by which name."""
+def replaceable() -> Iterator[tuple[object, str, Callable]]:
+    """Where such kernels are called from, by which name, and what takes their place."""
     for path, module in list(sys.modules.items()):
         if path.startswith("comfy.ldm."):
-            yield from ((module, name) for name in CALLED if name in vars(module))
-    yield from ((comfy_kitchen, name) for name in vars(rotations) if "rope" in name and name in vars(comfy_kitchen))
+            yield from ((module, name, getattr(rotations, name.removeprefix("q_"), attention.attention_pytorch))
+                        for name in CALLED if name in vars(module))
+    yield from ((comfy_kitchen, name, own) for name, own in vars(rotations).items() if "rope" in name and name in vars(comfy_kitchen))
+    if hasattr(comfy.ops, "fp8_linear"):  # the host calls it a legacy
+        yield comfy.ops, "fp8_linear", no_product
 
 
 def readable(model_options: dict) -> dict:

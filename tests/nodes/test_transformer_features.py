@@ -2,12 +2,14 @@
 have them."""
 import comfy.controlnet
 import comfy.ldm.flux.controlnet
+import comfy.model_management
 import comfy.ops
 import comfy.sd
 import comfy.taesd.taesd
 import nodes as host_nodes
 import pytest
 import torch
+from comfy.cli_args import PerformanceFeature, args
 from comfy.ldm.lumina.controlnet import ZImage_Control
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras import (
@@ -202,6 +204,22 @@ def test_narrow_types(name, dtype, cast):
         graph.sigmas = torch.tensor([0.9, 0.5])
         moves.append((graph.run() - graph.run(False)).flatten())
     assert torch.cosine_similarity(*moves, dim=0) > 0.9
+
+
+def test_fast_products_in_fp8_rest_in_guided_steps(monkeypatch, caplog):
+    """In the branches without a gradient too: cfg would multiply the difference."""
+    monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
+    models, product = [], comfy.ops.fp8_linear
+    for fast in (set(), {PerformanceFeature.Fp8MatrixMultiplication}):
+        monkeypatch.setattr(args, "fast", fast)
+        models.append(transformer("qwen-image", dtype=torch.float8_e4m3fn, cast=torch.bfloat16))
+        models[-1].sigmas = torch.tensor([0.9, 0.5])
+    wide, narrow = models
+    assert not torch.equal(wide.run(False), narrow.run(False))
+    with caplog.at_level("INFO"):
+        assert torch.equal(wide.run(), narrow.run())
+    assert "fp8 op" not in caplog.text  # which the host says of each layer in which they fail
+    assert comfy.ops.fp8_linear is product
 
 
 @every_model
