@@ -22,7 +22,7 @@ from .targets import CHAIN, when
 from .types import CATEGORY, Guidance, Head
 
 NODE = "Fit Attribute"
-LEAST = 3  # pictures of each sort
+LEAST, JUDGED = 3, 100  # pictures of each sort: needed, and judged by at most
 
 
 class Sides(Material):
@@ -31,6 +31,10 @@ class Sides(Material):
     outputs, pooled = 1, True
     control_range = -1.0, 1.0
 
+    def __init__(self, *about):
+        super().__init__(*about)
+        self.rows: dict[Example, list[Tensor]] = {self.given[i]: [] for side in self.groups() for i in side[:JUDGED]}  # features [F] of each band
+
     def groups(self) -> list[list[int]]:
         return [[i for i, example in enumerate(self.given) if example.image.item() == sign] for sign in (1, -1)]
 
@@ -38,7 +42,14 @@ class Sides(Material):
         return example.image
 
     def pairs(self, example: Example, reading: taps.Reading) -> tuple[Tensor, Tensor]:
-        return torch.cat(means(reading.features), 1)[..., 0, 0], example.image.flatten(1)
+        x = torch.cat(means(reading.features), 1)[..., 0, 0]
+        if example in self.rows:
+            self.rows[example].append(x[0].cpu())
+        return x, example.image.flatten(1)
+
+    def sides(self) -> list[Tensor]:
+        """The features [N, bands, F] of some pictures with it and some without, after a head was fitted."""
+        return [torch.stack([torch.stack(self.rows[self.given[i]]) for i in side[:JUDGED]]) for side in self.groups()]
 
     def readout(self, head: LinearHead, example: Example, reading: taps.Reading) -> Tensor:
         return read(head, replace(reading, features=means(reading.features)), (1, 1))
@@ -80,8 +91,9 @@ class FitAttribute(io.ComfyNode):
         wanted = [torch.full((1, 1, 1, 1), sign) for side, sign in zip(sides, (1.0, -1.0)) for _ in side]
         said = conditionings(NODE, positive, len(wanted))
         given = [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)]
-        head, found = fitted(Sides(NODE, model, given, name), seed[0])
-        report = quality.told(NODE, head, found, len(wanted), time.monotonic() - begin)
+        material = Sides(NODE, model, given, name)
+        head, found = fitted(material, seed[0])
+        report = quality.told(NODE, head, found, material.sides(), time.monotonic() - begin)
         return io.NodeOutput(head, quality.on_the_node(cls, report))
 
 

@@ -1,10 +1,12 @@
 """How well a new head reads pictures that it was not made from: figures, words and a picture of it."""
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import latent_preview
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..rg_core.estimates import from_range
@@ -15,6 +17,8 @@ from .sampling.screen import client
 # Shares of what differs between pictures that a head must read to guide at a noise level, to be of use at all, and to be good. Even one that reads
 # worse than the mean picture there is better begun with than not: docs/fitting.md.
 ACTS, USEFUL, GOOD = -0.3, 0.3, 0.6
+TURNS, RIDGE = 5, 0.1  # how pictures with something and without it are told, each by the others
+FEW, ROUGHLY, WELL = 10, 0.65, 0.8  # of a sort, to be judged by at all; shares of them that are told rightly
 SHOWN, SIDE = 4, 128  # pictures on the sheet, and pixels of a picture's shorter side
 
 
@@ -78,18 +82,38 @@ def on_the_node(cls, words: str) -> str:
     return words
 
 
-def told(node: str, head, found: Quality, count: int, seconds: float) -> str:
-    """The report on a head that tells pictures with something from those without it."""
-    rights = [sum(bool(readouts[band] * wanted > 0) for _, wanted, readouts in found.seen) for band in range(len(found.shares))]
-    held, best = len(found.seen), max(rights)
-    if best <= 0.7 * held:
+def in_turn(sides: Sequence[Tensor]) -> Tensor:
+    """What ridge regression reads of each picture, in each band, from the features [N, bands, F] of those with something and those without it:
+    [N of both, bands], above 0 where rightly. A fifth of each side is read at a time, by what the rest tell."""
+    sign = torch.cat([torch.full((len(side),), value, dtype=torch.float64) for side, value in zip(sides, (1, -1))])
+    turns = torch.cat([torch.arange(len(side)) % TURNS for side in sides])
+    x = torch.cat(list(sides)).double().movedim(1, 0)  # [bands, N, F]
+    x = F.normalize(x - x.mean(1, keepdim=True), dim=1)
+    gram, readouts = x @ x.mT, torch.zeros(len(sign), len(x), dtype=torch.float64)
+    for turn in range(TURNS):
+        held, rest = (turns == turn).nonzero()[:, 0], (turns != turn).nonzero()[:, 0]
+        mean, known = sign[rest].mean(), gram[:, rest]
+        wanted = (sign[rest] - mean).expand(len(x), -1)[..., None]
+        found = torch.linalg.solve(known[..., rest] + RIDGE * torch.eye(len(rest), dtype=torch.float64), wanted)
+        readouts[held] = mean + (known[..., held].mT @ found)[..., 0].mT
+    return readouts * sign[:, None]
+
+
+def told(node: str, head, found: Quality, sides: Sequence[Tensor], seconds: float) -> str:
+    """The report on a head that tells pictures with something from those without it, by the features [N, bands, F] of some of each. All bands
+    count: the best of five praises chance. docs/attributes.md has how often this does."""
+    rights = in_turn(sides) > 0
+    share = sum(side.double().mean().item() for side in rights.split([len(side) for side in sides])) / 2  # each side alike, however many it has
+    if share < ROUGHLY:
         logging.warning("%s: the head for %s is not fit for use; see the report.", node, head.kind)
-    words = ("It tells them well." if best >= 0.85 * held else "It tells them roughly." if best > 0.7 * held else
-             "It is not fit for use: it hardly tells them apart. Give it more pictures, alike but for this.")
-    levels = "\n".join(f"  percent {p:.1f}: {right} of {held}" for p, right in zip(found.percents, rights))
-    return (f"A head that tells whether a picture of {head.base_model} has: {head.kind}. Fitted from {count} pictures in {seconds:.0f} seconds.\n"
+    words = ("It is not fit for use: it hardly tells them apart. Give it more pictures, alike but for this." if share < ROUGHLY else
+             f"It may tell them, but so few pictures cannot show it. Give it {FEW} of each or more." if min(map(len, sides)) < FEW else
+             "It tells them well." if share >= WELL else "It tells them roughly.")
+    levels = "\n".join(f"  percent {p:.1f}: {right} of {len(rights)}" for p, right in zip(found.percents, rights.sum(0).tolist()))
+    return (f"A head that tells whether a picture of {head.base_model} has: {head.kind}. "
+            f"Fitted from {head.config['fitted_on']['pictures']} pictures in {seconds:.0f} seconds.\n"
             f"{words}\nAttribute Target acts from percent {found.start:.1f} on, or later.\n"
-            f"Of {held} held-out pictures it tells rightly, from noise (percent 0) to the clean picture (1):\n{levels}")
+            f"Told rightly, each by the others, from noise (percent 0) to the clean picture (1):\n{levels}\nChance tells half of them.")
 
 
 def sheet(model, head, found: Quality) -> Tensor:

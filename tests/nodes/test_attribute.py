@@ -1,10 +1,12 @@
 """Fit Attribute and Attribute Target inside the real host, on the demo model."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes import attribute, demo_model, estimate, guide, heads, targets
+from readout_guidance_pack.nodes import attribute, demo_model, estimate, guide, heads, quality, targets
 from readout_guidance_pack.rg_core.targets import Attribute
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -50,10 +52,37 @@ def target(head, amount, **more):
     return attribute.AttributeTarget.execute(head, amount, 0.0, 0.9, **more)[0]
 
 
-def test_the_report_says_what_it_tells_of_pictures_held_out(dusk):
+def test_the_report_says_what_it_tells_by_the_other_pictures(dusk):
     head, report = dusk
     assert head.kind == "dusk" and head.pooled and "has: dusk. Fitted from 20 pictures" in report
-    assert "percent 0.9: 4 of 4" in report and "It tells them well" in report
+    assert "It tells them well" in report and "percent 0.5: 20 of 20" in report
+
+
+def test_what_nothing_tells_apart_is_not_praised(w):
+    latents = w.latents(world.draw(20, seed=103).image)["samples"]
+    report = w.fit(pictures_with=[{"samples": latents[:10]}], pictures_without=[{"samples": latents[10:]}])[1]
+    assert "not fit for use" in report
+
+
+def test_so_few_pictures_are_not_praised(w):
+    report = w.fit(pictures_with=[{"samples": w.dusk["samples"][:4]}], pictures_without=[{"samples": w.other["samples"][:4]}])[1]
+    assert "percent 0.5: 8 of 8" in report and "so few pictures cannot show it. Give it 10 of each" in report
+
+
+def said(having, lacking, shift, seed) -> str:
+    """What is said of pictures whose features are noise, alike in all bands for the most part, that `shift` tells apart."""
+    rng, found = torch.Generator().manual_seed(seed), quality.Quality([0.1, 0.3, 0.5, 0.7, 0.9], [0.0] * 5, 0.0, [])
+    sides = [torch.randn(n, 1, 300, generator=rng) + torch.randn(n, 5, 300, generator=rng) + sign * shift
+             for n, sign in ((having, 1), (lacking, -1))]
+    head = SimpleNamespace(kind="old", base_model="", start=0.0, config={"fitted_on": {"pictures": having + lacking}})
+    return quality.told("Fit Attribute", head, found, sides, 0.0).splitlines()[1]
+
+
+@pytest.mark.parametrize("having, lacking", [(10, 10), (10, 90), (40, 40)])
+def test_chance_is_praised_seldom_and_what_is_there_always(having, lacking):
+    chance = [said(having, lacking, 0.0, seed) for seed in range(40)]
+    assert not any("well" in words for words in chance) and sum("roughly" in words for words in chance) <= 2
+    assert all("well" in said(having, lacking, 0.5, seed) for seed in range(10))
 
 
 def test_more_and_less_of_it(w, dusk):
