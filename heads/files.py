@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import zipfile
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch
         save_file(weights, part, metadata={METADATA_KEY: json.dumps(config, default=str)})
         part.replace(path)
     except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise HeadFileError(f"{path} cannot be written ({error}). Check its name, whether you may write there, and whether there is room.") from error
 
 

@@ -74,7 +74,7 @@ class FitAttribute(io.ComfyNode):
                     io.Conditioning.Input("positive", tooltip="An empty prompt, so that it is read off the pictures and not off the words."),
                     io.String.Input("name", default="smiling"),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                                 tooltip="Of the noise, and of which pictures are held out to judge by.")],
+                                 tooltip="Of the noise, and of the order in which pictures are held out to judge by.")],
             outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report")],
             hidden=[io.Hidden.unique_id])
 

@@ -41,8 +41,8 @@ class TrainReadoutHead(io.ComfyNode):
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff,
                                  tooltip="Of the network, the noise, and of which pictures are held out to judge the head by."),
                     io.String.Input("filename_prefix", default=f"{FOLDER}/trained",
-                                    tooltip="Where the head and the state of its training are kept, under ComfyUI's output folder, at the end and "
-                                            "when it is interrupted."),
+                                    tooltip="Where the head and the state of its training are kept, under ComfyUI's output folder: every five "
+                                            "minutes, at the end and when it is interrupted."),
                     io.Boolean.Input("resume", default=False, tooltip="Go on with the newest file of that name, if there is one.")],
             outputs=[Head.Output(display_name="head"), LossMap.Output(display_name="loss"), io.String.Output(display_name="report"),
                      io.Image.Output(display_name="held out")],

@@ -77,7 +77,7 @@ def test_a_head_is_written_whole_or_not_at_all_and_the_place_is_named(tmp_path):
     for place in (folder, tmp_path / "none" / "edge.safetensors", tmp_path / ("x" * 300 + ".safetensors")):
         with pytest.raises(heads.HeadFileError, match=f"{place.name} cannot be written"):
             heads.save_head(head, place)
-    assert folder.is_dir()
+    assert folder.is_dir() and {p.name for p in tmp_path.iterdir()} == {"edge.safetensors", "taken.safetensors"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not show what is mapped")
