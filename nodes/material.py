@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..heads.config import CONTROL_RANGES, DEFAULT_RANGE
-from ..rg_core import architectures, fitting, taps
+from ..rg_core import fitting, taps
 from ..rg_core.head import resize
 from ..rg_core.pictures import fit, to_range
 from .examples import Example, batches
@@ -28,8 +28,7 @@ def stride_for(model) -> int:
 
 def fold_for(model) -> int:
     """How many values, along a side, a fitted head of MODEL reads in each place of its taps."""
-    unet = model.model.diffusion_model
-    return max(1, architectures.of(unet).patch_of(unet) // stride_for(model))
+    return max(1, taps.patch(model.model.diffusion_model) // stride_for(model))
 
 
 def readout_size(latents: Tensor, stride: int) -> tuple[int, int]:

@@ -90,9 +90,9 @@ def tokens(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, int] | Non
     row = of(model)
     if not row.width:
         return None
-    patch, places = row.patch_of(model), [tap.name for tap in every(model)]
+    side, places = patch(model), [tap.name for tap in every(model)]
     before = sum(len(getattr(model, name)) for name in row.before)
-    return math.prod(-(-n // patch) for n in shape[-2:]), attrgetter(row.width)(model), before + places.index(names(model)[-1]) + 1
+    return math.prod(-(-n // side) for n in shape[-2:]), attrgetter(row.width)(model), before + places.index(names(model)[-1]) + 1
 
 
 def patch(model: nn.Module) -> int:

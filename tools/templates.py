@@ -18,6 +18,7 @@ DEMO = {"pose": "Pose (demo)", "depth": "Depth map (demo)", "edge": "Edges (demo
         "drag": "Drag (demo)", "drag_given": "Drag on your own picture (demo)", "appearance": "Appearance of a reference (demo)",
         "identity": "Identity with another pose (demo)", "fit": "Fit a head (demo)", "attribute": "A slider of your own (demo)",
         "transformer_pose": "Pose on a transformer (demo)", "transformer_drag": "Drag on a transformer (demo)"}
+CFG_GIVEN = 3.5  # at most, of drags on a given picture, which the sampler gives back the less exactly the higher it is
 EXAMPLE = "example.png"  # in the host's input folder
 PROMPT, NEGATIVE = "photo of a dancer in a red shirt and blue trousers, in a meadow", "blurry, low quality, text, watermark"
 # By control, where the prompt must leave the looks open or say what EXAMPLE shows.
@@ -36,7 +37,6 @@ class Model:
     side: int                 # of its pictures
     load: Callable[[dict, dict], None]
     cfg: float
-    cfg_given: float          # of drags on a given picture, which the sampler gives back the less exactly the higher it is
     heads: str | None = None  # its family among the published heads
     scheduler: str = "karras"  # of drags on a given picture, which are sampled as they were inverted
     controls: tuple[str, ...] = ("pose", "depth", "edge", "pose_and_depth", "drag", "drag_given", "appearance")
@@ -91,10 +91,10 @@ def connect(workflow: dict, origin: dict, target: dict, kind: str) -> int:
 
 
 MODELS = [
-    Model("SD 1.5", 512, checkpoint(CHECKPOINT), 7.0, 3.5, "sdv15"),
+    Model("SD 1.5", 512, checkpoint(CHECKPOINT), 7.0, "sdv15"),
     Model("SDXL", 1024, checkpoint(file("checkpoints", "sd_xl_base_1.0.safetensors",
-          "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors")), 6.0, 3.5, "sdxl"),
-    Model("Z-Image", 1024, z_image, 1.0, 1.0, scheduler="simple", controls=("transformer_drag", "drag_given"))]
+          "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors")), 6.0, "sdxl"),
+    Model("Z-Image", 1024, z_image, 1.0, scheduler="simple", controls=("transformer_drag", "drag_given"))]
 HEADS_OF = {"demo_pose": "spatial_pose", "demo_depth": "spatial_depth", "demo_edge": "spatial_edge", "demo_correspondence": "drag_correspondence",
             "demo_appearance": "drag_appearance"}
 
@@ -122,7 +122,7 @@ def for_model(control: str, model: Model) -> dict:
         elif kind == "CLIPTextEncode":
             node["widgets_values"] = [prompts[node["title"]]]
         elif kind == "KSamplerAdvanced":
-            widgets[4], widgets[6] = model.cfg_given, model.scheduler
+            widgets[4], widgets[6] = min(model.cfg, CFG_GIVEN), model.scheduler
         elif kind == "ReadoutInvert":
             widgets[2] = model.scheduler
         elif kind.startswith("KSampler"):

@@ -245,8 +245,10 @@ def test_pictures_as_people_have_them_are_taken(w, image):
 
 def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too():
     images, vae = demo.DemoScene.execute(5, 64, 64, 3).args[0], video_vae()
+
     def latents(image):
         return colour.ColourTarget.execute(image, vae, 8, 1.0, 0.0, 0.75)[0][0].image
+
     assert torch.equal(latents(images), torch.cat([latents(image[None]) for image in images]))
 
 
