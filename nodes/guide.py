@@ -18,6 +18,9 @@ STRENGTH = io.Float.Input("strength", default=Move.strength, min=0.0, max=10.0, 
 RECOMPUTE = io.Combo.Input("recompute", options=CHOICES, default=CHOICES[0], optional=True, advanced=True,
                            tooltip="Whether a guided step computes parts of the model twice to spare memory, which takes about a third "
                            "longer. auto: where memory is short.")
+MOVES = io.Int.Input("moves", default=Move.moves, min=0, max=50, optional=True, advanced=True,
+                     tooltip="How often the image is moved in each guided step. 0: once in 20 steps or more, and more often in longer "
+                     "steps. More moves obey better and take longer.")
 
 
 class ApplyReadoutGuidance(io.ComfyNode):
@@ -29,13 +32,13 @@ class ApplyReadoutGuidance(io.ComfyNode):
             node_id="ApplyReadoutGuidance", display_name="Apply Readout Guidance", category=CATEGORY,
             search_aliases=["controlnet", "steer", "control"],
             description="Attaches targets to a model, so that every sampler that takes the model is guided by them.",
-            inputs=[io.Model.Input("model"), Guidance.Input("guidance"), STRENGTH, RECOMPUTE],
+            inputs=[io.Model.Input("model"), Guidance.Input("guidance"), STRENGTH, RECOMPUTE, MOVES],
             outputs=[io.Model.Output()], hidden=[io.Hidden.unique_id])
 
     @classmethod
-    def execute(cls, model, guidance, strength, recompute=CHOICES[0]):
+    def execute(cls, model, guidance, strength, recompute=CHOICES[0], moves=Move.moves):
         trace = Trace(shown_on=cls.hidden and cls.hidden.unique_id)
-        return io.NodeOutput(guided("Apply Readout Guidance", model, guidance, Move(strength), trace, recompute))
+        return io.NodeOutput(guided("Apply Readout Guidance", model, guidance, Move(strength, moves=moves), trace, recompute))
 
 
 class KSamplerReadoutGuidance(io.ComfyNode):
@@ -46,16 +49,16 @@ class KSamplerReadoutGuidance(io.ComfyNode):
             search_aliases=["guided sampler", "controlnet", "steer"],
             description="The KSampler, guided by targets. While it samples it shows the picture so far and what heads read of it. The trace lists "
                         "each target's energy at each guided step.",
-            inputs=[*ksampler.INPUTS, Guidance.Input("guidance"), STRENGTH, RECOMPUTE],
+            inputs=[*ksampler.INPUTS, Guidance.Input("guidance"), STRENGTH, RECOMPUTE, MOVES],
             outputs=[io.Latent.Output(), io.String.Output(display_name="trace", tooltip="For Readout Trace, or as JSON."),
                      io.Image.Output(display_name="readouts", tooltip="Of each guided step and the first picture: what each target wants, what is "
                                      "read, and where the target pulls.")])
 
     @classmethod
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, guidance,
-                strength, recompute=CHOICES[0]):
+                strength, recompute=CHOICES[0], moves=Move.moves):
         trace = Trace()
-        model = guided("KSampler (Readout Guidance)", model, guidance, Move(strength), trace, recompute)
+        model = guided("KSampler (Readout Guidance)", model, guidance, Move(strength, moves=moves), trace, recompute)
         latent, = host_nodes.common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative,
                                              latent_image, denoise=denoise)
         return io.NodeOutput(latent, json.dumps(trace.rows), readouts(trace, latents_seen(model.model.latent_format)))

@@ -105,11 +105,15 @@ def batch(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def plot(rows: list[dict], size: tuple[int, int] = (768, 480)) -> Image.Image:
-    """The energies of a trace over the guided steps, each target's over its largest, the mean over the batch; `size` is (width, height)."""
-    steps = {sigma: step for step, sigma in enumerate(dict.fromkeys(entry["sigma"] for entry in rows))}
+    """The energies of a trace over the moves of its guided steps, each target's over its largest, the mean over the batch; `size` is
+    (width, height)."""
+    def place(entry: dict) -> tuple[float, int]:
+        return entry["sigma"], entry.get("move", 1)
+
+    steps = {where: step for step, where in enumerate(dict.fromkeys(map(place, rows)))}
     given = {}
     for entry in rows:  # context windows and tiles have several at a step
-        given.setdefault(entry["target"], {}).setdefault(steps[entry["sigma"]], []).extend(entry["energy"])
+        given.setdefault(entry["target"], {}).setdefault(steps[place(entry)], []).extend(entry["energy"])
     means = {name: {step: sum(energy) / len(energy) for step, energy in values.items()} for name, values in given.items()}
     shares = {name: {step: e / (max(map(abs, values.values())) or 1.0) for step, e in values.items()} for name, values in means.items()}
     count, every = len(steps), [share for values in shares.values() for share in values.values()]

@@ -39,6 +39,7 @@ class Move:
     both: bool = False              # reads the unconditional branch too
     published_energy: bool = False  # energies add with the published weights, scaled by L of the picture and its references
     # together, which are read in full precision; otherwise each target pulls as hard as its weight says
+    moves: int = 0                  # at each noise level; 0: as many as the fall of the noise asks for; not with `per_step`
 
     def displacement(self, gradient: Tensor, scale: float, weights: Sequence[float | Tensor]) -> Tensor:
         """The shift [B, C, H, W] that lowers the energies whose `gradient` with respect to the VP-scaled latent this is.

@@ -78,10 +78,12 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     if not move.strength or not targets:
         return guided_model
     if earlier:
-        if replace(earlier.move, strength=move.strength) != move:
+        moves = max(earlier.move.moves, move.moves)
+        if replace(earlier.move, strength=move.strength, moves=move.moves) != move:
             raise ValueError(f"{node}: the model is guided already, in another way than here. Connect the model from before "
                              f"{earlier.node}, and all targets to this node.")
         share = earlier.move.strength / move.strength
+        move = replace(move, moves=moves)
         targets = (*(replace(t, weight=t.weight * share) for t in earlier.targets), *targets)
     checks.one_background(node, targets)
     guidance = Guidance(node, model, targets, move, trace or Trace(), recompute)

@@ -31,13 +31,38 @@ def prediction_scale(model, sigma: float) -> float:
     Beyond MOST_NOISE it grows no more: models with a zero terminal SNR begin at a sigma of 4518 and step to 20, where a shift of its size would be
     all there is (docs/moves.md). Flow models begin with noise alone, and those for large pictures stay near it for long: beyond MOST_NOISE times
     their noise halfway the shift fades, as (1 + r^2)^-1, to nothing."""
-    sampling = model.model_sampling
-    if not is_flow(sampling):
+    if not is_flow(model.model_sampling):
         return latent_scale(model, min(sigma, MOST_NOISE))
     if sigma >= 1:
         return 0.0
-    noise, halfway = (s / (1 - s) for s in (sigma, float(sampling.percent_to_sigma(0.5))))
-    return math.hypot(1, noise) / (1 + (noise / (MOST_NOISE * halfway))**2)
+    ratio = noise_ratio(model, sigma)
+    return math.hypot(1, ratio) / (1 + (ratio / (MOST_NOISE * halfway(model)))**2)
+
+
+def depth(model, sigma: float) -> float:
+    """How far from no noise `sigma` is, on a scale on which guidance goes equally far everywhere: a short step to `after` moves a
+    variance-preserving latent by depth(sigma) - depth(after) times the strength. It is the logarithm of the noise over the picture, and grows less
+    where prediction_scale does."""
+    if not sigma:
+        return -math.inf
+    ratio = noise_ratio(model, sigma)
+    if is_flow(model.model_sampling):
+        return -0.5 * math.log(ratio**-2 + (MOST_NOISE * halfway(model))**-2)
+    if ratio <= MOST_NOISE:
+        return math.log(ratio)
+    return math.log(MOST_NOISE) + math.hypot(1, MOST_NOISE) * (math.asinh(1 / MOST_NOISE) - math.asinh(1 / ratio))
+
+
+def noise_ratio(model, sigma: float) -> float:
+    """What a latent has of noise over what it has of the picture."""
+    if not is_flow(model.model_sampling):
+        return sigma
+    return sigma / (1 - sigma) if sigma < 1 else math.inf
+
+
+def halfway(model) -> float:
+    """The noise ratio of a flow model halfway through its schedule."""
+    return noise_ratio(model, float(model.model_sampling.percent_to_sigma(0.5)))
 
 
 def stepped_down(model, sigma: float, after: float, eta: float) -> float:

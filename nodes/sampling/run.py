@@ -1,14 +1,19 @@
 """One sampling of a guided MODEL.
 
 The move is made on the model's prediction, not on the sampler's latent: at a guided step every prediction of the
-denoised picture is shifted by -strength * sqrt(1 + sigma^2) * direction. A sampler that steps from x at sigma to
+denoised picture is shifted by -strength * sqrt(1 + sigma^2) * direction. An Euler step from x at sigma to
 sigma' then lands (1 - sigma'/sigma) of that shift away, so the same strength does the same work for any number of
-steps, and trial points, multi-step histories, ancestral noise and denoise masks need no special care. All predictions
-of a step (conditional, unconditional, perturbed, ...) are shifted alike, so whatever a guider makes of them is too.
+steps. In other samplers another share of it lands, and some of it again in later steps: what is shifted makes up for that (landing.py), so
+trial points, histories, ancestral noise and denoise masks need no special care. Where steps are long, several moves are made at a noise
+level (moves.py). All predictions of a step (conditional, unconditional, perturbed, ...) are made and shifted alike, so whatever a guider
+makes of them is too.
 
 The direction of targets with heads comes back from the taps through the model. That of targets without is the gradient at the
 conditional prediction itself, and the shift ends where the target is reached; docs/colour.md has what chose this.
 """
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from comfy.model_management import get_total_memory
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
@@ -20,7 +25,9 @@ from ...rg_core.regions import mask_at
 from ...rg_core.targets import Target, heads
 from . import memory, reasons, windows
 from .conditioning import parts
+from .landing import Landed, Landing, landings
 from .log import Log
+from .moves import Moves, planned
 from .noise import prediction_scale, stepped_down
 from .reader import Readers
 from .shift import Prediction, Shifter
@@ -41,6 +48,9 @@ class Run:
         self.holding = [t for t in self.targets if t.free is not None]
         self.fitted: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
         self.free: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
+        self.landed = Landed([])
+        self.landing: Landing | None = None        # of the prediction that is under way
+        self.unmasked: Callable | None = None      # (step) -> where the sampler lets latents change, if not everywhere
         self.prediction: Prediction | None = None  # while a guided one is under way
         self.whole: Tensor | None = None           # the batch, while any is
         self.got: set[str] = set()                 # how far this run has come: asked, acting, said, guided
@@ -50,8 +60,8 @@ class Run:
         self.shifter = Shifter(self.node, self.move, self.readers, {"on": True, "off": False}.get(guidance.recompute))
 
     def attach(self, guider) -> None:
-        for kind, wrapper in ((WrappersMP.PREPARE_SAMPLING, self.prepare_sampling), (WrappersMP.PREDICT_NOISE, self.predict_noise),
-                              (WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)):
+        for kind, wrapper in ((WrappersMP.PREPARE_SAMPLING, self.prepare_sampling), (WrappersMP.SAMPLER_SAMPLE, self.sampler_sample),
+                              (WrappersMP.PREDICT_NOISE, self.predict_noise), (WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)):
             add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
 
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
@@ -67,26 +77,46 @@ class Run:
         loaded, _, models = executor(model, noise_shape, {**conds, KEY: [{"control": need}]}, *args, **kwargs)
         return loaded, conds, models
 
+    def sampler_sample(self, executor, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+        """Learns what the sampler makes of predictions, before it begins."""
+        if not self.move.per_step:
+            self.landed = Landed(landings(executor.class_obj, model_wrap, sigmas, extra_args))
+        if denoise_mask is not None:
+            change = extra_args["model_options"].get("denoise_mask_function")
+            about = {"model": model_wrap, "sigmas": sigmas}
+            self.unmasked = lambda step: change(step.timestep, denoise_mask, extra_options=about) if change else denoise_mask
+        return executor(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+
     def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
-        guider = executor.class_obj
+        guider, sigma, sigmas = executor.class_obj, float(timestep.max()), model_options["transformer_options"]["sample_sigmas"]
         positive, negative = guider.conds.get("positive"), guider.conds.get("negative")
-        acting = self.acting(guider.inner_model, float(timestep.max()), model_options["transformer_options"]["sample_sigmas"])
+        self.landing = self.landed.next(sigma, sigmas)
+        acting, moves = self.acting(guider.inner_model, sigmas)
         said = acting and positive and parts(positive, x, timestep)
         self.got.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
-        self.prediction, self.whole = Prediction(acting, positive, negative) if said else None, x
+        self.prediction, self.whole = Prediction(acting, positive, negative, moves) if said else None, x
         try:
             return executor(x, timestep, model_options, seed)
         finally:
-            self.prediction = self.whole = None
+            self.prediction = self.whole = self.landing = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
-        if self.prediction is None and not self.holding:
+        if self.prediction is None and not self.holding and not (self.landing and self.landing.again):
             return executor(model, conds, x, timestep, model_options)
         step = Step(self.log, executor, model, x, timestep, model_options, pictures=windows.pictures(x, self.whole, model_options, self.log))
         if self.prediction is not None:
             self.got.add("guided")
-        outs = step.predictions(conds) if self.prediction is None else self.guided(step, conds)
-        return self.kept(step, conds, outs)
+        outs, shift = (step.predictions(conds), None) if self.prediction is None else self.guided(step, conds)
+        return self.kept(step, conds, self.shifted(step, conds, outs, shift))
+
+    def shifted(self, step: Step, branches: list, outs: list[Tensor], shift: Tensor | None) -> list[Tensor]:
+        """`outs`, each shifted by this, and by what makes up for earlier shifts."""
+        again = self.landing and self.landed.again(self.landing, step.x, step.pictures)
+        total = shift if again is None else again if shift is None else shift + again
+        if total is None:
+            return outs
+        self.landed.keep(total, self.whole, step.pictures)
+        return [out if c is None else out + total for c, out in zip(branches, outs)]
 
     def compare(self, batch: int) -> None:
         """Says which targets are for more pictures than the `batch` that is sampled."""
@@ -103,28 +133,54 @@ class Run:
         if self.targets and "guided" not in self.got:
             self.log.warn(reasons.nothing_guided(self.got, guider))
 
-    def guided(self, step: Step, branches: list) -> list[Tensor]:
-        """What the model predicts for `branches`, each shifted towards the targets."""
-        move, now, outs, x = self.move, self.prediction, [None] * len(branches), step.x
+    def guided(self, step: Step, branches: list) -> tuple[list[Tensor], Tensor | None]:
+        """What the model predicts for `branches`, and by what that is to be shifted, towards the targets; None for nothing."""
+        now, outs = self.prediction, [None] * len(branches)
         if step.part not in now.shifts:
-            outs, displacement = self.measured(step, branches)
-            now.shifts[step.part] = displacement * self.share(step) if move.per_step else displacement
-            if move.fresh:
-                x, outs = x + displacement, [None] * len(branches)
+            outs, now.moved[step.part], now.shifts[step.part] = (self.published if self.move.per_step else self.moved)(step, branches)
+        moved = now.moved[step.part]
         if any(out is None for out in outs):  # each at its place, by which patches tell the branches apart
             ask = step.every if now.reads else step.predictions
-            rest = ask([c if out is None else None for c, out in zip(branches, outs)], x)
+            rest = ask([c if out is None else None for c, out in zip(branches, outs)], step.x if moved is None else step.x + moved)
             outs = [other if out is None else out for out, other in zip(outs, rest)]
-        return [out if c is None else out + now.shifts[step.part] for c, out in zip(branches, outs)]
+        return outs, now.shifts[step.part]
 
-    def measured(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor]:
-        """What the model predicts for `branches` at the step's latents, None where it was not asked yet, and the displacement [B, C, H, W]."""
+    def moved(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor | None]:
+        """Makes the moves at this level: what the model predicts for `branches` at the latents that they lead to, None where it was not asked there;
+        how far they moved these; and by what the prediction is to be shifted. None for nothing."""
+        now, here, moved = self.prediction, step, None
+        positive, free = step.branch(now.positive, branches), self.movable(step)
+        for move in range(1, now.moves.count + 1):
+            shifts = move == now.moves.count and now.moves.prediction is not None
+            asked = branches if shifts else [c if c is positive else None for c in branches]
+            outs, displacement = self.measured(here, asked, now.moves.prediction if shifts else now.moves.latent, move)
+            if shifts:
+                return outs, moved, displacement
+            moved = (0 if moved is None else moved) + displacement * free
+            here = replace(step, x=step.x + moved)
+        return [None] * len(branches), moved, None
+
+    def movable(self, step: Step) -> Tensor | float:
+        """Where a move of the latents counts: what a sampler's mask or a target's holds fast is put back."""
+        free = self.free_of(step) if self.holding else 1.0
+        mask = self.unmasked(step) if self.unmasked else None
+        return free if mask is None or mask.shape[-2:] != step.size else free * step.own(mask.to(step.x))
+
+    def published(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor]:
+        """As `moved`, by the authors' procedure: a shift of the latents, and no share in the prediction for an Euler step to make up for it."""
+        outs, displacement = self.measured(step, branches, step.scale)
+        shift = displacement * self.share(step)
+        return ([None] * len(branches), displacement, shift) if self.move.fresh else (outs, None, shift)
+
+    def measured(self, step: Step, branches: list, scale: float, move: int = 1) -> tuple[list[Tensor | None], Tensor]:
+        """What the model predicts for `branches` at the step's latents, None where it was not asked yet, and the displacement [B, C, H, W], `scale`
+        times the strength long. It is for this `move` of those at the level."""
         now = self.prediction
         try:
-            outs, displacement, values = self.shifter.shift(step, now, [self.fit(t, step) for t in now.targets], branches)
+            outs, displacement, values = self.shifter.shift(step, now, [self.fit(t, step) for t in now.targets], branches, scale)
         except gradients.EnergyError as error:
             raise ValueError(f"{self.node}: {error}") from error
-        self.trace.add(step.sigma, now.targets, values, now.views)
+        self.trace.add(step.sigma, move, now.targets, values, now.views)
         return outs, displacement
 
     def kept(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
@@ -132,21 +188,27 @@ class Run:
         predicts."""
         if not self.holding:
             return outs
-        key = (step.size, step.x.device)
-        if key not in self.free:
-            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in self.holding]
-        free = torch.stack([step.own(mask) for mask in self.free[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
+        free = self.free_of(step)
         _, reference = self.readers.way(self.holding[0], step)
         return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
 
-    def acting(self, model, sigma: float, sigmas: Tensor) -> list[Target]:
-        """The targets that act at `sigma` of a run's `sigmas`. Predictions are not shifted in the step that ends without noise: all of the
-        shift would be seen, and no step after it mends anything (docs/moves.md)."""
-        last = sigmas[-1] == 0 and sigma <= sigmas[-2]
-        if not self.move.per_step and (last or not prediction_scale(model, sigma)):
-            return []
-        to_sigma = model.model_sampling.percent_to_sigma
-        return [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
+    def free_of(self, step: Step) -> Tensor:
+        """Where targets leave the picture free, 0 to 1."""
+        key = (step.size, step.x.device)
+        if key not in self.free:
+            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in self.holding]
+        return torch.stack([step.own(mask) for mask in self.free[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
+
+    def acting(self, model, sigmas: Tensor) -> tuple[list[Target], Moves | None]:
+        """The targets that act at the prediction under way of a run of `sigmas`, and the moves that they make there."""
+        sigma, to_sigma = self.landing.sigma, model.model_sampling.percent_to_sigma
+        targets = [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
+        if self.move.per_step or not targets:
+            return targets, None
+        if not prediction_scale(model, self.landing.start):
+            return [], None
+        moves = planned(model, self.landing, sigmas, float(min(to_sigma(t.end) for t in targets)), self.move.moves)
+        return (targets, moves) if moves.count else ([], None)
 
     def fit(self, target: Target, step: Step) -> Target:
         """`target` made ready for the pictures of this call and their size."""

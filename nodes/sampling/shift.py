@@ -12,6 +12,7 @@ from ...rg_core.views import View
 from . import memory, reasons
 from .conditioning import one_frame
 from .gradients import Borrowing, differentiable
+from .moves import Moves
 from .reader import Readers
 from .step import Pull, Step
 
@@ -22,7 +23,9 @@ class Prediction:
     targets: list[Target]
     positive: list[dict]
     negative: list[dict] | None
-    shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # of what the model predicts, by the part of the batch, once known
+    moves: Moves | None = None  # None in the published procedure
+    moved: dict[tuple | None, Tensor] = field(default_factory=dict)   # how far the latents, by the part of the batch, once known
+    shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # likewise, of what the model predicts for these
     views: list[View] = field(default_factory=list)  # what there is to look at of the targets, at the last call that was shifted
 
     @property
@@ -38,29 +41,31 @@ class Shifter:
     def __init__(self, node: str, move: Move, readers: Readers, again: bool | None):
         self.node, self.move, self.readers, self.again = node, move, readers, again
 
-    def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list) -> tuple[list[Tensor | None], Tensor, list[Tensor]]:
+    def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list,
+              scale: float) -> tuple[list[Tensor | None], Tensor, list[Tensor]]:
         """What the model predicts for `branches` at the step's latents, None where it was not asked yet; the displacement [B, C, H, W] that lowers
-        the energies; and these, [B] of each of `targets`, which are the prediction's made ready for the step."""
-        positive, span = step.branch(now.positive, branches), self.span(step, targets)
+        the energies, as long as `scale` times the strength; and these, [B] of each of `targets`, which are the prediction's made ready for
+        the step."""
+        positive = step.branch(now.positive, branches)
         now.views.clear()
         if now.reads:
-            predicted, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, span)
+            predicted, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, scale)
             outs = [predicted if c is positive else None for c in branches]
         else:
             outs, displacement, values = step.predictions(branches), 0, {}
             predicted = next((out for c, out in zip(branches, outs) if c is positive), None)
             if predicted is None:
                 predicted, = step.predictions([positive])
-        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], span, now.views)
+        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], scale, now.views)
         displacement, values = displacement + shift, values | energy
         if not (torch.isfinite(predicted).all() and torch.isfinite(displacement).all()):
             raise ValueError(f"{self.node}: {reasons.not_finite(step.x, positive, step.sigma, step.model)}")
         return outs, displacement, [values[t] for t in targets]
 
     def through_taps(self, step: Step, now: Prediction, targets: list[Target], branches: list,
-                     span: Tensor) -> tuple[Tensor, Tensor, dict[Target, Tensor]]:
+                     scale: float) -> tuple[Tensor, Tensor, dict[Target, Tensor]]:
         """The conditional prediction, the displacement that lowers the energies of `targets`, which have heads, and these energies."""
-        gradient, values = 0, {}
+        gradient, values, span = 0, {}, self.span(step, targets)
         positive, negative = (c and step.branch(c, branches) for c in (now.positive, now.negative))
         both = self.move.both and negative and step.parts(negative)
         for conds in [negative, positive] if both else [positive]:
@@ -77,11 +82,10 @@ class Shifter:
             predicted, pulled = self.differentiated(here, conds, heads(targets), pull)
             gradient = gradient + pulled
         energy = torch.stack(list(values.values())).mean(0)
-        scale = step.scale if self.move.per_step else step.reach
         displacement = self.move.displacement(gradient * step.scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
         return predicted, displacement, dict(zip(targets, energy))
 
-    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], span: Tensor,
+    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,
                       views: list[View]) -> tuple[Tensor, dict[Target, Tensor]]:
         """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
         def seen(x: Tensor) -> Tensor:
@@ -89,8 +93,8 @@ class Shifter:
 
         ways = [None if t.reference is None else step.own(self.readers.way(t, step)[1]) for t in targets]
         with torch.inference_mode(False), torch.enable_grad(), Borrowing():
-            found = gradients.at_prediction(predicted, seen, targets, span, ways, views)
-        shifts = [self.move.approach(gradient, energy, step.reach, t.weight) for t, gradient, energy in zip(targets, *found)]
+            found = gradients.at_prediction(predicted, seen, targets, self.span(step, targets), ways, views)
+        shifts = [self.move.approach(gradient, energy, scale, t.weight) for t, gradient, energy in zip(targets, *found)]
         return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
 
     def differentiated(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[Tensor, Tensor]:

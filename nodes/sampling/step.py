@@ -53,11 +53,6 @@ class Step:
         return noise.latent_scale(self.model, self.sigma)
 
     @property
-    def reach(self) -> float:
-        """What a shift of the prediction is larger by than one of a variance-preserving model's latents that does the same work."""
-        return noise.prediction_scale(self.model, self.sigma)
-
-    @property
     def part(self) -> tuple[int, ...] | None:
         """`pictures`, to know the part of the batch by."""
         return None if self.pictures is None else tuple(self.pictures.tolist())

@@ -6,13 +6,13 @@ from torch import Tensor
 from ...rg_core.targets import Target
 from ...rg_core.views import View
 
-MOST = 50  # guided predictions that views are kept of
+MOST = 50  # moves that views are kept of
 
 
 @dataclass
 class Trace:
-    """A row for each target at each guided prediction, and what there was to look at of the first picture: `now`, at the last prediction, and
-    `seen`, with the prediction's number, at some of them, evenly.
+    """A row for each target at each move of a guided prediction, and what there was to look at of the first picture: `now`, at the last move, and
+    `seen`, with the move's number, at some of them, evenly.
 
     While it samples, the run is shown on the node with the id `shown_on`; None: on the one that samples."""
     shown_on: str | None = None
@@ -25,9 +25,9 @@ class Trace:
     def clear(self) -> None:
         self.rows, self.now, self.seen, self.count, self.every = [], [], [], 0, 1
 
-    def add(self, sigma: float, targets: list[Target], values: list[Tensor], views: list[View]) -> None:
+    def add(self, sigma: float, move: int, targets: list[Target], values: list[Tensor], views: list[View]) -> None:
         for target, value in zip(targets, values):
-            self.rows.append({"sigma": sigma, "target": target.name, "energy": value.tolist()})
+            self.rows.append({"sigma": sigma, "move": move, "target": target.name, "energy": value.tolist()})
         self.now, self.count = [first(view) for view in views], self.count + 1
         if self.count % self.every == 0:
             self.seen.append((self.count, self.now))

@@ -1,0 +1,152 @@
+"""What a sampler makes of the predictions that it is given: how much of each lands in its next latents.
+
+Samplers are linear in the predictions: the next latent holds a share of the newest one and, where a sampler looks back, of
+earlier ones too, often a negative one. They do not say which. So before a run its sampler is rehearsed on a few numbers: a stand-in
+answers in the place of the model, in each call with 1 at a place of its own and 0 elsewhere, and what is found at that place
+later is what the sampler made of that call.
+"""
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from comfy.model_management import InterruptProcessingException
+from torch import Tensor
+
+CALLS_A_STEP = 4   # that a sampler makes at most; later ones are taken for Euler's
+LOOKS_BACK = 5     # calls that samplers do at most
+NOTHING = 1e-3     # share that does not count
+LITTLE = 0.5       # of the share in an Euler step: where less lands (heunpp2's third calls), making up for earlier ones would be long ways to and fro
+GONE = 1e-9        # of the first latent that is left, below which it cannot be told
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Of one prediction: it is asked for at `sigma`, by a step from the noise level `start`, for a latent at `after`, in which `share` of
+    it lands. `again` has, by the number of an earlier prediction, how much of what that was shifted by must be added to this one, so that the latent
+    has no more and no less of it than an Euler step would have left: its way was made when it landed first."""
+    sigma: float
+    start: float
+    after: float
+    share: float
+    again: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def of_euler(self) -> float:
+        """The share that would land in an Euler step."""
+        return 1 - self.after / self.start
+
+    @property
+    def gain(self) -> float:
+        """What a shift must be larger by than in an Euler step, to land as far."""
+        return round(self.of_euler / self.share, 4)
+
+
+def euler(sigma: float, sigmas: Tensor) -> Landing:
+    """That of an Euler step from `sigma` in a run of these `sigmas`."""
+    after = float(max(sigmas[sigmas < sigma], default=0.0))
+    return Landing(sigma, sigma, after, 1 - after / sigma)
+
+
+def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]:
+    """Those of each prediction that `sampler` will ask `guider` for in a run of `sigmas`; none where they depend on what is predicted, as in
+    samplers that choose their own steps, and where it cannot be rehearsed."""
+    for dtype in (torch.float64, torch.float32):  # which uni_pc wants
+        try:
+            plain, marked = (rehearsed(sampler, guider, sigmas, extra_args, dtype, marks) for marks in (False, True))
+            break
+        except InterruptProcessingException:
+            raise
+        except Exception:  # another pack's sampler may want what a stand-in has not
+            continue
+    else:
+        return []
+    if len(plain[0]) != len(marked[0]) or not torch.equal(plain[0], marked[0]):
+        return []
+    levels, found = [*marked[0].tolist(), float(sigmas[-1])], marked[1] - plain[1]  # the same noise in both
+    of_calls, of_first = found[:, :-1], found[:, -1]
+    made = []
+    for call in range(min(len(levels) - 1, of_calls.shape[1])):
+        sigma, after, own = levels[call], levels[call + 1], float(of_calls[call + 1, call])
+        base = max((i for i in range(call + 1) if levels[i] > after), default=None)
+        if base is None:
+            made.append(euler(sigma, sigmas))
+            continue
+        of_euler = 1 - after / levels[base]
+        if not own >= LITTLE * of_euler:
+            made.append(Landing(sigma, levels[base], after, of_euler))
+            continue
+        left = float(of_first[call + 1] / of_first[base]) if of_first[base].abs() > GONE else 0.0
+        missing = (of_calls[base] * left - of_calls[call + 1]) / own
+        again = {i: round(c, 4) for i, c in enumerate(missing[:call].tolist()) if abs(c) > NOTHING and i >= call - LOOKS_BACK}
+        made.append(Landing(sigma, levels[base], after, own, again))
+    return made
+
+
+def rehearsed(sampler, guider, sigmas: Tensor, extra_args: dict, dtype: torch.dtype, marks: bool) -> tuple[Tensor, Tensor]:
+    """The sigmas [M] of the sampler's calls, and its latents [M + 1, N + 1] at each and at the end: what is there of each call's mark, and of
+    one on the first latent."""
+    count = CALLS_A_STEP * len(sigmas)
+    model = StandIn(guider, count if marks else 0)
+    options = {key: value for key, value in extra_args["model_options"].items() if key != "sampler_post_cfg_function"}
+    noise = torch.zeros(count + 1, 1, 1, 1, dtype=dtype, device=sigmas.device)
+    noise[-1] = float(marks)
+    arguments = {"model_options": options, "seed": extra_args.get("seed")}
+    with torch.random.fork_rng(devices=[sigmas.device] if sigmas.is_cuda else []):
+        torch.manual_seed(0)
+        out = sampler.sample(model, sigmas.to(dtype), arguments, None, noise, torch.zeros_like(noise), None, True)
+    end = guider.inner_model.model_sampling.noise_scaling(sigmas[-1:], torch.zeros_like(out), out)  # undoes what the sampler ends with
+    return torch.stack(model.sigmas), torch.stack([*model.latents, end.flatten()])
+
+
+class StandIn:
+    """Answers a sampler in the place of `guider`: in its first `marks` calls 1 at the place of the call, 0 elsewhere."""
+
+    def __init__(self, guider, marks: int):
+        self.guider, self.marks = guider, marks
+        self.sigmas: list[Tensor] = []
+        self.latents: list[Tensor] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self.guider, name)
+
+    def __call__(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:
+        denoised = torch.zeros_like(x)
+        if len(self.sigmas) < self.marks:
+            denoised[len(self.sigmas)] = 1
+        self.sigmas.append(timestep.flatten()[0].double())
+        self.latents.append(x.flatten().clone())
+        given = {"cond_denoised": denoised, "uncond_denoised": denoised, "cond": None, "uncond": None, "cond_scale": 1.0, "input": x,
+                 "sigma": timestep, "model": self.guider.inner_model, "model_options": model_options}
+        for change in model_options.get("sampler_post_cfg_function", []):  # by which the cfg_pp samplers learn of the unconditional branch
+            denoised = change(given | {"denoised": denoised})
+        return denoised
+
+    predict_noise = outer_predict_noise = __call__
+
+
+class Landed:
+    """What the predictions of a run have been shifted by, of which samplers that look back have more to come."""
+
+    def __init__(self, landings: list[Landing]):
+        self.landings, self.count, self.shifts = landings, 0, {}
+
+    def next(self, sigma: float, sigmas: Tensor) -> Landing:
+        """Of the next prediction, at `sigma` in a run of `sigmas`; once another one was expected, those of Euler steps."""
+        landing = self.landings[self.count] if self.count < len(self.landings) else None
+        self.count += 1
+        self.shifts = {call: shift for call, shift in self.shifts.items() if call >= self.count - 1 - LOOKS_BACK}
+        if landing is None or not math.isclose(landing.sigma, sigma, rel_tol=1e-4):
+            self.landings = []
+            return euler(sigma, sigmas)
+        return replace(landing, sigma=sigma)
+
+    def again(self, landing: Landing, x: Tensor, pictures: Tensor | None) -> Tensor | None:
+        """What must be added to this prediction of `x`, the `pictures` of the batch or all, for what earlier ones were shifted by."""
+        known = {call: self.shifts[call] for call in landing.again if call in self.shifts}
+        own = {call: shift if pictures is None else shift[pictures] for call, shift in known.items() if shift.shape[1:] == x.shape[1:]}
+        return sum(landing.again[call] * shift for call, shift in own.items()) if own else None
+
+    def keep(self, shift: Tensor, whole: Tensor, pictures: Tensor | None) -> None:
+        """Of the last prediction, for these `pictures` of the batch `whole`, or all."""
+        kept = self.shifts.setdefault(self.count - 1, torch.zeros_like(whole))
+        kept[slice(None) if pictures is None else pictures] = shift
