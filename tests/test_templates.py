@@ -57,7 +57,7 @@ def test_no_node_covers_another_and_each_is_in_a_group(path):
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_a_template_loads_is_named_and_to_be_had(name):
     workflow = json.loads(WRITTEN[name])
-    loaders = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "LoadReadoutHead"}
+    loaders = {"CheckpointLoaderSimple", "LoraLoaderModelOnly", "UNETLoader", "CLIPLoader", "VAELoader", "LoadReadoutHead"}
     heads = {head.file: head.url for head in HEADS.values()}
     for node in workflow["nodes"]:
         if node["type"] in loaders:

@@ -93,7 +93,7 @@ def rehearsed(sampler, guider, sigmas: Tensor, extra_args: dict, dtype: torch.dt
     arguments = {"model_options": options, "seed": extra_args.get("seed")}
     with torch.random.fork_rng(devices=[sigmas.device] if sigmas.is_cuda else []):
         torch.manual_seed(0)
-        out = sampler.sample(model, sigmas.to(dtype), arguments, None, noise, torch.zeros_like(noise), None, True)
+        out = sampler.sample(model, sigmas.to(dtype, copy=True), arguments, None, noise, torch.zeros_like(noise), None, True)
     end = guider.inner_model.model_sampling.noise_scaling(sigmas[-1:], torch.zeros_like(out), out)  # undoes what the sampler ends with
     return torch.stack(model.sigmas), torch.stack([*model.latents, end.flatten()])
 

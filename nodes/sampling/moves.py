@@ -39,7 +39,7 @@ def planned(model, landing: Landing, sigmas: Tensor, end: float, wanted: int) ->
         return Moves(wanted if wanted and count else count, way / max(1, wanted or count) * latent_scale(model, landing.sigma), None)
     count = 1 if many else max(1, moves_of(way))
     of_euler = landing.of_euler * prediction_scale(model, start) / latent_scale(model, after)
-    if count == 1:  # short steps go as far as an Euler step lets a shift land that does not know its length
+    if many:  # short steps, in which a shift goes as far as an Euler step lets it
         way = of_euler
     count = wanted or count
     return Moves(count, way / count * latent_scale(model, landing.sigma), prediction_scale(model, start) * landing.gain * (way / of_euler) / count)
@@ -50,10 +50,16 @@ def moves_of(way: float) -> int:
 
 
 def fall(model, start: float, after: float, sigmas: Tensor, end: float) -> float:
-    """The part of the noise's fall that the level `start` stands for, before one at `after`; 0 or more."""
+    """The part of the noise's fall that the level `start` stands for, before one at `after`; 0 or more. Where there is no level beside
+    it, as much on that side as on the other, as far as the model knows noise."""
     own, before = depth(model, start), [float(s) for s in sigmas if s > start]
-    above = own if not before else depth(model, before[-1])
-    if not before or prediction_scale(model, before[-1]):  # else nothing can be moved at the level before, so its part is this one's too
-        above = (above + own) / 2
-    below = (own + depth(model, after)) / 2 if after else own - (above - own)
-    return above - max(below, min(own, depth(model, end)))
+    below = (own + depth(model, after)) / 2 if after else None
+    if not before and not after:
+        return own - min(own, depth(model, end))
+    if not before:
+        above = min(2 * own - (own if below is None else below), depth(model, float(model.model_sampling.sigma_max)))
+    elif prediction_scale(model, before[-1]):
+        above = (depth(model, before[-1]) + own) / 2
+    else:  # nothing can be moved at the level before, so its part is this one's too
+        above = depth(model, before[-1])
+    return above - max(2 * own - above if below is None else below, min(own, depth(model, end)))
