@@ -30,6 +30,7 @@ class Setting:
     steps: int = STEPS
     sampler: str | None = None
     scheduler: str | None = None
+    cfg: float = CFG
 
 
 class Bench:
@@ -85,7 +86,7 @@ class Bench:
             chain = targets(part)
             model = guided("evaluate", self.model, chain, setting.move) if chain else self.model
             latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
-            latent, = host_nodes.common_ksampler(model, NOISE_SEED, setting.steps, CFG, setting.sampler or self.sampler,
+            latent, = host_nodes.common_ksampler(model, NOISE_SEED, setting.steps, setting.cfg, setting.sampler or self.sampler,
                                                  setting.scheduler or self.scheduler, [[self.said_context[part], {}]], self.negative, latent)
             pictures.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
         return torch.cat(pictures)

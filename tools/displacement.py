@@ -14,7 +14,7 @@ from comfy.model_base import ModelType
 from comfy.samplers import KSampler
 
 from readout_guidance_pack.nodes.demo_model import DemoFlow
-from readout_guidance_pack.nodes.sampling.landing import Landed, Landing, landings, rehearsed
+from readout_guidance_pack.nodes.sampling.landing import APART, GONE, Landed, landings, rehearsed
 from readout_guidance_pack.nodes.sampling.moves import Moves, planned
 from readout_guidance_pack.nodes.sampling.noise import latent_scale, prediction_scale
 from readout_guidance_pack.rg_core.targets import Spatial
@@ -45,28 +45,24 @@ def displacement(sampling, sampler: str, scheduler: str, steps: int) -> float | 
     known = landings(host, guider, sigmas, options)
     if not known:
         return None
-    (_, found), (_, plain) = (rehearsed(host, guider, sigmas, options, torch.float32, marks) for marks in (True, False))
+    dtype = torch.float32 if "uni_pc" in sampler else torch.float64
+    (_, found), (_, plain) = (rehearsed(host, guider, sigmas, options, dtype, marks) for marks in (True, False))
     lands, landed, shifts, ways = (found - plain).double(), Landed(known), [], {}
     for call, expected in enumerate(known):
         landing = landed.next(expected.sigma, sigmas)
         again = landed.again(landing, torch.zeros(1, 1), None)
-        moves = planned(model, landing, sigmas, end, 0) if landing.sigma >= end and prediction_scale(model, landing.start) else Moves(0, 0.0, None)
+        moves = planned(model, landing, sigmas, end, 0) if landing.start >= end and prediction_scale(model, landing.start) else Moves(0, 0.0, None)
         shifts.append((moves.prediction or 0.0) * bool(moves.count) + (0.0 if again is None else again.item()))
         landed.keep(torch.full((1, 1), shifts[-1]), torch.zeros(1, 1), None)
         if landing.after:
-            base, first = known_call(known, call), lands[:, -1]
-            left = first[call + 1] / first[base] if first[base].abs() > 1e-4 else 0.0
+            base, first = max(i for i in range(call + 1) if known[i].sigma > landing.after * APART), lands[:, -1]
+            left = first[call + 1] / first[base] if first[base].abs() > GONE else 0.0
             there = sum(shift * (lands[call + 1, i] - left * lands[base, i]).item() for i, shift in enumerate(shifts))
             latents = max(0, moves.count - 1) * moves.latent / latent_scale(model, landing.sigma)
-            ways[landing.after] = there / latent_scale(model, landing.after) + latents  # of trial points the last one counts
+            ways[f"{landing.after:.4g}"] = there / latent_scale(model, landing.after) + latents  # of trial points the last one counts
         elif moves.count:
-            ways[0.0] = moves.count * moves.latent / latent_scale(model, landing.sigma)
+            ways["0"] = moves.count * moves.latent / latent_scale(model, landing.sigma)
     return sum(ways.values())
-
-
-def known_call(known: list[Landing], call: int) -> int:
-    """The call at which the latent was that the step of this `call` starts from."""
-    return max(i for i in range(call + 1) if known[i].sigma > known[call].after)
 
 
 def displacements(seeds: int) -> dict:

@@ -24,11 +24,13 @@ from tools.presets import presets
 from tools.ranges import ranges
 from tools.relations import relations
 from tools.samplers import samplers
+from tools.steps import steps
 from tools.train import trains
 from tools.transformer import transformer
 
 TABLES = {"relations": (relations, "drag, appearance, identity, structure and inversion"), "moves": (moves, "the move's form and size, for pose"),
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),
+          "steps": (steps, "4 to 20 steps, by samplers of few-step models and others"),
           "endings": (endings, "when targets should stop, by how a run ends, on both demo models"),
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),

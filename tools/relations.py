@@ -74,8 +74,8 @@ class RelationBench(Bench):
         return self.vae.decode(latent["samples"]).movedim(-1, 1).cpu()
 
     def ksampler(self, model, said, latent: dict, seed: int = NOISE_SEED, sampler: str | None = None, cfg: float = CFG,
-                 noise: bool = True, steps: int = STEPS) -> dict:
-        return host_nodes.common_ksampler(model, seed, steps, cfg, sampler or self.sampler, self.scheduler, said, self.negative, latent,
+                 noise: bool = True, steps: int = STEPS, scheduler: str | None = None) -> dict:
+        return host_nodes.common_ksampler(model, seed, steps, cfg, sampler or self.sampler, scheduler or self.scheduler, said, self.negative, latent,
                                           disable_noise=not noise)[0]
 
     def guide_by(self, targets: tuple, move: Move = Move()):
@@ -87,12 +87,13 @@ class RelationBench(Bench):
         head = self.heads.get("appearance")
         return AppearanceTarget.execute(reference, APPEARANCE if head else FEATURES, Appearance.start, end, head, guidance=chain)[0]
 
-    def dragged(self, plan: DragPlan, starts: list, move: Move = Move(), end: float = Drag.end, mask: bool = False) -> torch.Tensor:
+    def dragged(self, plan: DragPlan, starts: list, move: Move = Move(), end: float = Drag.end, mask: bool = False,
+                **options) -> torch.Tensor:
         """One picture for each start (conditioning, noise, reference), made by its own drag."""
         pictures = []
         for i, (said, noise, reference) in enumerate(starts):
             model = self.guide_by(self.drag_targets(plan, i, reference, end, mask), move)
-            pictures.append(self.picture(self.ksampler(model, said, noise, sampler="euler", noise=False)))
+            pictures.append(self.picture(self.ksampler(model, said, noise, noise=False, **{"sampler": "euler"} | options)))
         return torch.cat(pictures)
 
     def drag_figures(self, plan: DragPlan, image: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:

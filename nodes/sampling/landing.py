@@ -13,7 +13,8 @@ from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 CALLS_A_STEP = 4   # that a sampler makes at most; later ones are taken for Euler's
-LOOKS_BACK = 5     # calls that samplers do at most
+LOOKS_BACK = 30    # calls: of latents that some remember with their predictions, traces are found for long
+APART = 1 + 1e-4   # times another noise level: less is the same
 NOTHING = 1e-3     # share that does not count
 LITTLE = 0.5       # of the share in an Euler step: where less lands (heunpp2's third calls), making up for earlier ones would be long ways to and fro
 GONE = 1e-9        # of the first latent that is left, below which it cannot be told
@@ -21,10 +22,12 @@ GONE = 1e-9        # of the first latent that is left, below which it cannot be 
 
 @dataclass(frozen=True)
 class Landing:
-    """Of one prediction: it is asked for at `sigma`, by a step from the noise level `start`, for a latent at `after`, in which `share` of
-    it lands. `again` has, by the number of an earlier prediction, how much of what that was shifted by must be added to this one, so that the latent
-    has no more and no less of it than an Euler step would have left: its way was made when it landed first."""
+    """Of one prediction: it is asked for at `sigma`, by a step from the noise level `start`, the next below `before`, None for none, to
+    a latent at `after`, in which `share` of it lands. `again` has, by the number of an earlier prediction, how much of what that was
+    shifted by must be added to this one, so that the latent has no more and no less of it than is left of the one before: its way was
+    made when it landed first."""
     sigma: float
+    before: float | None
     start: float
     after: float
     share: float
@@ -43,8 +46,9 @@ class Landing:
 
 def euler(sigma: float, sigmas: Tensor) -> Landing:
     """That of an Euler step from `sigma` in a run of these `sigmas`."""
-    after = float(max(sigmas[sigmas < sigma], default=0.0))
-    return Landing(sigma, sigma, after, 1 - after / sigma)
+    levels = sigmas.tolist()
+    before, after = min((s for s in levels if s > sigma), default=None), max((s for s in levels if s < sigma), default=0.0)
+    return Landing(sigma, before, sigma, after, 1 - after / sigma)
 
 
 def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]:
@@ -67,18 +71,19 @@ def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]
     made = []
     for call in range(min(len(levels) - 1, of_calls.shape[1])):
         sigma, after, own = levels[call], levels[call + 1], float(of_calls[call + 1, call])
-        base = max((i for i in range(call + 1) if levels[i] > after), default=None)
+        base = max((i for i in range(call + 1) if levels[i] > after * APART), default=None)
         if base is None:
             made.append(euler(sigma, sigmas))
             continue
+        before = min((s for s in levels[:call] if s > levels[base] * APART), default=None)
         of_euler = 1 - after / levels[base]
         if not own >= LITTLE * of_euler:
-            made.append(Landing(sigma, levels[base], after, of_euler))
+            made.append(Landing(sigma, before, levels[base], after, of_euler))
             continue
         left = float(of_first[call + 1] / of_first[base]) if of_first[base].abs() > GONE else 0.0
         missing = (of_calls[base] * left - of_calls[call + 1]) / own
         again = {i: round(c, 4) for i, c in enumerate(missing[:call].tolist()) if abs(c) > NOTHING and i >= call - LOOKS_BACK}
-        made.append(Landing(sigma, levels[base], after, own, again))
+        made.append(Landing(sigma, before, levels[base], after, own, again))
     return made
 
 
@@ -138,7 +143,7 @@ class Landed:
         if landing is None or not math.isclose(landing.sigma, sigma, rel_tol=1e-4):
             self.landings = []
             return euler(sigma, sigmas)
-        return replace(landing, sigma=sigma)
+        return replace(landing, sigma=sigma, start=sigma if landing.start == landing.sigma else landing.start)
 
     def again(self, landing: Landing, x: Tensor, pictures: Tensor | None) -> Tensor | None:
         """What must be added to this prediction of `x`, the `pictures` of the batch or all, for what earlier ones were shifted by."""

@@ -14,8 +14,10 @@ from torch import Tensor
 from .landing import Landing
 from .noise import depth, latent_scale, noise_ratio, prediction_scale
 
-A_MOVE = 0.33  # times the strength: what one move goes, in units of the variance-preserving latent
+A_MOVE = 0.33  # times the strength: how long a move is at most, in units of the variance-preserving latent
 SPARED = 0.1   # of a move, that no further one is made for
+SHIFT = 2      # times as long as the moves before it the shift of the prediction is
+MORE = 1.1     # times the fall is gone in few steps: 20 Euler steps go so much beyond it
 LEAST_NOISE = 0.3  # over the picture: with less of it the model gives moves of the last latents back as they are
 MANY = 20      # steps in which every level gets one move
 
@@ -32,34 +34,29 @@ class Moves:
 def planned(model, landing: Landing, sigmas: Tensor, end: float, wanted: int) -> Moves:
     """Those at a prediction with this `landing`, in a run of `sigmas`, by targets that act down to the sigma `end`; `wanted` 0 means as many as
     the fall of the noise asks for."""
-    start, after, many = landing.start, landing.after, len(sigmas) > MANY
-    way = fall(model, start, after, sigmas, end)
-    if not after:
-        count = 0 if many or noise_ratio(model, start) < LEAST_NOISE else moves_of(way)
-        return Moves(wanted if wanted and count else count, way / max(1, wanted or count) * latent_scale(model, landing.sigma), None)
-    count = 1 if many else max(1, moves_of(way))
-    of_euler = landing.of_euler * prediction_scale(model, start) / latent_scale(model, after)
+    many, way = len(sigmas) > MANY, MORE * fall(model, landing, end)
+    count = 1 if many else max(landing.after > 0, math.ceil(way / A_MOVE - SPARED))
+    scale = latent_scale(model, landing.sigma)
+    if not landing.after:
+        possible = count and not many and noise_ratio(model, landing.start) >= LEAST_NOISE
+        return Moves((wanted or count) if possible else 0, way / (wanted or count or 1) * scale, None)
+    of_euler = landing.of_euler * prediction_scale(model, landing.start) / latent_scale(model, landing.after)
     if many:  # short steps, in which a shift goes as far as an Euler step lets it
         way = of_euler
     count = wanted or count
-    return Moves(count, way / count * latent_scale(model, landing.sigma), prediction_scale(model, start) * landing.gain * (way / of_euler) / count)
+    move = way / (count - 1 + SHIFT)
+    return Moves(count, move * scale, prediction_scale(model, landing.start) * landing.gain * (SHIFT * move / of_euler))
 
 
-def moves_of(way: float) -> int:
-    return math.ceil(way / A_MOVE - SPARED)
-
-
-def fall(model, start: float, after: float, sigmas: Tensor, end: float) -> float:
-    """The part of the noise's fall that the level `start` stands for, before one at `after`; 0 or more. Where there is no level beside
-    it, as much on that side as on the other, as far as the model knows noise."""
-    own, before = depth(model, start), [float(s) for s in sigmas if s > start]
-    below = (own + depth(model, after)) / 2 if after else None
-    if not before and not after:
-        return own - min(own, depth(model, end))
-    if not before:
-        above = min(2 * own - (own if below is None else below), depth(model, float(model.model_sampling.sigma_max)))
-    elif prediction_scale(model, before[-1]):
-        above = (depth(model, before[-1]) + own) / 2
-    else:  # nothing can be moved at the level before, so its part is this one's too
-        above = depth(model, before[-1])
-    return above - max(2 * own - above if below is None else below, min(own, depth(model, end)))
+def fall(model, landing: Landing, end: float) -> float:
+    """The part of the noise's fall that the level stands for which the step starts from; 0 or more. Where there is no level beside it, as much
+    on that side as on the other, as far as the model knows noise and targets act."""
+    own, least = depth(model, landing.start), min(depth(model, landing.start), depth(model, end))
+    below = (own + depth(model, landing.after)) / 2 if landing.after else None
+    if landing.before is None:
+        above = own if below is None else min(2 * own - below, depth(model, float(model.model_sampling.sigma_max)))
+        return above - (least if below is None else max(below, least))
+    above = depth(model, landing.before)
+    if prediction_scale(model, landing.before):  # else nothing can be moved there, so its part is this one's too
+        above = (above + own) / 2
+    return above - max(2 * own - above if below is None else below, least)

@@ -13,8 +13,8 @@ def nothing_guided(got: set[str], guider) -> str:
     said, if a positive conditioning did."""
     instead = guider.model_options.get("sampler_calc_cond_batch_function")
     why = ("another pack has replaced what asks the model for predictions" if "asked" not in got else
-           "no step was between start_percent and end_percent of a target (none acts at a flow model's first step, of noise alone, nor in the last, "
-           "which ends without noise)" if "acting" not in got else
+           "no step that can be guided was between start_percent and end_percent of a target (a flow model's first step, of noise alone, cannot, nor "
+           "the last of 20 or more, nor a last one that begins with very little noise)" if "acting" not in got else
            "no positive conditioning acted in those steps" if "said" not in got else
            f"{getattr(instead, '__module__', None) or 'another pack'} asks the model in place of ComfyUI")
     return f"nothing in this run was guided: {why}."

@@ -201,7 +201,7 @@ class Run:
 
     def acting(self, model, sigmas: Tensor) -> tuple[list[Target], Moves | None]:
         """The targets that act at the prediction under way of a run of `sigmas`, and the moves that they make there."""
-        sigma, to_sigma = self.landing.sigma, model.model_sampling.percent_to_sigma
+        sigma, to_sigma = self.landing.start, model.model_sampling.percent_to_sigma  # a step acts whole, its trial points too
         targets = [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
         if self.move.per_step or not targets:
             return targets, None

@@ -48,11 +48,11 @@ def test_twenty_steps_and_more_make_one_move_each_of_the_size_that_they_always_h
     assert found and all(moves.count == 1 and moves.prediction == prediction_scale(model, sigma) for sigma, moves in found)
 
 
-def way(sampling, steps):
+def way(sampling, steps, wanted=0):
     """What all moves of an Euler run come to, in units of the variance-preserving latent and of the strength: written out here once more."""
     model, total = SimpleNamespace(model_sampling=sampling), 0.0
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
-    for sigma, moves in plan(sampling, steps):
+    for sigma, moves in plan(sampling, steps, wanted=wanted):
         after = float(max(sigmas[sigmas < sigma]))
         shift = 0.0 if moves.prediction is None else moves.prediction * (1 - after / sigma) / latent_scale(model, after)
         total += shift + (moves.count - (moves.prediction is not None)) * moves.latent / latent_scale(model, sigma)
@@ -70,7 +70,7 @@ def test_few_steps_make_more_moves_and_each_is_short(samplings, kind):
     model = SimpleNamespace(model_sampling=samplings[kind])
     for steps in (4, 6, 8):
         found = plan(samplings[kind], steps)
-        assert 8 <= sum(moves.count for _, moves in found) <= 20
+        assert 8 <= sum(moves.count for _, moves in found) <= 20 and all(moves.count for _, moves in found)
         assert all(moves.latent / latent_scale(model, sigma) < 0.5 for sigma, moves in found if moves.count > 1)
 
 
@@ -82,10 +82,11 @@ def test_the_level_that_ends_without_noise_is_guided_by_moves_of_its_latents_alo
 
 
 def test_a_number_that_was_asked_for_is_made_and_comes_to_the_same(samplings):
-    for steps in (4, 20):
+    for steps in (4, 8, 20):
         for (_, own), (_, four) in zip(plan(samplings["unet"], steps), plan(samplings["unet"], steps, wanted=4)):
-            assert four.count == 4 and 4 * four.latent == pytest.approx(own.count * own.latent)
-            assert own.prediction is None or 4 * four.prediction == pytest.approx(own.count * own.prediction)
+            assert four.count == 4 and four.prediction == (own.prediction and pytest.approx(own.prediction * four.latent / own.latent))
+    totals = [way(samplings["unet"], 6, wanted) for wanted in (0, 1, 4, 9)]
+    assert totals == pytest.approx(totals[:1] * 4, rel=1e-6)
 
 
 def test_the_trace_has_every_move_and_the_readouts_a_picture_of_each(w):

@@ -168,7 +168,7 @@ def test_a_picture_does_not_depend_on_its_batch(demo_world):
     three, trace = demo_world.sample(demo_world.pose(3), batch=3)
     scenes = demo.DemoScene.execute(5, 64, 64, 3).args[1]
     alone, lone_trace = demo_world.sample(demo_world.pose(image=scenes[1:2]), batch=1, batch_index=[1])
-    assert torch.allclose(three[1:2], alone, atol=2e-3)
+    assert torch.allclose(three[1:2], alone, atol=5e-3) and (three[1:2] - alone).abs().mean() < 2e-4  # each move passes on what rounding differs in
     assert [round(row["energy"][1], 2) for row in trace] == [round(row["energy"][0], 2) for row in lone_trace]
 
 
@@ -206,17 +206,17 @@ def test_targets_act_within_their_percents_only(demo_world):
     assert sigmas and all(to_sigma(0.6) <= sigma <= to_sigma(0.3) for sigma in sigmas)
 
 
-def test_the_step_that_ends_without_noise_is_not_guided(demo_world, caplog):
+def test_the_step_that_ends_with_little_noise_or_none_is_not_guided(demo_world, caplog):
     w = demo_world
     guidance = w.pose(end_percent=1.0)
-    assert len(w.sample(guidance)[1]) == 3  # of four
+    assert len({row["sigma"] for row in w.sample(guidance)[1]}) == 3  # of four
     model = guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0]
     begun = host_nodes.common_ksampler(model, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, {"samples": torch.zeros(2, 3, 64, 64)},
                                        last_step=3)[0]  # a run that stops before it is guided to its end
     ends = [host_nodes.common_ksampler(m, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, begun, disable_noise=True, start_step=3,
                                        force_full_denoise=True)[0]["samples"] for m in (w.model, model)]
     assert torch.equal(*ends) and torch.equal(ends[0], w.sample(guidance)[0])
-    assert "nor in the last, which ends without noise" in caplog.text
+    assert "nothing in this run was guided" in caplog.text
 
 
 def test_guidance_works_outside_a_denoise_mask_only_where_the_mask_lets_it(demo_world):
