@@ -19,8 +19,8 @@ RECOMPUTE = io.Combo.Input("recompute", options=CHOICES, default=CHOICES[0], opt
                            tooltip="Whether a guided step computes parts of the model twice to spare memory, which takes about a third "
                            "longer. auto: where memory is short.")
 MOVES = io.Int.Input("moves", default=Move.moves, min=0, max=50, optional=True, advanced=True,
-                     tooltip="How often the image is moved in each guided step. 0: once in 20 steps or more, and more often in longer "
-                     "steps. More moves obey better and take longer.")
+                     tooltip="How many moves each guided step makes. 0: automatic, one in runs of 20 steps or more, several in "
+                     "shorter ones. More moves obey better and take longer.")
 
 
 class ApplyReadoutGuidance(io.ComfyNode):
@@ -48,10 +48,10 @@ class KSamplerReadoutGuidance(io.ComfyNode):
             node_id="KSamplerReadoutGuidance", display_name="KSampler (Readout Guidance)", category=CATEGORY,
             search_aliases=["guided sampler", "controlnet", "steer"],
             description="The KSampler, guided by targets. While it samples it shows the picture so far and what heads read of it. The trace lists "
-                        "each target's energy at each guided step.",
+                        "each target's energy at each move.",
             inputs=[*ksampler.INPUTS, Guidance.Input("guidance"), STRENGTH, RECOMPUTE, MOVES],
             outputs=[io.Latent.Output(), io.String.Output(display_name="trace", tooltip="For Readout Trace, or as JSON."),
-                     io.Image.Output(display_name="readouts", tooltip="Of each guided step and the first picture: what each target wants, what is "
+                     io.Image.Output(display_name="readouts", tooltip="Of each move and the first picture: what each target wants, what is "
                                      "read, and where the target pulls.")])
 
     @classmethod

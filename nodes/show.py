@@ -13,7 +13,7 @@ MOST_ROWS = 8  # pictures of a batch that are compared
 
 def readouts(trace: Trace, rgb) -> Tensor:
     """An IMAGE for each prediction that `trace` has views of, or one that says that there is none; `rgb` as in seeing.sheet."""
-    seen = [seeing.sheet(views, rgb, caption=f"guided step {number} of {trace.count}") for number, views in trace.seen]
+    seen = [seeing.sheet(views, rgb, caption=f"move {number} of {trace.count}") for number, views in trace.seen]
     return seeing.batch(seen or [seeing.words("nothing was guided")])
 
 
@@ -23,7 +23,7 @@ class ReadoutTrace(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutTrace", display_name="Readout Trace", category=CATEGORY, is_output_node=True,
             search_aliases=["plot", "energy", "curve"],
-            description="How near a guided run came to its targets: their energies over the guided steps, as a picture.",
+            description="How near a guided run came to its targets: their energies over the moves of its steps, as a picture.",
             inputs=[io.String.Input("trace", force_input=True, tooltip="From KSampler (Readout Guidance).")],
             outputs=[io.Image.Output(display_name="plot")])
 

@@ -29,7 +29,7 @@ class Move:
     """How a gradient becomes a shift of the picture. The defaults are what the measurements in docs/moves.md chose.
 
     With `per_step` the shift is the published one, made on the VP-scaled latent before each step; otherwise it is made on the
-    prediction of the denoised picture, which needs to know neither the sampler nor the number of steps.
+    prediction of the denoised picture, in as many moves as the step is long.
     """
     strength: float = 0.1           # size of the shift, in units of the VP-scaled latent
     form: str = "rms"               # one of FORMS

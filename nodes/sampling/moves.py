@@ -51,10 +51,11 @@ def planned(model, landing: Landing, sigmas: Tensor, end: float, wanted: int) ->
 def fall(model, landing: Landing, end: float) -> float:
     """The part of the noise's fall that the level stands for which the step starts from; 0 or more. Where there is no level beside it, as much
     on that side as on the other, as far as the model knows noise and targets act."""
-    own, least = depth(model, landing.start), min(depth(model, landing.start), depth(model, end))
+    own, sampling = depth(model, landing.start), model.model_sampling
+    least = min(own, depth(model, max(end, float(sampling.sigma_min))))
     below = (own + depth(model, landing.after)) / 2 if landing.after else None
     if landing.before is None:
-        above = own if below is None else min(2 * own - below, depth(model, float(model.model_sampling.sigma_max)))
+        above = own if below is None else min(2 * own - below, depth(model, float(sampling.sigma_max)))
         return above - (least if below is None else max(below, least))
     above = depth(model, landing.before)
     if prediction_scale(model, landing.before):  # else nothing can be moved there, so its part is this one's too

@@ -43,8 +43,6 @@ def depth(model, sigma: float) -> float:
     """How far from no noise `sigma` is, on a scale on which guidance goes equally far everywhere: a short step to `after` moves a
     variance-preserving latent by depth(sigma) - depth(after) times the strength. It is the logarithm of the noise over the picture, and grows less
     where prediction_scale does."""
-    if not sigma:
-        return -math.inf
     ratio = noise_ratio(model, sigma)
     if is_flow(model.model_sampling):
         return -0.5 * math.log(ratio**-2 + (MOST_NOISE * halfway(model))**-2)
