@@ -1,8 +1,8 @@
 """What guidance costs: `python run.py bench [--json FILE] [--models demo sd15 sdxl] [--rounds N]`.
 
 A plain step is one prediction with cfg (two branches); a guided one the same with guidance attached. A whole picture is 20
-steps of DPM++ 2M karras with cfg, its targets acting when they do by default. What is compared is made in turn in one run and
-compared by its medians, so that a busy machine slows both. SD 1.5 and SDXL are the real architectures with random weights, SDXL's
+steps of DPM++ 2M karras with cfg, its targets acting when they do by default; one in few steps is 4 of LCM without cfg. What is
+compared is made in turn in one run and compared by its medians, so that a busy machine slows both. SD 1.5 and SDXL are the real architectures with random weights, SDXL's
 10 GB on a CPU, and a random head of the published shape.
 
 Last comes what one guided step keeps for its backward pass, weights aside; KEPT and HEAD in nodes/sampling/memory.py, by which the
@@ -39,6 +39,7 @@ PICTURE_ROUNDS = 1  # of the large models: on two CPU cores each picture of SDXL
 KEEPING = {"blocks kept": "default", "blocks computed again": "default, blocks computed again"}  # the settings by what they keep
 HEAD = "the head's part"
 SHOWN = "default, shown while it samples"
+FEW, FEW_STEPS = "default, 4 LCM steps", ("sgm_uniform", 4, "lcm", 1.0)  # scheduler, steps, sampler, cfg
 
 
 def step_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
@@ -52,6 +53,9 @@ def picture_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
     actions = {label: partial(sample, model, subject.conditioning, subject.shape, sigmas, SAMPLER)
                for label, model in pictures(subject).items()}
     actions[SHOWN] = partial(watched, actions["default"])
+    scheduler, count, sampler, cfg = FEW_STEPS
+    few = comfy.samplers.calculate_sigmas(subject.model.get_model_object("model_sampling"), scheduler, count)
+    actions[FEW] = partial(sample, pictures(subject)["default"], subject.conditioning, subject.shape, few, sampler, cfg)
     return in_turn(actions, rounds, warm=["drag"])  # which then has its reference read; all else is warm from the steps
 
 

@@ -1,7 +1,7 @@
 """The published preset beside the default: `python run.py evaluate --presets [--seeds N]`.
 
-Each with the sampler that it is meant for: the default with DPM++ 2M, cfg 3, in 20 steps and in fewer; the published one
-through its node, 100 DDIM steps with eta 1, at the authors' cfg and at the demo model's. `seconds` is the time of sampling alone,
+Each with the sampler that it is meant for: the default with DPM++ 2M, cfg 3, in 20 steps and in fewer, and with LCM, cfg 1, in very few; the
+published one through its node, 100 DDIM steps with eta 1, at the authors' cfg and at the demo model's. `seconds` is the time of sampling alone,
 `time_ratio` how often it fits into that of the published procedure at the demo's cfg, for the same control.
 """
 import time
@@ -14,7 +14,10 @@ from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
 from tools.control import BATCH, CFG, CONTROLS, NOISE_SEED, Bench, Setting, show
 
 END = 0.5  # the authors' range
-STEPS = (8, 10, 12, 20)  # of the default
+STEPS = (8, 12, 20)  # of the default
+FEW = {"4 LCM steps": (4, 0), "4 LCM steps, two moves each": (4, 2), "4 LCM steps, one move each": (4, 1), "3 LCM steps": (3, 0),
+       "3 LCM steps, one move each": (3, 1)}  # and moves
+LCM = {"sampler": "lcm", "scheduler": "sgm_uniform", "cfg": 1.0}
 
 
 @torch.inference_mode()
@@ -37,6 +40,8 @@ def presets(seeds: int) -> dict:
         kinds = CONTROLS[name]
         rows = {"unguided": lambda: bench.sample((), Setting())}
         rows |= {f"guided, {steps} steps": lambda steps=steps: bench.sample(kinds, Setting(Move(), steps=steps)) for steps in STEPS}
+        rows |= {f"guided, {label}": lambda steps=steps, moves=moves: bench.sample(kinds, Setting(Move(moves=moves), steps=steps, **LCM))
+                 for label, (steps, moves) in FEW.items()}
         rows |= {"published": lambda: published(bench, kinds, CFG), "published, cfg 7.5": lambda: published(bench, kinds, 7.5)}
         figures, seconds = {}, {}
         for setting, make in rows.items():
