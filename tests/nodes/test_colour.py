@@ -60,13 +60,13 @@ def test_colours_come_near_and_weight_0_is_the_stock_sampler_to_the_bit(w, sampl
     assert torch.equal(guided, w.sample(model=patched, sampler=sampler, steps=6)[0])
 
 
-def test_a_step_without_heads_asks_the_model_as_often_as_a_plain_one(w):
+def test_a_step_of_one_move_without_heads_asks_the_model_as_often_as_a_plain_one(w):
     calls = []
     hook = w.model.model.diffusion_model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     try:
         w.sample()
         plain = len(calls)
-        w.sample(target(w, end_percent=1.0))
+        w.sample(target(w, end_percent=1.0), moves=1)
     finally:
         hook.remove()
     assert len(calls) == 2 * plain and not any(calls)
@@ -83,7 +83,7 @@ def test_the_first_step_reaches_the_colours_where_strength_allows(w):
     for guidance in (None, target(w, 1)):
         model = w.model.clone()
         model.set_model_sampler_post_cfg_function(keep)
-        w.sample(guidance, model=model, batch=1, steps=2)
+        w.sample(guidance, model=model, batch=1, steps=2, moves=1)
     (cond, uncond), _, (shifted, shifted_uncond), _ = outs
     wanted = target(w, 1)[0].at((64, 64), cond.device).image
     assert energies.colour(cond, wanted, 8) > 1e-3 and energies.colour(shifted, wanted, 8) < 1e-8
@@ -108,7 +108,7 @@ def test_a_mask_lets_it_act_only_where_it_is_white(w):
     for guidance in (None, target(w, 1, mask=mask)):
         model = w.model.clone()
         model.set_model_sampler_post_cfg_function(lambda args: outs.append(args["cond_denoised"]) or args["denoised"])
-        w.sample(guidance, model=model, batch=1, steps=2)
+        w.sample(guidance, model=model, batch=1, steps=2, moves=1)
     moved = (outs[2] - outs[0]).abs().amax(1)
     assert (moved[mask == 0] == 0).all() and (moved[mask == 1] > 1e-4).all()
 

@@ -39,14 +39,14 @@ class World:
                                              "start_percent": 0.0, "end_percent": 0.5} | changes)[0]
 
     def sample(self, guidance=None, batch=2, size=(64, 64), steps=4, cfg=3.0, sampler="euler", seed=1, strength=0.1, model=None,
-               **latent):
+               moves=0, **latent):
         """(latents, trace); unguided without `guidance`."""
         model = model or self.model
         latent = {"samples": torch.zeros(batch, 3, *size)} | latent
         rest = (seed, steps, cfg, sampler, "karras", self.positive, self.negative, latent)
         if guidance is None:
             return host_nodes.common_ksampler(model, *rest)[0]["samples"], []
-        latent, trace, _ = guide.KSamplerReadoutGuidance.execute(model, *rest, 1.0, guidance, strength).args
+        latent, trace, _ = guide.KSamplerReadoutGuidance.execute(model, *rest, 1.0, guidance, strength, moves=moves).args
         return latent["samples"], json.loads(trace)
 
 
