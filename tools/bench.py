@@ -2,8 +2,8 @@
 
 A plain step is one prediction with cfg (two branches); a guided one the same with guidance attached. A whole picture is 20
 steps of DPM++ 2M karras with cfg, its targets acting when they do by default; one in few steps is 4 of LCM without cfg. What is
-compared is made in turn in one run and compared by its medians, so that a busy machine slows both. SD 1.5 and SDXL are the real architectures with random weights, SDXL's
-10 GB on a CPU, and a random head of the published shape.
+compared is made in turn in one run and compared by its medians, so that a busy machine slows both. SD 1.5
+and SDXL are the real architectures with random weights, SDXL's 10 GB on a CPU, and a random head of the published shape.
 
 Last comes what one guided step keeps for its backward pass, weights aside; KEPT and HEAD in nodes/sampling/memory.py, by which the
 pack tells the host what it needs, were chosen from these figures and are in their unit.
