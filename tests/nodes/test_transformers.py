@@ -207,9 +207,9 @@ def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
 
             _, gradient = step.gradient(conds, heads, pull, again)
             way, length = drawn(*step.x.shape, seed=11), 2e-3 * step.scale
-            found["numeric"] = (energy(step.x + length * way) - energy(step.x - length * way)) / (2 * length)
-            found["gradient"] = (gradient * way).flatten(1).sum(1)
-            return step.predictions(branches)
+            found.setdefault("numeric", (energy(step.x + length * way) - energy(step.x - length * way)) / (2 * length))
+            found.setdefault("gradient", (gradient * way).flatten(1).sum(1))
+            return step.predictions(branches), None
 
     target = Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16))
     with patch("readout_guidance_pack.nodes.sampling.guidance.Run", Probe):
@@ -218,13 +218,12 @@ def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
 
 
 @pytest.mark.parametrize("name", [name for name in ("flux", "flux2", "sd3", "z-image", "lumina2", "qwen-image", "wan") if name in HERE])
-@pytest.mark.parametrize("steps", [8, 20])
-def test_the_same_strength_does_the_same_work_on_every_flow_model(name, steps):
-    """The way that the default range moves a variance-preserving latent, summed over Euler steps but that which ends without noise: Stable
-    Diffusion's is 3.5, in eight steps 4.2."""
+def test_the_same_strength_does_the_same_work_on_every_flow_model(name):
+    """The way that the default range moves a variance-preserving latent, summed over twenty Euler steps: Stable Diffusion's is 3.5. Fewer
+    steps go as far (test_moves.py)."""
     model = tiny_model(name)
     sampling = model.get_model_object("model_sampling")
-    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps).double()
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 20).double()
     acting = (sigmas[:-1] >= sampling.percent_to_sigma(Spatial.end)) & (sigmas[1:] > 0)
     scales = torch.tensor([prediction_scale(model.model, s) for s in sigmas[:-1].tolist()])
     way = scales * (1 - sigmas[1:] / sigmas[:-1]) / torch.hypot(sigmas[1:], 1 - sigmas[1:])
