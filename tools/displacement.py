@@ -45,8 +45,8 @@ def displacement(sampling, sampler: str, scheduler: str, steps: int) -> float | 
     known = landings(host, guider, sigmas, options)
     if not known:
         return None
-    dtype = torch.float32 if "uni_pc" in sampler else torch.float64
-    (_, found), (_, plain) = (rehearsed(host, guider, sigmas, options, dtype, marks) for marks in (True, False))
+    place = torch.device("cpu"), torch.float32 if "uni_pc" in sampler else torch.float64
+    (_, found), (_, plain) = (rehearsed(host, guider, sigmas, options, place, marks) for marks in (True, False))
     lands, landed, shifts, ways = (found - plain).double(), Landed(known), [], {}
     for call, expected in enumerate(known):
         landing = landed.next(expected.sigma, sigmas)

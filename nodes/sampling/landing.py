@@ -54,9 +54,10 @@ def euler(sigma: float, sigmas: Tensor) -> Landing:
 def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]:
     """Those of each prediction that `sampler` will ask `guider` for in a run of `sigmas`; none where they depend on what is predicted, as in
     samplers that choose their own steps, and where it cannot be rehearsed."""
-    for dtype in (torch.float64, torch.float32):  # which uni_pc wants
+    # On the CPU nothing waits for a card; uni_pc wants float32, and some samplers may want what is on the model's device.
+    for place in ((torch.device("cpu"), torch.float64), (torch.device("cpu"), torch.float32), (sigmas.device, torch.float32)):
         try:
-            plain, marked = (rehearsed(sampler, guider, sigmas, extra_args, dtype, marks) for marks in (False, True))
+            plain, marked = (rehearsed(sampler, guider, sigmas, extra_args, place, marks) for marks in (False, True))
             break
         except InterruptProcessingException:
             raise
@@ -64,9 +65,9 @@ def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]
             continue
     else:
         return []
-    if len(plain[0]) != len(marked[0]) or not torch.equal(plain[0], marked[0]):
+    if plain[0] != marked[0]:
         return []
-    levels, found = [*marked[0].tolist(), float(sigmas[-1])], marked[1] - plain[1]  # the same noise in both
+    levels, found = [*marked[0], float(sigmas[-1])], marked[1] - plain[1]  # the same noise in both
     of_calls, of_first = found[:, :-1], found[:, -1]
     made = []
     for call in range(min(len(levels) - 1, of_calls.shape[1])):
@@ -87,20 +88,20 @@ def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]
     return made
 
 
-def rehearsed(sampler, guider, sigmas: Tensor, extra_args: dict, dtype: torch.dtype, marks: bool) -> tuple[Tensor, Tensor]:
-    """The sigmas [M] of the sampler's calls, and its latents [M + 1, N + 1] at each and at the end: what is there of each call's mark, and of
-    one on the first latent."""
+def rehearsed(sampler, guider, sigmas: Tensor, extra_args: dict, place: tuple, marks: bool) -> tuple[list[float], Tensor]:
+    """The sigmas of the M calls that the sampler makes, and its latents [M + 1, N + 1] at each and at the end: what is there of each call's
+    mark, and of one on the first latent. `place` is the device and the type to compute in."""
     count = CALLS_A_STEP * len(sigmas)
     model = StandIn(guider, count if marks else 0)
     options = {key: value for key, value in extra_args["model_options"].items() if key != "sampler_post_cfg_function"}
-    noise = torch.zeros(count + 1, 1, 1, 1, dtype=dtype, device=sigmas.device)
+    (device, dtype), levels = place, sigmas.to(*place, copy=True)  # uni_pc overwrites them
+    noise = torch.zeros(count + 1, 1, 1, 1, dtype=dtype, device=device)
     noise[-1] = float(marks)
     arguments = {"model_options": options, "seed": extra_args.get("seed")}
-    with torch.random.fork_rng(devices=[sigmas.device] if sigmas.is_cuda else []):
-        torch.manual_seed(0)
-        out = sampler.sample(model, sigmas.to(dtype, copy=True), arguments, None, noise, torch.zeros_like(noise), None, True)
-    end = guider.inner_model.model_sampling.noise_scaling(sigmas[-1:], torch.zeros_like(out), out)  # undoes what the sampler ends with
-    return torch.stack(model.sigmas), torch.stack([*model.latents, end.flatten()])
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # so that both rehearsals draw the same
+        out = sampler.sample(model, levels, arguments, None, noise, torch.zeros_like(noise), None, True)
+    end = guider.inner_model.model_sampling.noise_scaling(sigmas[-1:].to(out), torch.zeros_like(out), out)  # undoes what the sampler ends with
+    return model.sigmas, torch.stack([*model.latents, end.flatten()]).cpu()
 
 
 class StandIn:
@@ -108,7 +109,7 @@ class StandIn:
 
     def __init__(self, guider, marks: int):
         self.guider, self.marks = guider, marks
-        self.sigmas: list[Tensor] = []
+        self.sigmas: list[float] = []
         self.latents: list[Tensor] = []
 
     def __getattr__(self, name: str):
@@ -118,7 +119,7 @@ class StandIn:
         denoised = torch.zeros_like(x)
         if len(self.sigmas) < self.marks:
             denoised[len(self.sigmas)] = 1
-        self.sigmas.append(timestep.flatten()[0].double())
+        self.sigmas.append(float(timestep.flatten()[0]))
         self.latents.append(x.flatten().clone())
         given = {"cond_denoised": denoised, "uncond_denoised": denoised, "cond": None, "uncond": None, "cond_scale": 1.0, "input": x,
                  "sigma": timestep, "model": self.guider.inner_model, "model_options": model_options}
@@ -134,6 +135,7 @@ class Landed:
 
     def __init__(self, landings: list[Landing]):
         self.landings, self.count, self.shifts = landings, 0, {}
+        self.wanted = {call for landing in landings for call in landing.again}
 
     def next(self, sigma: float, sigmas: Tensor) -> Landing:
         """Of the next prediction, at `sigma` in a run of `sigmas`; once another one was expected, those of Euler steps."""
@@ -153,5 +155,6 @@ class Landed:
 
     def keep(self, shift: Tensor, whole: Tensor, pictures: Tensor | None) -> None:
         """Of the last prediction, for these `pictures` of the batch `whole`, or all."""
-        kept = self.shifts.setdefault(self.count - 1, torch.zeros_like(whole))
-        kept[slice(None) if pictures is None else pictures] = shift
+        if self.count - 1 in self.wanted:
+            kept = self.shifts.setdefault(self.count - 1, torch.zeros_like(whole))
+            kept[slice(None) if pictures is None else pictures] = shift

@@ -201,7 +201,8 @@ def test_a_guided_model_as_the_negative_one_is_named(w, positive):
 
 
 @pytest.mark.parametrize("case, said", [
-    ("late", "no step that can be guided was between start_percent and end_percent"), ("batch function", "test_combinations asks the model in place of ComfyUI"),
+    ("late", "no step that can be guided was between start_percent and end_percent"),
+    ("batch function", "test_combinations asks the model in place of ComfyUI"),
     ("no table", "has replaced what asks the model"), ("silent", "no positive conditioning acted")])
 def test_a_run_in_which_nothing_acted_says_so_once(w, caplog, case, said):
     model, positive = w.model.clone(), w.positive
