@@ -48,6 +48,7 @@ class Graph:
     """A model, its conditionings, and how they are sampled; a feature changes some of these."""
 
     scheduler = "normal"
+    move = Move(moves=1)  # what is looked at is a step
 
     def __init__(self, model=None, name="small"):
         self.name, self.model = name, model or random_model(name)
@@ -71,7 +72,7 @@ class Graph:
         return make_head(self.name)
 
     def run(self, guides: bool = True) -> torch.Tensor:
-        model = guided("test", self.model, (self.target,), Move(moves=1), recompute=self.recompute) if guides else self.model
+        model = guided("test", self.model, (self.target,), self.move, recompute=self.recompute) if guides else self.model
         if self.guider is None and self.sigmas is None:
             return host_nodes.common_ksampler(model, SEED, 4, self.cfg, "euler", self.scheduler, self.positive, self.negative,
                                               self.latent, **self.options)[0]["samples"]

@@ -111,7 +111,7 @@ def test_narrow_types(dtype, cast):
     for weight in wide.model.diffusion_model.parameters():
         weight.data = weight.to(dtype).float()
     for model in (graph.model, wide):
-        graph.model, graph.sigmas = model, torch.tensor([14.0, 5.0])
+        graph.model, graph.sigmas, graph.move = model, torch.tensor([14.0, 5.0]), Move(0.3, moves=1)  # far beyond what rounding does
         moves.append((graph.run() - graph.run(False)).flatten())
     assert torch.cosine_similarity(*moves, dim=0) > 0.9  # the same weights move it the same way (0.94 in bf16)
 
