@@ -196,7 +196,7 @@ def test_pictures_side_by_side():
 def test_a_long_run_keeps_views_evenly_and_few():
     trace, x = Trace(), torch.zeros(2, 1, 4, 4)
     for step in range(1, 1001):
-        trace.add(1.0, [], [], [View(str(step), torch.zeros(2), None, None, x)])
+        trace.add(1.0, 1, [], [], [View(str(step), torch.zeros(2), None, None, x)])
         assert trace.now[0].name == str(step)
     numbers = [number for number, _ in trace.seen]
     assert MOST / 2 <= len(numbers) <= MOST and len({b - a for a, b in zip(numbers, numbers[1:])}) == 1
