@@ -39,6 +39,7 @@ DEFAULT_VERSION = "0.30.0"
 COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.bench", "gpu": "tools.gpu", "serve": "tools.serve",
             "train-demo": "tools.train_demo", "train-head": "tools.train_head", "convert": "tools.convert", "test": "pytest"}
 PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
+ALL_TESTS = ["--numprocesses=2", "--dist=loadfile"]  # two files at a time: each test computes in one thread
 
 
 def say(text: str) -> None:
@@ -156,7 +157,7 @@ def main() -> int:
     if packages:  # found before those of .venv
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
     if command == "test":
-        arguments = [*PYTEST_OPTIONS, *arguments]
+        arguments = [*PYTEST_OPTIONS, *(arguments or ALL_TESTS)]
     run = [str(python), "-m", COMMANDS[command], *arguments]
     os.chdir(ROOT)
     sys.stdout.flush()

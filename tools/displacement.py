@@ -4,6 +4,7 @@ The sum of the lengths of all moves, in units of the variance-preserving latent 
 family: of those of latents, and of what lands of the shifts in the latents of the host's own sampler. It is arithmetic, for a move is as long as
 it is meant to be (rms, docs/moves.md); what lands is found by a model that predicts nothing but the shifts, all in one direction.
 """
+import math
 from types import SimpleNamespace
 
 import comfy.model_base
@@ -51,7 +52,8 @@ def displacement(sampling, sampler: str, scheduler: str, steps: int) -> float | 
     for call, expected in enumerate(known):
         landing = landed.next(expected.sigma, sigmas)
         again = landed.again(landing, torch.zeros(1, 1), None)
-        moves = planned(model, landing, sigmas, end, 0) if landing.start >= end and prediction_scale(model, landing.start) else Moves(0, 0.0, None)
+        acts = landing.start >= end and prediction_scale(model, landing.start)
+        moves = planned(model, landing, sigmas, (math.inf, end), 0) if acts else Moves(0, 0.0, None)
         shifts.append((moves.prediction or 0.0) * bool(moves.count) + (0.0 if again is None else again.item()))
         landed.keep(torch.full((1, 1), shifts[-1]), torch.zeros(1, 1), None)
         if landing.after:

@@ -14,10 +14,10 @@ from torch import Tensor
 from .landing import Landing
 from .noise import depth, latent_scale, noise_ratio, prediction_scale
 
-A_MOVE = 0.33  # times the strength: how long a move is at most, in units of the variance-preserving latent
-SPARED = 0.1   # of a move, that no further one is made for
+A_MOVE = 0.28  # times the strength: the way that one move is made for, in units of the variance-preserving latent
+SPARED = 0.3   # of a move, that no further one is made for
 SHIFT = 2      # times as long as the moves before it the shift of the prediction is
-MORE = 1.1     # times the fall is gone in few steps: 20 Euler steps go so much beyond it
+MORE = 1.12    # times the fall is gone in few steps: 20 Euler steps go about so much beyond it
 LEAST_NOISE = 0.3  # over the picture: with less of it the model gives moves of the last latents back as they are
 MANY = 20      # steps in which every level gets one move
 
@@ -31,11 +31,11 @@ class Moves:
     prediction: float | None
 
 
-def planned(model, landing: Landing, sigmas: Tensor, end: float, wanted: int) -> Moves:
-    """Those at a prediction with this `landing`, in a run of `sigmas`, by targets that act down to the sigma `end`; `wanted` 0 means as many as
-    the fall of the noise asks for."""
-    many, way = len(sigmas) > MANY, MORE * fall(model, landing, end)
-    count = 1 if many else max(landing.after > 0, math.ceil(way / A_MOVE - SPARED))
+def planned(model, landing: Landing, sigmas: Tensor, span: tuple[float, float], wanted: int) -> Moves:
+    """Those at a prediction with this `landing`, in a run of `sigmas`, by targets that act from the first sigma of `span` down to the second;
+    `wanted` 0 means as many as the fall of the noise asks for."""
+    many, way = len(sigmas) > MANY, MORE * fall(model, landing, *span)
+    count = 1 if many else max(1 if landing.after else 0, math.ceil(way / A_MOVE - SPARED))
     scale = latent_scale(model, landing.sigma)
     if not landing.after:
         possible = count and not many and noise_ratio(model, landing.start) >= LEAST_NOISE
@@ -48,16 +48,17 @@ def planned(model, landing: Landing, sigmas: Tensor, end: float, wanted: int) ->
     return Moves(count, move * scale, prediction_scale(model, landing.start) * landing.gain * (SHIFT * move / of_euler))
 
 
-def fall(model, landing: Landing, end: float) -> float:
+def fall(model, landing: Landing, start: float, end: float) -> float:
     """The part of the noise's fall that the level stands for which the step starts from; 0 or more. Where there is no level beside it, as much
-    on that side as on the other, as far as the model knows noise and targets act."""
+    on that side as on the other, as far as the model knows noise and targets act, from the sigma `start` to `end`."""
     own, sampling = depth(model, landing.start), model.model_sampling
+    most = depth(model, min(start, float(sampling.sigma_max)))
     least = min(own, depth(model, max(end, float(sampling.sigma_min))))
     below = (own + depth(model, landing.after)) / 2 if landing.after else None
     if landing.before is None:
-        above = own if below is None else min(2 * own - below, depth(model, float(sampling.sigma_max)))
+        above = own if below is None else min(2 * own - below, most)
         return above - (least if below is None else max(below, least))
     above = depth(model, landing.before)
-    if prediction_scale(model, landing.before):  # else nothing can be moved there, so its part is this one's too
+    if landing.before <= start and prediction_scale(model, landing.before):  # else nothing is moved there, so its part is this one's too
         above = (above + own) / 2
-    return above - max(2 * own - above if below is None else below, least)
+    return min(above, most) - max(2 * own - above if below is None else below, least)

@@ -207,7 +207,8 @@ class Run:
             return targets, None
         if not prediction_scale(model, self.landing.start):
             return [], None
-        moves = planned(model, self.landing, sigmas, float(min(to_sigma(t.end) for t in targets)), self.move.moves)
+        span = float(max(to_sigma(t.start) for t in targets)), float(min(to_sigma(t.end) for t in targets))
+        moves = planned(model, self.landing, sigmas, span, self.move.moves)
         return (targets, moves) if moves.count else ([], None)
 
     def fit(self, target: Target, step: Step) -> Target:

@@ -44,9 +44,10 @@ def open_template(page, name):
 
 
 def set_steps(page, steps):
-    page.evaluate("""(steps) => {
-        for (const node of app.graph.nodes) for (const widget of node.widgets ?? []) if (widget.name === "steps") widget.value = steps;
-    }""", steps)
+    """With one move each, for the test's time."""
+    page.evaluate("""(values) => {
+        for (const node of app.graph.nodes) for (const widget of node.widgets ?? []) if (widget.name in values) widget.value = values[widget.name];
+    }""", {"steps": steps, "moves": 1})
 
 
 def run(page):

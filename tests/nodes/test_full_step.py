@@ -119,10 +119,10 @@ def test_a_guided_step_equals_the_formulas(model, embedded, preset, eta):
     else:
         g, = torch.autograd.grad(sure.energy(head, x_vp, span, 1, wanted), x_vp)
         moved = x_vp.detach()
-        # Of the prediction of the clean latent, as long as it takes to land 1.1 times the logarithm of the noise's fall (moves.py: one move).
+        # Of the prediction of the clean latent, as long as it takes to land 1.12 times the logarithm of the noise's fall (moves.py: one move).
         above, below = (((1 - a) / a).sqrt() for a in (high, low))
         lands = (1 - below / above) * ((1 + above**2) / (1 + below**2)).sqrt()
-        shift = -0.1 * g / g.square().mean().sqrt() / high.sqrt() * 1.1 * (above / below).log() / lands
+        shift = -0.1 * g / g.square().mean().sqrt() / high.sqrt() * 1.12 * (above / below).log() / lands
     with torch.no_grad():
         bad, good = (sure.noise(moved, branch) for branch in (0, 1))
         noise = bad + CFG * (good - bad)
