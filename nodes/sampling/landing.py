@@ -57,35 +57,33 @@ def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]
     # On the CPU nothing waits for a card; uni_pc wants float32, and some samplers may want what is on the model's device.
     for place in ((torch.device("cpu"), torch.float64), (torch.device("cpu"), torch.float32), (sigmas.device, torch.float32)):
         try:
-            plain, marked = (rehearsed(sampler, guider, sigmas, extra_args, place, marks) for marks in (False, True))
-            break
+            (levels, plain), (again, marked) = (rehearsed(sampler, guider, sigmas, extra_args, place, marks) for marks in (False, True))
         except InterruptProcessingException:
             raise
         except Exception:  # another pack's sampler may want what a stand-in has not
             continue
-    else:
-        return []
-    if plain[0] != marked[0]:
-        return []
-    levels, found = [*marked[0], float(sigmas[-1])], marked[1] - plain[1]  # the same noise in both
+        if levels != again:
+            return []
+        found = marked - plain  # the same noise in both
+        return [landing(call, [*levels, float(sigmas[-1])], found, sigmas) for call in range(min(len(levels), found.shape[1] - 1))]
+    return []
+
+
+def landing(call: int, levels: list[float], found: Tensor, sigmas: Tensor) -> Landing:
+    """That of this `call`, the calls being made at `levels` and the last of these where the run of `sigmas` ends; `found` as `rehearsed` has it."""
     of_calls, of_first = found[:, :-1], found[:, -1]
-    made = []
-    for call in range(min(len(levels) - 1, of_calls.shape[1])):
-        sigma, after, own = levels[call], levels[call + 1], float(of_calls[call + 1, call])
-        base = max((i for i in range(call + 1) if levels[i] > after * APART), default=None)
-        if base is None:
-            made.append(euler(sigma, sigmas))
-            continue
-        before = min((s for s in levels[:call] if s > levels[base] * APART), default=None)
-        of_euler = 1 - after / levels[base]
-        if not own >= LITTLE * of_euler:
-            made.append(Landing(sigma, before, levels[base], after, of_euler))
-            continue
-        left = float(of_first[call + 1] / of_first[base]) if of_first[base].abs() > GONE else 0.0
-        missing = (of_calls[base] * left - of_calls[call + 1]) / own
-        again = {i: round(c, 4) for i, c in enumerate(missing[:call].tolist()) if abs(c) > NOTHING and i >= call - LOOKS_BACK}
-        made.append(Landing(sigma, before, levels[base], after, own, again))
-    return made
+    sigma, after, own = levels[call], levels[call + 1], float(of_calls[call + 1, call])
+    base = max((i for i in range(call + 1) if levels[i] > after * APART), default=None)
+    if base is None:
+        return euler(sigma, sigmas)
+    before = min((s for s in levels[:call] if s > levels[base] * APART), default=None)
+    of_euler = 1 - after / levels[base]
+    if not own >= LITTLE * of_euler:
+        return Landing(sigma, before, levels[base], after, of_euler)
+    left = float(of_first[call + 1] / of_first[base]) if of_first[base].abs() > GONE else 0.0
+    missing = (of_calls[base] * left - of_calls[call + 1]) / own
+    again = {i: round(c, 4) for i, c in enumerate(missing[:call].tolist()) if abs(c) > NOTHING and i >= call - LOOKS_BACK}
+    return Landing(sigma, before, levels[base], after, own, again)
 
 
 def rehearsed(sampler, guider, sigmas: Tensor, extra_args: dict, place: tuple, marks: bool) -> tuple[list[float], Tensor]:
