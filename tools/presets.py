@@ -15,8 +15,8 @@ from tools.control import BATCH, CFG, CONTROLS, NOISE_SEED, Bench, Setting, show
 
 END = 0.5  # the authors' range
 STEPS = (8, 12, 20)  # of the default
-FEW = {"4 LCM steps": (4, 0), "4 LCM steps, two moves each": (4, 2), "4 LCM steps, one move each": (4, 1), "3 LCM steps": (3, 0),
-       "3 LCM steps, one move each": (3, 1)}  # and moves
+FEW = {"4 LCM steps": (4, 0), "4 LCM steps, three moves each": (4, 3), "4 LCM steps, two moves each": (4, 2), "3 LCM steps": (3, 0),
+       "3 LCM steps, three moves each": (3, 3)}  # and moves
 LCM = {"sampler": "lcm", "scheduler": "sgm_uniform", "cfg": 1.0}
 
 
