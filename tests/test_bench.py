@@ -35,7 +35,8 @@ def test_kept_comes_in_the_unit_in_which_the_host_is_told(monkeypatch):
     monkeypatch.setattr(memory, "HEAD", result["kept_unit"][bench.HEAD])
     for again, label in labels.items():
         assert memory.needed(subject.model.model, subject.shape, [], [subject.head], again) == pytest.approx(kept[label], rel=0.02)
-    assert set(result["picture_ratio"]) == {"default", "drag", bench.SHOWN, bench.FEW} and result["guided_step_ratio"]["default"] > 0
+    pictures = {"default", "fitted head", "drag", bench.SHOWN, "default, 4 LCM steps", "fitted head, 4 LCM steps"}
+    assert set(result["picture_ratio"]) == pictures and result["guided_step_ratio"]["default"] > 0
 
 
 @torch.inference_mode()

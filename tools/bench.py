@@ -39,7 +39,8 @@ PICTURE_ROUNDS = 1  # of the large models: on two CPU cores each picture of SDXL
 KEEPING = {"blocks kept": "default", "blocks computed again": "default, blocks computed again"}  # the settings by what they keep
 HEAD = "the head's part"
 SHOWN = "default, shown while it samples"
-FEW, FEW_STEPS = "default, 4 LCM steps", ("sgm_uniform", 4, "lcm", 1.0)  # scheduler, steps, sampler, cfg
+FEW_STEPS = ("sgm_uniform", 4, "lcm", 1.0)  # scheduler, steps, sampler, cfg
+IN_FEW = ("default", "fitted head")  # what is made in few steps too
 
 
 def step_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
@@ -50,12 +51,13 @@ def step_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
 
 def picture_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
     sigmas = comfy.samplers.calculate_sigmas(subject.model.get_model_object("model_sampling"), SCHEDULER, PICTURE_STEPS)
-    actions = {label: partial(sample, model, subject.conditioning, subject.shape, sigmas, SAMPLER)
-               for label, model in pictures(subject).items()}
+    models = pictures(subject)
+    actions = {label: partial(sample, model, subject.conditioning, subject.shape, sigmas, SAMPLER) for label, model in models.items()}
     actions[SHOWN] = partial(watched, actions["default"])
     scheduler, count, sampler, cfg = FEW_STEPS
     few = comfy.samplers.calculate_sigmas(subject.model.get_model_object("model_sampling"), scheduler, count)
-    actions[FEW] = partial(sample, pictures(subject)["default"], subject.conditioning, subject.shape, few, sampler, cfg)
+    actions |= {f"{label}, {count} LCM steps": partial(sample, models[label], subject.conditioning, subject.shape, few, sampler, cfg)
+                for label in IN_FEW}
     return in_turn(actions, rounds, warm=["drag"])  # which then has its reference read; all else is warm from the steps
 
 

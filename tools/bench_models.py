@@ -116,4 +116,5 @@ def steps(subject: Subject) -> dict:
 
 def pictures(subject: Subject) -> dict:
     """The MODELs whose whole pictures are compared, with targets that act when they do by default."""
-    return {"plain": subject.model, "default": guided_by(subject, spatial(subject.head)), "drag": guided_by(subject, drag(subject, 4096))}
+    return {"plain": subject.model, "default": guided_by(subject, spatial(subject.head)), "fitted head": guided_by(subject, spatial(linear(subject))),
+            "drag": guided_by(subject, drag(subject, 4096))}
