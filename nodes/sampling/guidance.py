@@ -37,12 +37,14 @@ class Guidance:
         model = executor.class_obj.model_patcher
         model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
         run = Run(self, executor.class_obj)
+        if len(sigmas) > 1 and sigmas[-1] > sigmas[0]:
+            run.rest()
         run.attach(executor.class_obj)
         run.compare(len(latent_image))
         if not self.runs:
             self.trace.clear()
         denoise_mask, callback, *args = args
-        callback = Screen(self.trace, model).follows(callback, len(sigmas) - 1)
+        callback = Screen(self.trace, model, run.log).follows(callback, len(sigmas) - 1)
         self.runs.append(run)
         try:
             out = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)

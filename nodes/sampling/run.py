@@ -64,6 +64,11 @@ class Run:
                               (WrappersMP.PREDICT_NOISE, self.predict_noise), (WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)):
             add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
 
+    def rest(self) -> None:
+        """Guides nothing, where noise is found for a picture instead of a picture for noise."""
+        self.targets, self.holding = (), []
+        self.log.warn("the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it.")
+
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
         """Tells the host what guided steps need, so that it makes room before it loads the model."""
         read_by = heads(self.targets)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 import comfy.utils
 import latent_preview
 import torch
+from comfy.model_management import InterruptProcessingException
+from comfy_api import feature_flags
 from PIL import Image
 
 from .. import seeing
+from .log import Log
 from .trace import Trace
 
 FORMAT = "JPEG"
@@ -17,14 +20,16 @@ FORMAT = "JPEG"
 class Screen:
     """After each step of a run on MODEL: the picture so far, and what the run's `trace` saw last.
 
-    On the node that samples it takes the place of the host's own preview; on another one it comes besides. Nothing is shown where nobody looks. Where
-    the host shows no previews, which is how it starts, the picture so far is as rough as its latents' colours are.
+    On the node that samples it takes the place of the host's own preview; on another one, and where another pack wants to know of each step, it
+    comes besides. Nothing is shown where nobody looks. Where the host shows no previews, which is how it starts, and where another pack's previews
+    are no pictures, the picture so far is as rough as its latents' colours are. What cannot be shown is said in `log`, and ends no run.
     """
 
-    def __init__(self, trace: Trace, model):
-        self.trace, self.node_id, self.begun = trace, trace.shown_on, time.monotonic()
+    def __init__(self, trace: Trace, model, log: Log):
+        self.trace, self.node_id, self.begun, self.log = trace, trace.shown_on, time.monotonic(), log
         latent_format = model.model.latent_format
-        self.previewer = latent_preview.get_previewer(model.load_device, latent_format) or rough(latent_format)
+        self.rough = rough(latent_format)
+        self.previewer = latent_preview.get_previewer(model.load_device, latent_format) or self.rough
         self.rgb = latents_seen(latent_format)
         self.count = self.read_at = 0  # of the trace, and the step at which that was
 
@@ -34,21 +39,35 @@ class Screen:
         if not watched:
             return callback
         bar = comfy.utils.ProgressBar(steps) if self.node_id is None else None
+        replaced = bar is not None and getattr(callback, "__module__", None) == latent_preview.__name__  # the host's own shows its preview only
 
         def after_step(step: int, denoised: torch.Tensor, x: torch.Tensor, total: int) -> None:
-            image = self.image(step, denoised, total)
-            if bar is not None:
-                bar.update_absolute(step + 1, total, (FORMAT, image, None))
-                return
-            if callback is not None:
+            if callback is not None and not replaced:
                 callback(step, denoised, x, total)
-            send(image, self.node_id)
+            image = self.shown(step, denoised, total)
+            if bar is not None:
+                bar.update_absolute(step + 1, total, image and (FORMAT, image, None))
+            elif image is not None:
+                send(image, self.node_id)
 
         return after_step
+
+    def shown(self, step: int, denoised: torch.Tensor, total: int) -> Image.Image | None:
+        """`image`, or None where that fails."""
+        try:
+            return self.image(step, denoised, total)
+        except InterruptProcessingException:
+            raise
+        except Exception as error:  # of another pack's previewer
+            self.log.warn(f"this run cannot be shown while it samples ({type(error).__name__}: {error}). The picture is the same.", about="not shown")
+            return None
 
     def image(self, step: int, denoised: torch.Tensor, total: int) -> Image.Image:
         left = (time.monotonic() - self.begun) / (step + 1) * (total - step - 1)
         so_far = self.previewer and self.previewer.decode_latent_to_preview(denoised[:1])
+        if so_far is not None and not isinstance(so_far, Image.Image):  # frames, as of other packs' animated previews
+            self.previewer = self.rough
+            so_far = self.rough and self.rough.decode_latent_to_preview(denoised[:1])
         if self.trace.count > self.count:
             self.count, self.read_at = self.trace.count, step + 1
         since = f"; read at step {self.read_at}" if 0 < self.read_at <= step else ""
@@ -84,6 +103,7 @@ def send(image: Image.Image, node_id: str) -> None:
     from protocol import BinaryEventTypes  # the host's, there wherever its server is
 
     server = client()
-    if server is not None:
+    # Older clients would take it for a picture of the node that is being executed.
+    if server is not None and feature_flags.supports_feature(server.sockets_metadata, server.client_id, "supports_preview_metadata"):
         about = {name: node_id for name in ("node_id", "display_node_id", "parent_node_id", "real_node_id")} | {"prompt_id": server.last_prompt_id}
         server.send_sync(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, ((FORMAT, image, None), about), server.client_id)

@@ -3,9 +3,11 @@ import json
 import logging
 
 import comfy.model_management
+import comfy.samplers
 import nodes as host_nodes
 import pytest
 import torch
+from comfy_extras.nodes_custom_sampler import SamplerCustom
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
@@ -182,6 +184,20 @@ def test_guidance_rests_while_a_picture_is_inverted(w):
 
     guided, = guide.ApplyReadoutGuidance.execute(w.model, w.like("appearance", w.made()[1]), 0.1).args
     assert torch.equal(inverted(guided), inverted(w.model))
+
+
+def test_guidance_rests_where_sigmas_rise(w, caplog):
+    """As where the noise of a picture is found with Flip Sigmas."""
+    sigmas = comfy.samplers.calculate_sigmas(w.model.get_model_object("model_sampling"), "karras", 4).flip(0).clamp(min=1e-3)
+
+    def noise(model):
+        return SamplerCustom.execute(model, False, 0, 1.0, w.positive, w.negative, comfy.samplers.sampler_object("euler"), sigmas, w.scene())[0]["samples"]
+
+    _, reference = w.made()
+    guided, = guide.ApplyReadoutGuidance.execute(w.model, w.drag(reference, mask=torch.ones(1, 64, 64), end_percent=1.0), 0.1).args
+    assert torch.equal(noise(guided), noise(w.model))
+    assert [message for message in caplog.messages if "guided" in message] == [
+        "Apply Readout Guidance: the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it."]
 
 
 def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):

@@ -4,6 +4,8 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import comfy.sample
+import comfy.samplers
 import comfy.utils
 import latent_preview
 import nodes as host_nodes
@@ -11,6 +13,8 @@ import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from comfy.latent_formats import Wan21
+from comfy.patcher_extension import WrappersMP
+from comfy.samplers import KSampler
 from PIL import ImageChops
 
 from readout_guidance_pack.heads import load_head
@@ -19,6 +23,7 @@ from readout_guidance_pack.nodes import seeing
 from readout_guidance_pack.nodes.demo import DemoScene
 from readout_guidance_pack.nodes.demo_model import load_demo
 from readout_guidance_pack.nodes.guide import KSamplerReadoutGuidance
+from readout_guidance_pack.nodes.published import KSamplerReadoutGuidancePublished
 from readout_guidance_pack.nodes.sampling import Trace, guided
 from readout_guidance_pack.nodes.sampling.screen import Screen, latents_seen
 from readout_guidance_pack.nodes.sampling.trace import MOST
@@ -107,14 +112,89 @@ def test_where_nobody_looks_nothing_is_drawn(w, monkeypatch):
 
 
 def test_another_node_that_samples_keeps_its_preview_and_ours_is_shown_on_the_one_that_guides(w, shown, monkeypatch):
-    sent = []
-    server = SimpleNamespace(client_id="page", last_prompt_id="p", send_sync=lambda event, data, sid: sent.append((event, data, sid)))
-    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
-    host_nodes.common_ksampler(guided("Apply Readout Guidance", w.model, w.guidance, Move(), Trace(shown_on="7")), *w.settings)
+    model, sent, server = guided("Apply Readout Guidance", w.model, w.guidance, Move(), Trace(shown_on="7")), [], page(monkeypatch)
+    server.send_sync = lambda event, data, sid: sent.append((event, data, sid))
+    host_nodes.common_ksampler(model, *w.settings)
     assert len(shown) == len(sent) == STEPS
     (kind, image, _), about = sent[-1][1]
     assert about["display_node_id"] == about["node_id"] == "7" and sent[-1][2] == "page" and kind == "JPEG"
     assert image.size > shown[-1][2][1].size
+
+
+def page(monkeypatch):
+    """A server with a client that takes previews with their node."""
+    server = SimpleNamespace(client_id="page", last_prompt_id="p", sockets_metadata={"page": {"feature_flags": {"supports_preview_metadata": True}}})
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
+    return server
+
+
+def test_a_client_that_does_not_know_of_nodes_is_sent_no_second_preview(w, shown, monkeypatch):
+    """It would show it on the node that samples, in the place of its own."""
+    server = page(monkeypatch)
+    server.sockets_metadata["page"]["feature_flags"] = {}
+    server.send_sync = None
+    host_nodes.common_ksampler(guided("Apply Readout Guidance", w.model, w.guidance, Move(), Trace(shown_on="7")), *w.settings)
+    assert len(shown) == STEPS
+
+
+class Frames(latent_preview.LatentPreviewer):
+    """As packs with animated previews have it: frames [T, H, W, 3] in the place of a picture."""
+
+    def decode_latent_to_preview(self, x0):
+        return torch.zeros(3, 8, 8, 3, dtype=torch.uint8)
+
+    def decode_latent_to_preview_image(self, preview_format, x0):
+        return None
+
+
+class Broken(latent_preview.LatentPreviewer):
+    def decode_latent_to_preview(self, x0):
+        raise RuntimeError("no preview")
+
+    decode_latent_to_preview_image = None
+
+
+@pytest.mark.parametrize("on_itself", [True, False])
+def test_no_preview_ends_a_run(w, shown, monkeypatch, caplog, on_itself):
+    server, sent = page(monkeypatch), []
+    server.send_sync = lambda event, data, sid: sent.append(data)
+    plain = w.run()[0]["samples"]
+
+    def run():
+        sent.clear(), shown.clear()
+        if on_itself:
+            return w.run()[0]["samples"], len(shown)
+        model = guided("Apply Readout Guidance", w.model, w.guidance, Move(), Trace(shown_on="7"))
+        sigmas = KSampler(model, STEPS, w.model.load_device, "euler", "normal").sigmas
+        noise = comfy.sample.prepare_noise(w.settings[-1]["samples"], 1)
+        out = comfy.sample.sample_custom(model, noise, 3.0, comfy.samplers.sampler_object("euler"), sigmas, w.words, w.words, w.settings[-1]["samples"])
+        return out, len(sent)
+
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda *_: Frames())
+    picture, seen = run()
+    assert torch.equal(picture, plain) and seen == STEPS
+    monkeypatch.setattr(latent_preview, "prepare_callback", lambda *_: None)  # which would fail by itself
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda *_: Broken())
+    picture, seen = run()
+    assert torch.equal(picture, plain) and not seen
+    assert sum("cannot be shown while it samples (RuntimeError: no preview)" in message for message in caplog.messages) == 1
+
+
+def test_a_callback_that_another_pack_hands_on_is_called_at_each_step(w, shown):
+    steps = []
+
+    def follow(executor, noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs):
+        def ours(step, *rest):
+            steps.append(step)
+            callback(step, *rest)
+
+        return executor(noise, latent_image, sampler, sigmas, denoise_mask, ours, *args, **kwargs)
+
+    model = w.model.clone()
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another pack", follow)
+    KSamplerReadoutGuidance.execute(model, *w.settings, 1.0, w.guidance, 0.1)
+    KSamplerReadoutGuidancePublished.execute(model, 1, STEPS, 3.0, 1.0, True, w.words, w.words, w.settings[-1], 0.02, w.guidance)
+    assert steps == [*range(STEPS), *range(STEPS + 1)]  # ddim_uniform makes one more
 
 
 def test_the_readouts_say_what_was_wanted_and_read_at_each_guided_step(w):
