@@ -1,4 +1,4 @@
-"""Drags: what the editor, JSON, spline editors and TRACKS say, as paths in shares of the picture."""
+"""Drags: what the editor, JSON and spline editors say, as paths in shares of the picture."""
 import json
 import logging
 from typing import Any
@@ -34,46 +34,6 @@ def from_json(node: str, text: str | list[str], size: tuple[int, int]) -> list[T
 
 def is_point(x: Any) -> bool:
     return isinstance(x, dict) or isinstance(x, list) and len(x) > 0 and not isinstance(x[0], (list, dict))
-
-
-def from_tracks(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
-    """Paths [F, 2] from the host's TRACKS, whose points are pixels of a picture of `size` (H, W).
-
-    A track that is not visible at its first or last frame is left out, with a warning; without word of it, all are visible.
-    Raises ValueError when none is left.
-    """
-    path, seen = points(node, tracks)
-    ends = (seen[0] & seen[-1]).nonzero()[:, 0].tolist()
-    if not ends:
-        raise ValueError(f"{node}: none of the {path.shape[1]} tracks is visible at both its first and its last frame, so nothing would be dragged. "
-                         "Track points that are, or disconnect the tracks.")
-    if len(ends) < path.shape[1]:
-        logging.warning("%s: %d of %d tracks are hidden at their first or last frame and left out.", node, path.shape[1] - len(ends), path.shape[1])
-    scale = torch.tensor([size[1], size[0]])
-    beyond = (path[[0, -1]][:, ends] > 1.2 * scale).any(-1).float().mean()
-    if beyond > 0.2:
-        far = path.amax((0, 1)).tolist()
-        logging.warning("%s: the tracks reach to %.0fx%.0f pixels, and the picture that they are taken to be on is %dx%d. If they were made on "
-                        "a picture of another size, connect that one as image, or resize it before.", node, *far, size[1], size[0])
-    return [path[:, k] / scale for k in ends]
-
-
-def points(node: str, tracks: dict) -> tuple[Tensor, Tensor]:
-    """The points [F, K, 2] of the host's TRACKS, and whether they are visible [F, K]."""
-    path = tracks.get("track_path") if isinstance(tracks, dict) else None
-    if not isinstance(path, Tensor) or path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2 or not torch.isfinite(path).all():
-        given = tuple(path.shape) if isinstance(path, Tensor) else type(tracks).__name__ if path is None else type(path).__name__
-        raise ValueError(f"{node}: tracks of {given} cannot be used. They need finite points of two or more frames: [frames, points, 2].")
-    path, seen = path.float().cpu(), tracks.get("track_visibility")
-    return path, torch.ones(path.shape[:2], dtype=torch.bool) if seen is None else visible(node, seen, path)
-
-
-def visible(node: str, seen: Any, path: Tensor) -> Tensor:
-    try:
-        return torch.as_tensor(seen).cpu().bool().expand(path.shape[:2])
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{node}: the tracks' visibility is {shown(seen)}, which does not fit {path.shape[0]} frames of {path.shape[1]} "
-                         "points. Check what made the tracks.") from None
 
 
 def usable(node: str, drags: list[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..rg_core import estimates
 from ..rg_core.pairs import KINDS
-from . import checks, drag_paths
+from . import checks, track_points
 from .comparer import BANDS, Comparer, Found, Pictures, fitted
 from .examples import conditionings
 from .quality import SHOWN, below, on_the_node, preview, row
@@ -52,8 +52,8 @@ def paths(tracks: list[dict] | None, kind: str, images: list[Tensor]) -> tuple[T
     if kind != "correspondence":
         raise ValueError(f"{NODE}: tracks say which points are the same, which only a head that reads correspondence can use, and kind is {kind}. "
                          "Disconnect tracks, or choose correspondence.")
-    path, seen = drag_paths.points(NODE, tracks[0])
     size = images[0].shape[-2:]
+    path, seen = track_points.points(NODE, tracks[0], size)
     if len(path) != len(images) or any(image.shape[-2:] != size for image in images):
         raise ValueError(f"{NODE}: got tracks of {len(path)} frames and {len(images)} pictures. Connect the frames that were tracked, of one size.")
     path = path / torch.tensor([size[1], size[0]])

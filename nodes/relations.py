@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..rg_core.features import AS_THEY_ARE
 from ..rg_core.regions import WHOLE, Box
 from ..rg_core.targets import Appearance, Drag, Identity, Target
-from . import checks, drag_paths
+from . import checks, drag_paths, track_points
 from .targets import CHAIN, when
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
@@ -68,7 +68,7 @@ class DragTarget(io.ComfyNode):
         if drags_json is not None:
             found += drag_paths.from_json(node, drags_json, size)
         if tracks is not None:
-            found += drag_paths.from_tracks(node, tracks, size)
+            found += track_points.paths(node, tracks, size)
         targets = ()
         if found:  # none drawn yet: the first run only shows the picture to draw on
             checks.drawn_on(node, size, reference)
@@ -96,6 +96,8 @@ def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | No
     if not good:
         raise ValueError(f"{node}: the box is {checks.shown(box)}, and should have x, y, width and height in pixels. Draw it with Bounding Box.")
     height, width = checks.pixels(reference)
+    if 0 < wide and 0 < high and 0 <= x and 0 <= y and x + wide <= 1.001 and y + high <= 1.001:  # in shares of the picture, as some detectors have it
+        x, y, wide, high = x * width, y * height, wide * width, high * height
     left, top = max(0, x) / width, max(0, y) / height
     right, bottom = min(width, x + wide) / width, min(height, y + high) / height
     if right <= left or bottom <= top:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from . import track_points
 from .types import CATEGORY
 
 NODE = "Load Tracks (.npy)"
@@ -57,6 +58,7 @@ class LoadTracks(io.ComfyNode):
         if points.ndim != 3 or points.shape[-1] != 2 or not torch.isfinite(points).all():
             raise ValueError(f"{NODE}: {file} holds an array of shape {tuple(tracks.shape)}, and tracks are finite numbers "
                              "of shape [1, frames, points, 2] or [frames, points, 2].")
+        points = track_points.frames_first(points)
         return io.NodeOutput({"track_path": points, "track_visibility": torch.ones(points.shape[:2], dtype=torch.bool)})
 
     @classmethod

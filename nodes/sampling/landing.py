@@ -25,13 +25,14 @@ class Landing:
     """Of one prediction: it is asked for at `sigma`, by a step from the noise level `start`, the next below `before`, None for none, to
     a latent at `after`, in which `share` of it lands. `again` has, by the number of an earlier prediction, how much of what that was
     shifted by must be added to this one, so that the latent has no more and no less of it than is left of the one before: its way was
-    made when it landed first."""
+    made when it landed first. `short` is whether the sampler chooses steps of its own, as short as they must be, by what is predicted."""
     sigma: float
     before: float | None
     start: float
     after: float
     share: float
     again: dict[int, float] = field(default_factory=dict)
+    short: bool = False
 
     @property
     def of_euler(self) -> float:
@@ -51,9 +52,9 @@ def euler(sigma: float, sigmas: Tensor) -> Landing:
     return Landing(sigma, before, sigma, after, 1 - after / sigma)
 
 
-def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]:
-    """Those of each prediction that `sampler` will ask `guider` for in a run of `sigmas`; none where they depend on what is predicted, as in
-    samplers that choose their own steps, and where it cannot be rehearsed."""
+def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing] | None:
+    """Those of each prediction that `sampler` will ask `guider` for in a run of `sigmas`; None where it chooses its own steps, by what is
+    predicted; an empty list where it cannot be rehearsed."""
     # On the CPU nothing waits for a card; uni_pc wants float32, and some samplers may want what is on the model's device.
     for place in ((torch.device("cpu"), torch.float64), (torch.device("cpu"), torch.float32), (sigmas.device, torch.float32)):
         try:
@@ -63,7 +64,7 @@ def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]
         except Exception:  # another pack's sampler may want what a stand-in has not
             continue
         if levels != again:
-            return []
+            return None
         found = marked - plain  # the same noise in both
         return [landing(call, [*levels, float(sigmas[-1])], found, sigmas) for call in range(min(len(levels), found.shape[1] - 1))]
     return []
@@ -131,9 +132,9 @@ class StandIn:
 class Landed:
     """What the predictions of a run have been shifted by, of which samplers that look back have more to come."""
 
-    def __init__(self, landings: list[Landing]):
-        self.landings, self.count, self.shifts = landings, 0, {}
-        self.wanted = {call for landing in landings for call in landing.again}
+    def __init__(self, landings: list[Landing] | None):
+        self.short, self.landings, self.count, self.shifts = landings is None, landings or [], 0, {}
+        self.wanted = {call for landing in self.landings for call in landing.again}
 
     def next(self, sigma: float, sigmas: Tensor) -> Landing:
         """Of the next prediction, at `sigma` in a run of `sigmas`; once another one was expected, those of Euler steps."""
@@ -142,7 +143,7 @@ class Landed:
         self.shifts = {call: shift for call, shift in self.shifts.items() if call >= self.count - 1 - LOOKS_BACK}
         if landing is None or not math.isclose(landing.sigma, sigma, rel_tol=1e-4):
             self.landings = []
-            return euler(sigma, sigmas)
+            return replace(euler(sigma, sigmas), short=self.short)
         return replace(landing, sigma=sigma, start=sigma if landing.start == landing.sigma else landing.start)
 
     def again(self, landing: Landing, x: Tensor, pictures: Tensor | None) -> Tensor | None:

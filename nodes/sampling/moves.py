@@ -33,8 +33,8 @@ class Moves:
 
 def planned(model, landing: Landing, sigmas: Tensor, span: tuple[float, float], wanted: int) -> Moves:
     """Those at a prediction with this `landing`, in a run of `sigmas`, by targets that act from the first sigma of `span` down to the second;
-    `wanted` 0 means as many as the fall of the noise asks for."""
-    many, way = len(sigmas) > MANY, MORE * fall(model, landing, *span)
+    `wanted` 0 means as many as the fall of the noise asks for. Where a sampler makes short steps of its own, one is enough."""
+    many, way = landing.short or len(sigmas) > MANY, MORE * fall(model, landing, *span)
     count = 1 if many else max(1 if landing.after else 0, math.ceil(way / A_MOVE - SPARED))
     scale = latent_scale(model, landing.sigma)
     if not landing.after:
@@ -43,7 +43,7 @@ def planned(model, landing: Landing, sigmas: Tensor, span: tuple[float, float], 
     of_euler = landing.of_euler * prediction_scale(model, landing.start) / latent_scale(model, landing.after)
     if many:  # short steps, in which a shift goes as far as an Euler step lets it
         way = of_euler
-    count = wanted or count
+    count = 1 if landing.short else wanted or count
     move = way / (count - 1 + SHIFT)
     return Moves(count, move * scale, prediction_scale(model, landing.start) * landing.gain * (SHIFT * move / of_euler))
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from readout_guidance_pack.heads import HeadFileError, load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
-from readout_guidance_pack.nodes import demo_model, drag_paths, guide, references, relations, targets
+from readout_guidance_pack.nodes import demo_model, drag_paths, guide, references, relations, targets, track_points
 from readout_guidance_pack.nodes import tracks as tracks_node
 from readout_guidance_pack.rg_core.head import ReadoutHead
 
@@ -203,7 +203,7 @@ def drags(rng, w):
 
 def tracks(rng, w):
     given = {"track_path": torch.rand(5, 4, 2) * 60, "track_visibility": torch.ones(5, 4, dtype=torch.bool)}
-    paths = drag_paths.from_tracks("Drag Target", broken(rng, given), (64, 64))
+    paths = track_points.paths("Drag Target", broken(rng, given), (64, 64))
     if paths:
         assert torch.isfinite(drag_paths.usable("Drag Target", paths)).all()
 

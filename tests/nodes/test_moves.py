@@ -3,6 +3,7 @@ import json
 from types import SimpleNamespace
 
 import comfy.samplers
+import nodes as host_nodes
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -10,7 +11,7 @@ from comfy_extras import nodes_pag
 
 from readout_guidance_pack.heads.demo import TRANSFORMER_FILE
 from readout_guidance_pack.nodes import demo, demo_model, guide
-from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.nodes.sampling import Trace, guided
 from readout_guidance_pack.nodes.sampling.landing import euler
 from readout_guidance_pack.nodes.sampling.moves import planned
 from readout_guidance_pack.nodes.sampling.noise import latent_scale, prediction_scale
@@ -72,6 +73,18 @@ def test_targets_that_begin_later_lose_no_more_of_their_way_in_few_steps(samplin
     for start in (0.1, 0.2, 0.3, 0.4):
         ways = [way(samplings[kind], steps, start=start) for steps in (4, 6, 8, 40)]
         assert max(ways) < 1.2 * min(ways), (start, ways)
+
+
+@pytest.mark.parametrize("wanted", [0, 4])
+def test_where_a_sampler_makes_short_steps_of_its_own_each_is_moved_as_in_many_steps(w, wanted):
+    """dpm_adaptive asks at fifty levels between the six that it was given; with several moves at each the picture was lost."""
+    asked, trace = [], Trace()
+    model = guided("test", w.model, w.pose(1), Move(moves=wanted), trace)
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "count", lambda executor, *args, **kwargs: asked.append(1) or executor(*args, **kwargs))
+    latent = {"samples": torch.zeros(1, 3, 64, 64)}
+    picture, = host_nodes.common_ksampler(model, 1, 6, 3.0, "dpm_adaptive", "karras", w.positive, w.negative, latent)
+    assert torch.isfinite(picture["samples"]).all() and picture["samples"].std() < 1.5
+    assert len(asked) > 12 and {row["move"] for row in trace.rows} == {1}
 
 
 @pytest.mark.parametrize("kind", ["unet", "transformer"])

@@ -191,7 +191,8 @@ def test_guidance_rests_where_sigmas_rise(w, caplog):
     sigmas = comfy.samplers.calculate_sigmas(w.model.get_model_object("model_sampling"), "karras", 4).flip(0).clamp(min=1e-3)
 
     def noise(model):
-        return SamplerCustom.execute(model, False, 0, 1.0, w.positive, w.negative, comfy.samplers.sampler_object("euler"), sigmas, w.scene())[0]["samples"]
+        sampler = comfy.samplers.sampler_object("euler")
+        return SamplerCustom.execute(model, False, 0, 1.0, w.positive, w.negative, sampler, sigmas, w.scene())[0]["samples"]
 
     _, reference = w.made()
     guided, = guide.ApplyReadoutGuidance.execute(w.model, w.drag(reference, mask=torch.ones(1, 64, 64), end_percent=1.0), 0.1).args
@@ -254,6 +255,13 @@ def said(action) -> str:
     with pytest.raises(ValueError) as failure:
         action()
     return str(failure.value)
+
+
+def test_a_box_in_shares_of_the_picture_is_that_in_pixels(w):
+    _, reference = w.made()
+    shares = {name: value / 64 for name, value in BOX.items()}
+    (one,), (two,), (whole,) = (w.like("identity", reference, box=box) for box in (BOX, shares, {"x": 0, "y": 0, "width": 1, "height": 1}))
+    assert one.box == pytest.approx(two.box) and whole.box == (0, 0, 1, 1)
 
 
 def test_bad_relations_are_explained(w):

@@ -166,8 +166,9 @@ def test_no_preview_ends_a_run(w, shown, monkeypatch, caplog, on_itself):
             return w.run()[0]["samples"], len(shown)
         model = guided("Apply Readout Guidance", w.model, w.guidance, Move(), Trace(shown_on="7"))
         sigmas = KSampler(model, STEPS, w.model.load_device, "euler", "normal").sigmas
-        noise = comfy.sample.prepare_noise(w.settings[-1]["samples"], 1)
-        out = comfy.sample.sample_custom(model, noise, 3.0, comfy.samplers.sampler_object("euler"), sigmas, w.words, w.words, w.settings[-1]["samples"])
+        latent = w.settings[-1]["samples"]
+        noise, sampler = comfy.sample.prepare_noise(latent, 1), comfy.samplers.sampler_object("euler")
+        out = comfy.sample.sample_custom(model, noise, 3.0, sampler, sigmas, w.words, w.words, latent)
         return out, len(sent)
 
     monkeypatch.setattr(latent_preview, "get_previewer", lambda *_: Frames())
