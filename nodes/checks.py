@@ -31,13 +31,15 @@ def dense(x: object) -> bool:
 
 
 def picture(node: str, image: Tensor) -> Tensor:
-    """The host's IMAGE [B, H, W, C], or a single [H, W, C], as [B, 3, H, W]; bytes as 0 to 1. Raises ValueError for an empty or
-    unusable one."""
+    """The host's IMAGE [B, H, W, C], a single [H, W, C], or grey ones as masks are, [B, H, W] or [H, W], as [B, 3, H, W]; bytes as 0 to 1, what is
+    transparent over black. Raises ValueError for an empty or unusable one."""
     if not dense(image):
         raise ValueError(f"{node}: the image is a {type(image).__name__}, and a picture is a dense tensor [batch, height, width, channels]. "
                          "Connect an IMAGE, such as Load Image gives.")
     if image.ndim == 3 and image.shape[-1] in (1, 3, 4):
         image = image[None]
+    elif image.ndim in (2, 3) and image.numel():
+        image = image.reshape(-1, *image.shape[-2:], 1)
     if 0 in image.shape:
         raise ValueError(f"{node}: the image is empty (its shape is {tuple(image.shape)}). Connect a picture of at least "
                          "one pixel.")
@@ -49,7 +51,10 @@ def picture(node: str, image: Tensor) -> Tensor:
     if not image.is_floating_point():
         image = image / (1 if image.dtype == torch.bool else 255)
     image = image.movedim(-1, 1)
-    return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+    if image.shape[1] in (2, 4):
+        *image, alpha = image.split([image.shape[1] - 1, 1], 1)
+        image = image[0] * alpha
+    return image if image.shape[1] == 3 else image.expand(-1, 3, -1, -1)
 
 
 def brightness(node: str, image: Tensor) -> None:

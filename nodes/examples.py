@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from ..heads.config import KINDS, NAME
-from . import checks
+from . import checks, skeletons
 from .references import samples_for
 from .targets import depth_maps, lines
 
 BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and pictures, that the model is asked about at a time
 # As the targets of these kinds take pictures.
-GREY = {"depth": lambda node, images: depth_maps(node, images, False, "put Invert Image before this node"), "edge": lines}
+KNOWN = {"depth": lambda node, images: depth_maps(node, images, False, "put Invert Image before this node"), "edge": lines,
+         "pose": skeletons.prepared}  # kinds of which it is known what pictures should look like
 NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
 
 
@@ -81,7 +82,7 @@ def prepared(node: str, images: list[Tensor], kind: str) -> list[Tensor]:
         image = checks.picture(node, image).float().cpu()
         checks.brightness(node, image)
         single += image.split(1)
-    return GREY[kind](node, single) if kind in GREY else [image.clamp(0, 1) for image in single]
+    return KNOWN[kind](node, single) if kind in KNOWN else [image.clamp(0, 1) for image in single]
 
 
 def conditionings(node: str, positive: list[list], count: int) -> list[list]:

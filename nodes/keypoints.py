@@ -18,6 +18,7 @@ MOST_PIXELS = 1e6  # of a canvas's side; no point lies farther away
 LAYOUTS = {18: range(18), 25: (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18),
            17: (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)}
 NECK, SHOULDERS = 1, [2, 5]
+SURE = 0.3  # of a person's surest point: detectors whose scores reach 1 draw points above it, and other detectors have other scales
 NOWHERE = torch.tensor([[0.0, 0.0], [-1.0, -1.0]])  # where some detectors put points that they did not find
 
 
@@ -116,7 +117,7 @@ def body(node: str, number: int, points: Any) -> Tensor:
                          f"points or COCO's 17, x, y and confidence of each: {' or '.join(str(3 * n) for n in sorted(LAYOUTS))} numbers. Use a "
                          "detector with such a layout.") from None
     placed = torch.stack([torch.zeros(3, dtype=torch.float64) if place is None else found[place] for place in layout])
-    hidden = (placed[:, 2] < VISIBLE) | (placed[:, None, :2] == NOWHERE).all(-1).any(-1)
+    hidden = (placed[:, 2] < max(VISIBLE, SURE * placed[:, 2].max())) | (placed[:, None, :2] == NOWHERE).all(-1).any(-1)
     placed[hidden] = 0
     if not (placed[:, :2].abs() <= MOST_PIXELS).all() or not placed.isfinite().all():
         raise ValueError(f"{node}: a person in frame {number} of the pose has a point that is NaN, infinite or far outside any picture. Check "

@@ -9,12 +9,14 @@ from torch import Tensor
 from ..rg_core.pictures import fit
 from ..rg_core.regions import repeat
 from ..rg_core.targets import Spatial, Target
-from . import checks
+from . import checks, skeletons
 from .keypoints import drawn
 from .types import CATEGORY, Guidance, Head, PoseKeypoint
 
 # What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
 COLOURED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
+NARROW = 0.15       # of the range from black to white: maps that use less of it are of another scale
+GREY_GROUND = 0.2
 WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
                         tooltip="How hard this target pulls. Where it acts alone, the weight multiplies strength. 0 turns it off.")
 CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
@@ -89,8 +91,7 @@ class PoseTarget(io.ComfyNode):
             image, mask = drawn(node, keypoints), checks.mask(node, mask)
             mask = None if mask is None else fit(mask.float(), image.shape[-2:])  # nobody sees the size that it is drawn in
         else:
-            image = checks.picture(node, image)
-            checks.brightness(node, image)
+            image, = skeletons.prepared(node, [checks.picture(node, image)])
         return chained("pose", head, image, weight, start_percent, end_percent, present(node, image, mask), guidance)
 
 
@@ -105,6 +106,10 @@ def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         images = [(image - low) / (high - low) for image in images]
         seen.append(f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, near is small, so {turn}")
+    elif 1 / 255 < high - low < NARROW:  # as of 16 bits that count millimetres
+        images = [(image - low) / (high - low) for image in images]
+        seen.append(f"it uses {high - low:.0%} of the range from black to white, which is stretched to all of it; if it holds distances, near is "
+                    f"small, so {turn}")
     images = [1 - image if invert else image for image in images]
     single = [x for image in images for x in image]
     flat = [str(i) for i, x in enumerate(single, 1) if x.max() - x.min() < 1 / 255]
@@ -150,7 +155,9 @@ def lines(node: str, images: list[Tensor]) -> list[Tensor]:
     if sum(image.mean() for image in images) / len(images) > 0.5:
         logging.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
                         "Image before this node.", node)
-    return [image.expand(-1, 3, -1, -1) for image in images]
+    elif sum(image.median() for image in images) / len(images) > GREY_GROUND:
+        logging.warning("%s: the edges are on grey, and they should be white lines on black. Grey asks for faint edges everywhere.", node)
+    return [image.expand(-1, 3, -1, -1) for image in skeletons.thick_enough(images)]
 
 
 class MapTarget(io.ComfyNode):

@@ -1,18 +1,22 @@
 """Poses, depth maps, edges and masks as people have them: read right, or refused by name."""
 import copy
+import functools
 import itertools
 import logging
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from comfy_extras.nodes_sdpose import KeypointDraw
 
 from readout_guidance_pack.heads import load_head
-from readout_guidance_pack.heads.demo import HEADS_FOLDER
+from readout_guidance_pack.heads.demo import HEADS_FOLDER, world
 from readout_guidance_pack.nodes import targets
 from readout_guidance_pack.nodes.heads import LoadReadoutHead
 from readout_guidance_pack.nodes.tracks import LoadTracks
-from readout_guidance_pack.rg_core.pictures import draw_pose
+from readout_guidance_pack.rg_core.pictures import HUES, LIMB_SHADE, draw_pose, fit
+from readout_guidance_pack.rg_core.skeletons import in_order
 
 RNG = np.random.default_rng(0)
 XY = RNG.uniform(60, 450, (18, 2)).round(1)
@@ -168,7 +172,8 @@ RAMP = torch.linspace(0, 1, 64).view(1, 64, 1, 1).expand(1, 64, 64, 3)  # nearer
 
 def test_a_depth_map_is_taken_as_it_is(depth, caplog):
     wanted = RAMP.movedim(-1, 1)
-    for image, invert in ((RAMP, False), (1 - RAMP, True), (RAMP[0], False), ((RAMP * 255).to(torch.uint8), False)):  # one without a batch, bytes
+    for image, invert in ((RAMP, False), (1 - RAMP, True), (RAMP[0], False), (RAMP[..., 0], False), (RAMP[0, ..., 0], False),
+                          ((RAMP * 255).to(torch.uint8), False)):  # one without a batch, grey ones as masks are, bytes
         assert torch.allclose(depth(image, invert=invert), wanted, atol=1 / 255) and not caplog.records
 
 
@@ -176,6 +181,7 @@ def test_a_depth_map_is_taken_as_it_is(depth, caplog):
     (80 - 79 * RAMP, True, RAMP, "from 1 to 80"),
     (80 - 79 * RAMP, False, 1 - RAMP, "top"),
     (1 - RAMP, False, 1 - RAMP, "top"),
+    (0.4 + 0.06 * RAMP, False, RAMP, "6% of the range"),
     (torch.full((1, 8, 8, 3), 0.5), False, torch.full((1, 8, 8, 3), 0.5), "one value"),
     (RAMP * torch.tensor([1.0, 0.5, 0.0]), False, RAMP / 2, "coloured")])
 def test_a_depth_map_that_looks_odd_is_used_with_a_warning(depth, caplog, image, invert, wanted, said):
@@ -184,14 +190,102 @@ def test_a_depth_map_that_looks_odd_is_used_with_a_warning(depth, caplog, image,
     assert record.levelno == logging.WARNING and "Depth Target" in record.message and said in record.message
 
 
-def test_edges_of_black_on_white_are_noticed(heads, caplog):
-    white = torch.ones(1, 8, 8, 3)
-    targets.EdgeTarget.execute(heads["edge"], white, 1.0, 0.0, 0.9)
-    assert "Edge Target" in caplog.text and "black" in caplog.text
+@pytest.mark.parametrize("ground, said", [(1.0, "mostly white"), (0.4, "on grey")])
+def test_edges_that_are_not_on_black_are_noticed(heads, caplog, ground, said):
+    targets.EdgeTarget.execute(heads["edge"], torch.full((1, 8, 8, 3), ground), 1.0, 0.0, 0.9)
+    assert f"Edge Target: the edges are {said}" in caplog.text and "white lines on black" in caplog.text
+
+
+@pytest.mark.parametrize("side", [1024, 2048, 3000])
+def test_thin_edges_of_a_large_picture_are_as_strong_as_those_of_a_small_one(heads, side):
+    """One pixel wide, as Canny draws them at any size."""
+    def edges(side):
+        image = torch.zeros(1, side, side, 1)
+        image[:, side // 4] = image[:, :, side // 2] = 1
+        target = targets.EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)[0][0]
+        assert target.image.shape[-2:] == (side, side)
+        return fit(target.image, (64, 64))
+
+    assert torch.allclose(edges(side), edges(512), atol=0.02)
+    soft = torch.rand(1, 1, side // 16, side // 16, generator=torch.manual_seed(0)).pow(4)
+    soft = F.interpolate(soft, (side, side), mode="bilinear").movedim(1, -1)  # wide lines, as HED's
+    assert torch.allclose(targets.EdgeTarget.execute(heads["edge"], soft, 1.0, 0.0, 0.9)[0][0].image[:, 0], soft[..., 0], atol=1e-6)
+
+
+@functools.cache
+def skeleton(size, stick=4, dark=True):
+    """Four people with sticks of so many pixels whatever the canvas, as OpenPose's drawers have them: by the host's own, [4, size, size, 3]. DWPose
+    and controlnet_aux draw limbs in a darker shade."""
+    drawn = []
+    for points in world.draw(4, 64, 64, seed=0).keypoints:
+        canvas, places, scores = np.zeros((size, size, 3), dtype=np.uint8), np.zeros((134, 2)), np.zeros(134)
+        places[:18], scores[:18] = points[:, :2].numpy() / 64 * size, points[:, 2].numpy()
+        shown = KeypointDraw().draw_wholebody_keypoints(canvas, places, scores, draw_hands=False, draw_face=False, draw_feet=False, stick_width=stick)
+        shown = (shown * (LIMB_SHADE if dark else 1)).astype(np.uint8)
+        for place, score, hue in zip(places, scores, HUES) if dark else ():
+            if score > 0.3:
+                KeypointDraw.circle(shown, (int(place[0]), int(place[1])), 4, hue)
+        drawn.append(torch.from_numpy(shown))
+    return torch.stack(drawn).float() / 255
+
+
+def as_read(heads, image, **more):
+    return fit(targets.PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=image, **more)[0][0].image, (64, 64))
+
+
+@pytest.mark.parametrize("size, stick, dark", [(768, 4, True), (1024, 4, True), (2048, 4, True), (512, 10, True), (1024, 4, False), (512, 10, False)])
+def test_sticks_are_as_thick_as_heads_know_them_whatever_the_canvas(heads, caplog, size, stick, dark):
+    small, given = skeleton(512, dark=dark), skeleton(size, stick, dark)
+    wanted = as_read(heads, small)
+    assert torch.allclose(wanted, fit(small.movedim(-1, 1), (64, 64)))  # which are left alone
+    found = as_read(heads, given)
+    off, before = ((x - wanted).abs().mean() / wanted.mean() for x in (found, fit(given.movedim(-1, 1), (64, 64))))
+    assert off < 0.45 and off < 0.75 * before and 0.75 < found.mean() / wanted.mean() < 1.5 and not caplog.records
+
+
+@pytest.mark.parametrize("ground", [1.0, 0.5])
+def test_a_skeleton_on_white_or_grey_is_one_on_black(heads, caplog, ground):
+    black = skeleton(512)
+    cover, wanted = (black.amax(-1, keepdim=True) > 0).float(), as_read(heads, black)
+    assert not caplog.records
+    assert torch.allclose(as_read(heads, torch.lerp(torch.tensor(ground), black, cover)), wanted, atol=1e-6)
+    assert "Pose Target: the skeleton is not on black" in caplog.text
+    caplog.clear()
+    assert torch.allclose(as_read(heads, torch.cat([torch.lerp(torch.tensor(1.0), black, cover), cover], -1)), wanted) and not caplog.records
+
+
+@pytest.mark.parametrize("joints, limbs, said", [(True, True, "their colours"), (True, False, "the colours of their joints"), (False, False, None)])
+def test_swapped_red_and_blue_are_swapped_back(heads, caplog, joints, limbs, said):
+    """OpenCV's order of channels: of whole pictures, and in rtmlib of the joints."""
+    ours = draw_pose(world.draw(4, 64, 64, seed=1).keypoints[:, None], (512, 512), (64, 64)).movedim(1, -1)
+    for image in (skeleton(512), ours):
+        plain = image.movedim(-1, 1)
+        caplog.clear()
+        assert torch.allclose(as_read(heads, in_order(plain, joints, limbs).movedim(1, -1)), as_read(heads, image), atol=1e-6)
+        assert [f"red and blue are swapped in {said}" in message for message in caplog.messages] == [True] * bool(said)
+
+
+def test_swapped_colours_of_drawers_with_bright_limbs_are_swapped_back(heads, caplog):
+    image = skeleton(512, dark=False)
+    assert torch.allclose(as_read(heads, image.flip(-1)), as_read(heads, image)) and "swapped back" in caplog.text
+    caplog.clear()
+    for picture in image:  # one person is enough not to be taken for a swapped one
+        as_read(heads, picture)
+    assert not caplog.records
+
+
+def test_joints_count_by_the_scale_of_their_detectors_scores(pose):
+    """The host's own node draws what is above 0.3; other scores reach 6."""
+    for scale in (1.0, 6.0):
+        points = person()
+        points[2::3] = [scale * (0.2 if k == 4 else 0.95) for k in range(18)]
+        unseen = person()
+        unseen[4 * 3 + 2] = 0
+        assert torch.equal(pose([frame(points)]).image, pose([frame(unseen)]).image)
 
 
 @pytest.mark.parametrize("image, said", [
-    (None, "NoneType"), (np.zeros((1, 8, 8, 3)), "ndarray"), (torch.zeros(1, 0, 8, 3), "empty"), (torch.zeros(8, 8), "shape"),
+    (None, "NoneType"), (np.zeros((1, 8, 8, 3)), "ndarray"), (torch.zeros(1, 0, 8, 3), "empty"), (torch.zeros(8), "shape"),
     (torch.zeros(1, 3, 64, 64), "shape"), (torch.full((1, 8, 8, 3), float("nan")), "NaN"), (torch.full((1, 8, 8, 3), 200.0), "200")])
 def test_what_is_no_picture_is_explained(heads, image, said):
     with pytest.raises(ValueError, match=f"Edge Target: .*{said}"):
