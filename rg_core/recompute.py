@@ -13,18 +13,20 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 
 @contextmanager
-def computed_again(modules: Iterable[nn.Module], within: Callable[[], AbstractContextManager] = nullcontext) -> Iterator[None]:
+def computed_again(modules: Iterable[nn.Module], within: Callable[[], AbstractContextManager] = nullcontext,
+                   watch: Callable[[tuple], Callable[[tuple], None]] | None = None) -> Iterator[None]:
     """In here each of `modules`, none inside another, keeps only its inputs for the backward pass.
 
     It is called with its gradients' sources as tensors among its own arguments, not deeper inside them; otherwise it
     works as if it were not among the modules. Whatever it draws at random it draws again, and it must not keep a state.
-    Blocks are computed again in the contexts that `within()` gives. The modules' hooks run once, in the forward pass.
+    Blocks are computed again in the contexts that `within()` gives. The modules' hooks run once, in the forward pass. What `watch` gives for
+    what a module computed is called with what it computed again.
     """
     before = []
     try:
         for module in modules:
             before.append((module, module.__dict__.get("forward")))
-            module.forward = again(module.forward, within)
+            module.forward = again(module.forward, within, watch)
         yield
     finally:
         for module, own in before:
@@ -33,7 +35,7 @@ def computed_again(modules: Iterable[nn.Module], within: Callable[[], AbstractCo
                 module.forward = own
 
 
-def again(forward: Callable, within: Callable[[], AbstractContextManager]) -> Callable:
+def again(forward: Callable, within: Callable[[], AbstractContextManager], watch: Callable | None) -> Callable:
     """`forward` with gradients that are computed on what it computes again."""
     def called(*args, **kwargs):
         arguments = dict(enumerate(args)) | kwargs
@@ -50,27 +52,31 @@ def again(forward: Callable, within: Callable[[], AbstractContextManager]) -> Ca
             outputs, layout = tree_flatten(forward(*(now[i] for i in range(len(args))), **{key: now[key] for key in kwargs}))
             return tuple(outputs)
 
-        outputs = Again.apply(run, arguments, later, within, *(arguments[key] for key in moving))
+        outputs = Again.apply(run, arguments, later, within, watch, *(arguments[key] for key in moving))
         return tree_unflatten(outputs, layout)
     return called
 
 
 class Again(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, run, arguments, later, within, *inputs):
+    def forward(ctx, run, arguments, later, within, watch, *inputs):
         ctx.run, ctx.later, ctx.within = run, later, within
         ctx.random = RandomState(inputs[0].device)
         ctx.save_for_backward(*inputs)
-        return run(arguments, inputs)
+        outputs = run(arguments, inputs)
+        ctx.compare = watch and watch(outputs)
+        return outputs
 
     @staticmethod
     def backward(ctx, *gradients):
         inputs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
         with torch.enable_grad(), ctx.within(), ctx.random.again():
             outputs = ctx.run(ctx.later, inputs)
+        if ctx.compare:
+            ctx.compare(outputs)
         reached = [(out, g) for out, g in zip(outputs, gradients) if isinstance(out, Tensor) and out.requires_grad and g is not None]
         found = torch.autograd.grad([out for out, _ in reached], inputs, [g for _, g in reached], allow_unused=True)
-        return None, None, None, None, *found
+        return None, None, None, None, None, *found
 
 
 class RandomState:

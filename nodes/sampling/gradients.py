@@ -22,6 +22,7 @@ from ...rg_core import architectures
 from ...rg_core.taps import Enough
 from .log import Log
 from .obstacles import origin
+from .witness import Witness
 
 # Names of such kernels in the host's modules; the last two are ComfyUI 0.18's.
 CALLED = ("optimized_attention", "optimized_attention_masked", "q_apply_rope", "q_apply_rope1")
@@ -198,9 +199,9 @@ def streamed(model) -> bool:
     return model.model_lowvram or model.current_patcher.is_dynamic()
 
 
-def lenient(model, conds: list[dict], options: dict) -> Callable[[], AbstractContextManager]:
+def lenient(model, conds: list[dict], options: dict, witness: Witness | None = None) -> Callable[[], AbstractContextManager]:
     """Makes contexts that let ControlNets, GLIGEN, patches and offloaded weights do what autograd forbids, at a cost for every
-    operation.
+    operation. `witness` looks at what is kept in them.
 
     ControlNets' hints are added in place, patches overwrite too, and some models themselves: so all that is saved for the backward pass is
     copied, but for the weights themselves. Weights that are not on the device may be brought there through a buffer that the next ones use again, or
@@ -213,16 +214,19 @@ def lenient(model, conds: list[dict], options: dict) -> Callable[[], AbstractCon
     patches = patched(model, conds, options)
     borrows = patches or model.current_patcher.is_dynamic()
     overwritten = patches or any("control" in c for c in conds) or architectures.of(model.diffusion_model).overwrites
-    if not borrows and not streamed(model) and not overwritten:
+    copies = borrows or streamed(model) or overwritten
+    if not copies and witness is None:
         return nullcontext
     weights = {memory_of(w) for w in chain(model.parameters(), model.buffers())}
 
     def saved(x: Tensor) -> Tensor:
-        return x if x.requires_grad and not overwritten or memory_of(x) in weights else x.clone()
+        return x if not copies or x.requires_grad and not overwritten or memory_of(x) in weights else x.clone()
+
+    pack, unpack = (saved, lambda x: x) if witness is None else witness.keeping(saved)
 
     @contextmanager
     def seeing() -> Iterator[None]:
-        with saved_tensors_hooks(saved, lambda x: x), Borrowing() if borrows else nullcontext():
+        with saved_tensors_hooks(pack, unpack), Borrowing() if borrows else nullcontext():
             yield
 
     return seeing

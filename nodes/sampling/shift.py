@@ -15,6 +15,7 @@ from .gradients import Borrowing, differentiable
 from .moves import Moves
 from .reader import Readers
 from .step import Pull, Step
+from .witness import Witness, needed
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Shifter:
 
     def __init__(self, node: str, move: Move, readers: Readers, again: bool | None):
         self.node, self.move, self.readers, self.again = node, move, readers, again
+        self.looked = False  # whether gradients pass rightly
 
     def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list,
               scale: float) -> tuple[list[Tensor | None], Tensor, list[Tensor]]:
@@ -101,9 +103,12 @@ class Shifter:
         """Step.gradient, with blocks computed again where memory is short."""
         if self.again is None:
             self.again = memory.is_short(step.model, step.x.shape, conds, read_by, step.x.device)
+        network = step.model.diffusion_model
         for self.again in [True] if self.again else [False, True]:
             try:
-                return step.gradient(conds, read_by, pull, self.again)
+                found = step.gradient(conds, read_by, pull, self.again, None if self.looked or not needed(network) else Witness(self.node, network))
+                self.looked = True
+                return found
             except Exception as error:
                 if not is_oom(error):
                     raise

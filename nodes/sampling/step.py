@@ -1,5 +1,6 @@
 """One call of the model."""
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,6 +17,7 @@ from .conditioning import by_hooks, one_frame, parts, still
 from .gradients import alike, differentiable, lenient, readable, until_read, with_backwards, with_gradients
 from .log import Log
 from .windows import of_window
+from .witness import Witness
 
 Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
 
@@ -136,15 +138,15 @@ class Step:
                 "was asked more than once, or for something else than the picture")
         raise ValueError(obstacles.message(self.log.node, what, self.model, self.options))
 
-    def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, again: bool = False) -> tuple[Tensor, Tensor]:
+    def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, again: bool = False, witness: Witness | None = None) -> tuple[Tensor, Tensor]:
         """The prediction for `conds`, and the gradient with respect to `x` of what pulls at the taps; both [B, C, H, W].
         `pull(reading)` returns its gradients at the taps that `heads` read over their size, and that size [B]. `again` computes the model's
-        blocks again in the backward pass, instead of keeping all that they computed."""
+        blocks again in the backward pass, instead of keeping all that they computed. `witness` looks at whether it passes rightly."""
         conds, options = still(conds), with_gradients(self.options, self.log)
         blocks = taps.blocks(self.model.diffusion_model) if again else []
         with differentiable(self.model), with_backwards():  # also while blocks are computed again
-            seeing = lenient(self.model, conds, options)
-            with seeing(), computed_again(blocks, seeing):
+            seeing = lenient(self.model, conds, options, witness)
+            with witness.looking() if witness else nullcontext(), seeing(), computed_again(blocks, seeing, witness and witness.compare):
                 return replace(self, x=self.x.clone().requires_grad_(), options=options).pulled(conds, heads, pull)
 
     def pulled(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[Tensor, Tensor]:
