@@ -11,9 +11,6 @@ from ..rg_core import taps
 from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
 
-NO_BACKWARD = {"SVDQW4A4Linear", "AWQW4A16Linear"}  # Nunchaku's layers, and those that others have modelled on them
-FORWARD_ALONE = {"TensorCoreConvRotW4A4Layout": "convrot_w4a4"}  # the host's quantized weights that have none either, by their layout
-
 
 class Shown(reprlib.Repr):
     def repr_Tensor(self, x: Tensor, _level: int) -> str:
@@ -210,20 +207,6 @@ def no_video(node: str, samples: Tensor) -> None:
                          "put Rebatch Images (batch_size 1) before VAE Encode and Rebatch Latents behind it.")
 
 
-def without_backward(node: str, name: str, network) -> None:
-    """Some packs put layers into the host's own classes whose kernels have no backward pass: gradients would go around them, and be wrong."""
-    found = next(filter(None, map(no_gradient, network.modules())), None)
-    if found:
-        raise ValueError(f"{node}: this model ({name}) was loaded with layers that have no gradients to guide by ({found}). Load it with ComfyUI's "
-                         "own Load Diffusion Model from a file in another format, such as fp8, or as GGUF by that pack.")
-
-
-def no_gradient(layer) -> str | None:
-    """What has no backward pass in it, if it is known to have none."""
-    kind, layout = type(layer), getattr(getattr(layer, "weight", None), "_layout_cls", None)
-    return f"{kind.__name__} of {kind.__module__.partition('.')[0]}" if kind.__name__ in NO_BACKWARD else FORWARD_ALONE.get(layout)
-
-
 def heads_fit(node: str, model, heads: Iterable) -> None:
     """`model` must have features to read, and each head must have been trained on ones like them."""
     name, network = type(model.model.model_config).__name__, model.model.diffusion_model
@@ -232,7 +215,6 @@ def heads_fit(node: str, model, heads: Iterable) -> None:
     except NoTaps as error:
         raise ValueError(f"{node}: this model ({name}) cannot be guided by its features: {error}. Use one of the models in the README's table, "
                          "such as Stable Diffusion 1.5, SDXL or Flux.") from error
-    without_backward(node, name, network)
     for head in heads:
         about = getattr(head, "config", {})  # modules of other packs say nothing of themselves
         made_on = about.get("model")

@@ -87,9 +87,6 @@ class Witness:
             if is_oom(error):
                 raise
             return  # it wants more than its input
-        size = change.square().sum()
-        if not torch.isfinite(size) or not size or (further - change).square().sum() > BENT**2 * size:
-            return
         piece.requires_grad_()
         try:
             out = layer.forward(piece)
@@ -98,6 +95,9 @@ class Witness:
             if is_oom(error):
                 raise
             raise ValueError(f"{self.node}: there is no gradient through {named(layer)}: {str(error)[:200]}. {ADVICE}") from error
+        size = change.square().sum()
+        if not torch.isfinite(size) or not size or (further - change).square().sum() > BENT**2 * size:
+            return
         found = 0.0 if gradient is None else float((gradient.float() * way.float()).sum() / size)
         if not abs(found - 1) < WRONG:
             raise ValueError(f"{self.node}: the gradient of {named(layer)} is not that of what it does ({found:.2f} of it), so guidance would be "

@@ -288,31 +288,6 @@ def test_videos_are_refused_by_name(inference_mode):
                             conditioning("wan", 2), latent, disable_pbar=True)
 
 
-def test_layers_without_a_backward_pass_are_refused_by_name(inference_mode):
-    """Nunchaku's need its own kernels and a card: one of its kind by name stands here in a model of the host's class, as its Qwen-Image is."""
-    model = tiny_model("qwen-image")
-    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
-    block = model.model.diffusion_model.transformer_blocks[1]
-    block.attn.to_q = type("SVDQW4A4Linear", (torch.nn.Linear,), {"__module__": "nunchaku.models.linear"})(64, 64)
-    with pytest.raises(ValueError, match=r"^test: this model \(QwenImage\) was loaded with layers that have no gradients to guide by "
-                                         r"\(SVDQW4A4Linear of nunchaku\)\. Load it with"):
-        guided("test", model, (target,), Move())
-
-
-def test_weights_without_a_backward_pass_are_refused_by_name(inference_mode):
-    """One of the host's own formats."""
-    if "convrot_w4a4" not in comfy.quant_ops.QUANT_ALGOS:
-        pytest.skip("this ComfyUI knows no convrot_w4a4")
-    model = tiny_model("qwen-image", attention_head_dim=128, axes_dims_rope=(16, 56, 56))
-    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
-    layer = model.model.diffusion_model.transformer_blocks[1].attn.to_q
-    weight = comfy.quant_ops.QuantizedTensor.from_float(layer.weight.data, "TensorCoreConvRotW4A4Layout")
-    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-    with pytest.raises(ValueError, match=r"^test: this model \(QwenImage\) was loaded with layers that have no gradients to guide by "
-                                         r"\(convrot_w4a4\)\. Load it with"):
-        guided("test", model, (target,), Move())
-
-
 def test_engines_are_refused_by_name(inference_mode):
     """TensorRT's stand in the place of the whole network, which is then of no class of the host's."""
     model = tiny_model("flux")

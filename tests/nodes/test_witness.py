@@ -1,4 +1,5 @@
 """Models through which gradients do not pass rightly: found at the first guided step, and refused by name."""
+import comfy.quant_ops
 import comfy.sample
 import numpy as np
 import pytest
@@ -6,8 +7,11 @@ import torch
 from torch import nn
 
 from readout_guidance_pack.nodes.sampling import guided, witness
+from readout_guidance_pack.rg_core.targets import Spatial
 from readout_guidance_pack.rg_core.updates import Move
 from test_sampling import World
+from test_transformers import depth_head, sampled
+from tiny_transformers import tiny_model
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -78,8 +82,9 @@ class WithoutBackward(Loaded):
 
 
 @pytest.mark.parametrize("recompute", ["off", "on"])
-@pytest.mark.parametrize("layer, said", [(Unseen, "no gradient passes through Unseen of some_pack"), (HalfSeen, "the gradient of HalfSeen of some_pack"),
-                                         (WithoutBackward, "there is no gradient through WithoutBackward of some_pack")])
+@pytest.mark.parametrize("layer, said", [
+    (Unseen, "no gradient passes through Unseen of some_pack"), (HalfSeen, "the gradient of HalfSeen of some_pack"),
+    (WithoutBackward, "there is no gradient through WithoutBackward of some_pack")])
 def test_layers_with_wrong_gradients_are_refused_by_name(w, layer, said, recompute):
     replace_layers(w, layer)
     with pytest.raises(ValueError, match=f"^test: {said}.*Load the model with"):
@@ -106,6 +111,27 @@ def test_weights_unpacked_into_memory_that_all_layers_share_are_refused(w, recom
             layer.weight = shared[:weight.numel()].view(weight.shape)
     with pytest.raises(ValueError, match=r"^test: something in this model \(.*\) is overwritten"):
         run(w, recompute)
+
+
+QUANTIZED = sorted({algorithm["comfy_tensor_layout"] for algorithm in comfy.quant_ops.QUANT_ALGOS.values()})
+FORWARD_ALONE = {"TensorCoreConvRotW4A4Layout"}  # on ComfyUI 0.30
+
+
+@pytest.mark.parametrize("layout", QUANTIZED)
+def test_the_hosts_quantized_weights_guide_or_are_refused_by_name(layout):
+    model = tiny_model("qwen-image", attention_head_dim=128, axes_dims_rope=(16, 56, 56))
+    layer = model.model.diffusion_model.transformer_blocks[1].attn.to_q
+    weight = comfy.quant_ops.QuantizedTensor.from_float(layer.weight.data, layout)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16, generator=torch.manual_seed(0)))
+    if layout in FORWARD_ALONE:
+        with pytest.raises(ValueError, match=f"^test: .*gradient.* Linear of .*, whose weight is a {layout}.* Load the model with"):
+            sampled(guided("test", model, (target,), Move()), "qwen-image")
+        return
+    quantized = sampled(guided("test", model, (target,), Move()), "qwen-image") - sampled(model, "qwen-image")
+    layer.weight = nn.Parameter(weight.dequantize(), requires_grad=False)
+    full = sampled(guided("test", model, (target,), Move()), "qwen-image") - sampled(model, "qwen-image")
+    assert torch.cosine_similarity(quantized.flatten(), full.flatten(), dim=0) > 0.9
 
 
 class Right(Loaded):
