@@ -39,6 +39,7 @@ class Training:
         self.device, self.fingerprint = material.model.load_device, material.fingerprint()
         self.rest, self.held = material.split(torch.Generator().manual_seed(seed))
         self.curve: list[float] = []  # the loss of each step
+        self.written = False          # whether its file has the last of them
         with torch.inference_mode(False):
             self.head = new_head(material, recipe, seed).to(self.device)
             self.rescale()
@@ -108,10 +109,11 @@ class Training:
         """Whether `path` could be written. If not a warning says so, each once, and what happens `instead`."""
         try:
             self.save(path)
+            self.written = True
         except HeadFileError as error:
             self.log.warn(f"{error} {instead}", instead)
-            return False
-        return True
+            self.written = False
+        return self.written
 
     def resume(self, path: Path) -> None:
         """Goes on where the training that wrote `path` was. Raises ValueError where that was another one."""

@@ -11,6 +11,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from readout_guidance_pack.heads import load_head, load_training
 from readout_guidance_pack.heads.demo import world
+from readout_guidance_pack.heads.files import HeadFileError
 from readout_guidance_pack.nodes import demo_model
 from readout_guidance_pack.nodes.train import TrainReadoutHead
 from tools import folders, train_head
@@ -147,3 +148,13 @@ def test_large_targets_shrink_in_their_own_shape():
     image = torch.rand(1, 90, 160, 3)
     assert train_head.smaller(image, (9, 16)).shape == (1, 9, 16, 3) and train_head.smaller(image, (9, 8)).shape == (1, 9, 16, 3)
     assert train_head.smaller(image, (90, 160)) is image
+
+
+def test_where_the_file_could_not_be_written_the_command_says_so_and_fails(scenes, monkeypatch, capsys, caplog):
+    def full(*_):
+        raise HeadFileError("out.safetensors cannot be written (no space left).")
+
+    monkeypatch.setattr("readout_guidance_pack.nodes.training.Training.save", full)
+    assert run(scenes, out="full.safetensors") == 1
+    assert not (scenes / "full.safetensors").exists() and "cannot be written" in caplog.text
+    assert "not kept, for nothing could be written to full.safetensors" in capsys.readouterr().out

@@ -3,8 +3,11 @@
 The pack is the package `readout_guidance_pack`, and known by that name alone: `from readout_guidance_pack.rg_core import taps`.
 """
 import argparse
+import json
+import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -33,3 +36,24 @@ def to_write(path: str) -> Path:
         why = "it is a folder" if file.is_dir() else f"{file.parent} is no folder that can be written to"
         raise argparse.ArgumentTypeError(f"{file} cannot be written: {why}")
     return file
+
+
+def write_json(path: Path, report: dict) -> None:
+    """Numbers that are none, as of pictures without what is measured, as null, which every reader of JSON takes."""
+    def plain(x):
+        if isinstance(x, dict):
+            return {key: plain(value) for key, value in x.items()}
+        if isinstance(x, (list, tuple)):
+            return [plain(value) for value in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    path.write_text(json.dumps(plain(report), indent=1, allow_nan=False), encoding="utf-8")
+
+
+def end(name: str, main: Callable[[], int | None]) -> None:
+    """Ends the process as `main` does; Ctrl-C in one sentence."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print(f"{name}: stopped; what was not finished is not written.", file=sys.stderr)
+        sys.exit(130)

@@ -25,7 +25,7 @@ import torch
 from readout_guidance_pack.nodes.sampling import memory
 from readout_guidance_pack.nodes.sampling.gradients import differentiable
 from readout_guidance_pack.rg_core import gradients, taps
-from tools import to_write
+from tools import end, to_write, write_json
 from tools.bench_models import MODELS, Subject, pictures, spatial, steps
 from tools.bench_transformers import transformers
 from tools.costs import STEPS, Cost, in_turn, most_kept, sample
@@ -159,9 +159,8 @@ def main() -> None:
             show(report["models"][name])
             release()
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(report, file, indent=1)
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":
-    main()
+    end("bench", main)

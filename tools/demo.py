@@ -1,7 +1,6 @@
 """`python run.py demo [--json FILE]`: the shipped workflows in a real ComfyUI, a contact sheet and the measured control."""
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from readout_guidance_pack.heads.demo import judge, world
-from tools import ROOT, templates, to_write
+from tools import ROOT, end, templates, to_write, write_json
 from tools.device import device_name
 from tools.server import Server, WorkflowFailed
 
@@ -137,9 +136,9 @@ def main() -> int:
               "color_error: less.")
     if options.json:
         report = {"device": device_name(), "seeds": max((len(rows["guided"]) for rows in pictures.values()), default=0), "controls": figures}
-        options.json.write_text(json.dumps(report, indent=1))
+        write_json(options.json, report)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end("demo", main)

@@ -3,10 +3,9 @@
 How a figure comes about is said in control.py.
 """
 import argparse
-import json
 
 from readout_guidance_pack.rg_core.updates import Move
-from tools import to_write
+from tools import end, to_write, write_json
 from tools.attributes import attributes
 from tools.choices import choices
 from tools.colour import colours
@@ -73,9 +72,8 @@ def main() -> None:
     else:
         results = controls(options.seeds) | relations(options.seeds)
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"device": device_name(), "seeds": options.seeds, "controls": results}, file, indent=1)
+        write_json(options.json, {"device": device_name(), "seeds": options.seeds, "controls": results})
 
 
 if __name__ == "__main__":
-    main()
+    end("evaluate", main)

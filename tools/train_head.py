@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, before)
     to_pil_image(quality.sheet(training.material.model, head, found)[0].movedim(-1, 0)).save(options.out.with_suffix(".png"))
     print(quality.report(NODE, head, found, made), flush=True)
-    return 0
+    return 0 if training.written else 1
 
 
 if __name__ == "__main__":
