@@ -17,7 +17,8 @@ def pictures(x: Tensor, whole: Tensor | None, options: dict, log: Log) -> Tensor
                          f"{whole.shape[-1]}x{whole.shape[-2]}), as Context Windows along height or width make them (dim 2 or 3), and targets are of "
                          "the whole. Let Context Windows divide the batch (dim 0), or sample the MODEL from before guidance.")
     if window is not None:  # also where it has as many pictures as the batch: in another order, maybe
-        places = window.get_tensor(torch.arange(len(whole)))
+        kept = getattr(options.get("context_handler"), "latent_retain_index_list", [])  # pictures that all windows are shown in their own places
+        places = window.get_tensor(torch.arange(len(whole)), **({"retain_index_list": kept} if kept else {}))
         if len(places) == len(x):
             return places
     if len(x) == len(whole):

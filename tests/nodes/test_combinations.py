@@ -1,5 +1,7 @@
 """Guidance with what others put on the same MODEL: context windows, tiles, caches, replaced tables, detached patches. What can be
 right is; the rest is refused by name, or said once."""
+import inspect
+
 import comfy.samplers
 import nodes as host_nodes
 import pytest
@@ -8,10 +10,11 @@ from comfy.ldm.modules import attention
 from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import CurrentNodeContext
 from comfy_extras import nodes_custom_sampler
+from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
 from host_features import Graph
 from readout_guidance_pack.nodes import estimate, guide
-from readout_guidance_pack.nodes.sampling import guided
+from readout_guidance_pack.nodes.sampling import guided, windows
 from readout_guidance_pack.rg_core.updates import Move
 from test_sampling import World
 from tools.parts import tiled, windowed
@@ -60,6 +63,22 @@ def test_a_window_with_all_pictures_in_another_order_is_guided_by_their_own_targ
     model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(3), 0.1)[0]
     looped = windowed(model, 2, 0, True, context_schedule="looped_uniform", closed_loop=True)
     assert close(sampled(w, looped, 3), sampled(w, model, 3))
+
+
+def test_pictures_that_every_window_is_shown_are_known(w, monkeypatch):
+    """latent_retain_index_list: in each window the first picture of the batch is in the first place."""
+    if "latent_retain_index_list" not in inspect.signature(ContextWindowsManualNode.execute).parameters:
+        pytest.skip("this ComfyUI keeps none")
+    found, pictures = [], windows.pictures
+
+    def known(x, whole, *args):
+        places = pictures(x, whole, *args)
+        found.append((places.tolist(), torch.equal(x, whole[places])))
+        return places
+
+    monkeypatch.setattr(windows, "pictures", known)
+    sampled(w, windowed(guide.ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0], 2, 0, False, latent_retain_index_list="0"), 4)
+    assert {tuple(places) for places, _ in found} == {(0, 1), (0, 3)} and all(same for _, same in found)
 
 
 @pytest.mark.parametrize("causal", [False, True])
