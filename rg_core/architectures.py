@@ -104,7 +104,7 @@ class Architecture:
     """`classes` are the ends of their full names. Paths lead from the model: `width` to the channels of its tokens, if those are
     of one width, `patch` to a side of a patch in latent pixels, if that is not a number. `before` are lists of blocks that the picture
     passes first. A model that `overwrites` adds to its features in place. `embedding` is what makes one of the timestep alone, for
-    heads to be told by."""
+    heads to be told by. `edited` is by which name a conditioning has a picture that passes the blocks beside the one being made."""
     classes: tuple[str, ...]
     streams: tuple[Stream, ...]
     width: str = "hidden_size"
@@ -112,6 +112,7 @@ class Architecture:
     before: tuple[str, ...] = ()
     overwrites: bool = False
     embedding: str = ""
+    edited: str = "reference_latents"
 
     def patch_of(self, model: nn.Module) -> int:
         if isinstance(self.patch, int):
@@ -133,7 +134,8 @@ TABLE = (
     Architecture(("joyimage.model.JoyImageTransformer3DModel",), (Stream("double_blocks", first, 0),), "img_in.out_channels"),
     Architecture(("aura.mmdit.MMDiT",), (Stream("double_layers", first, 1), Stream("single_layers", last)), "init_x_linear.out_features"),
     Architecture(("hidream.model.HiDreamImageTransformer2DModel",),
-                 (Stream("double_stream_blocks", on_the_left, 0), Stream("single_stream_blocks", on_the_left)), "inner_dim"),
+                 (Stream("double_stream_blocks", on_the_left, 0), Stream("single_stream_blocks", on_the_left)), "inner_dim",
+                 edited="concat_latent_image"),
     Architecture(("hydit.models.HunYuanDiT", "pixart.pixartms.PixArtMS"), (Stream("blocks", first),)),
     Architecture(("cosmos.predict2.MiniTrainDIT", "anima.model.Anima"), (Stream("blocks", as_grid),), "model_channels", "patch_spatial"),
     Architecture(("wan.model.WanModel",), (Stream("blocks", after_reference),), "dim"),

@@ -1,8 +1,8 @@
 """The published preset beside the default: `python run.py evaluate --presets [--seeds N]`.
 
 Each with the sampler that it is meant for: the default with DPM++ 2M, cfg 3, in 20 steps and in fewer, and with LCM, cfg 1, in very few; the
-published one through its node, 100 DDIM steps with eta 1, at the demo model's cfg and, for pose, at the authors'. `seconds` is the time of sampling alone,
-`time_ratio` how often it fits into that of the published procedure at the demo's cfg, for the same control.
+published one through its node, 100 DDIM steps with eta 1, at the demo model's cfg and, for pose, at the authors'. `seconds` is the time of
+sampling alone, `time_ratio` how often it fits into that of the published procedure at the demo's cfg, for the same control.
 """
 import time
 

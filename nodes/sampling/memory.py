@@ -7,7 +7,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
-from ...rg_core import taps
+from ...rg_core import architectures, taps
 from ...rg_core.features import Features
 from ...rg_core.head import ReadoutHead
 from ...rg_core.linear_head import LinearHead
@@ -71,9 +71,15 @@ def kept_of_transformer(model, shape: tuple, conds: list[dict], again: bool) -> 
     """Its part of `needed`. Words and reference pictures pass its blocks as well."""
     count, width, blocks = taps.tokens(model.diffusion_model, shape)
     beside = [(0 if c.get("cross_attn") is None else c["cross_attn"].shape[1])
-              + sum(taps.tokens(model.diffusion_model, x.shape)[0] for x in c.get("reference_latents", ())) for c in conds]
+              + sum(taps.tokens(model.diffusion_model, x.shape)[0] for x in edited(model, c)) for c in conds]
     numbers = shape[0] * (count + max(beside, default=0)) * width * (blocks + KEPT_OF_BLOCK if again else blocks * KEPT_OF_BLOCK)
     return numbers * comfy.model_management.dtype_size(model.get_dtype_inference())
+
+
+def edited(model, cond: dict) -> list[torch.Tensor]:
+    """The pictures that pass the blocks beside the one being made."""
+    given = cond.get(architectures.of(model.diffusion_model).edited)
+    return [given] if isinstance(given, torch.Tensor) else list(given or ())
 
 
 def units(model, shape: tuple) -> tuple[float, float]:

@@ -358,3 +358,20 @@ def test_words_and_reference_pictures_count():
         told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), again=False))
     for i in (1, 2):
         assert 1.8 < told[i] / told[0] < 2.2 and kept[i] / kept[0] == pytest.approx(told[i] / told[0], rel=0.2)
+
+
+@pytest.mark.skipif("hidream" not in HERE, reason="this host has it not yet")
+@pytest.mark.usefixtures("inference_mode")
+def test_a_picture_to_edit_counts():
+    """HiDream-E1's goes through the blocks as so many tokens again."""
+    model = tiny_model("hidream")
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16), end=1.0)
+    steered, latent, kept, told = guided("test", model, (target,), Move(), recompute="off"), torch.zeros(1, 16, 32, 32), [], []
+    (words, more), = conditioning("hidream", 1)
+    for said in ([[words, more]], [[words, more | {"concat_latent_image": drawn(1, 16, 32, 32), "concat_mask": torch.zeros(1, 1, 32, 32)}]]):
+        def step(said=said):
+            comfy.sample.sample(steered, latent, 3, 1.0, "euler", "simple", said, said, latent, disable_pbar=True)
+
+        kept.append(most_kept(step, model.model.parameters()))
+        told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), again=False))
+    assert 1.7 < told[1] / told[0] < 2.1 and kept[1] / kept[0] == pytest.approx(told[1] / told[0], rel=0.2)
