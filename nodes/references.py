@@ -9,6 +9,7 @@ import comfy.sample
 import comfy.samplers
 import latent_preview
 import nodes as host_nodes
+import psutil
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -23,6 +24,7 @@ from .types import CATEGORY, ReferenceType
 REFINE = 2  # docs/relations.md: predictions beyond the first one that each step of an inversion makes
 KEY = "readout_reference"
 CACHE_MB = 1024
+SHORT = 0.1  # of main memory: with less of it left the host lets go of what nodes gave, but cannot see what a reference keeps
 
 
 @dataclass(eq=False)
@@ -38,7 +40,11 @@ class Reference:
     warned: bool = False
 
     def keep(self, model, key: tuple, readout: Tensor, used: set[tuple]) -> None:
-        """Keeps a readout for the next run. Where the budget is spent, those that this run has not `used` make room."""
+        """Keeps a readout for the next run. Where the budget is spent, those that this run has not `used` make room; where main memory is short, all
+        are let go."""
+        memory = psutil.virtual_memory()
+        if memory.available - readout.nbytes < SHORT * memory.total:
+            return self.readouts.clear()
         readout, mine = readout.cpu(), self.readouts.get(model)
         room = self.cache_mb * 2**20 - readout.nbytes - sum(r.nbytes for known in self.readouts.values() for r in known.values())
         for known in list(self.readouts.values()):

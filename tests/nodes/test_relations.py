@@ -1,10 +1,12 @@
 """References and relational targets inside the real host, on the demo model."""
 import json
 import logging
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.samplers
 import nodes as host_nodes
+import psutil
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import SamplerCustom
@@ -166,6 +168,18 @@ def test_a_reference_recorded_at_other_sigmas_serves(w):
     _, reference = w.made(steps=7)
     dragged, trace = w.sample(w.drag(reference), steps=4, sampler="dpmpp_2m")
     assert torch.isfinite(dragged).all() and trace
+
+
+def test_where_main_memory_is_short_nothing_is_kept(w, monkeypatch):
+    """The host, which then lets go of what nodes gave, cannot see what a reference keeps."""
+    _, reference = w.made()
+    plenty, _ = w.sample(w.drag(reference))
+    assert reference.readouts
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(references, "psutil", SimpleNamespace(virtual_memory=lambda: memory._replace(available=memory.total // 20)))
+    reference.readouts[w.model].popitem()
+    short, _ = w.sample(w.drag(reference))
+    assert torch.equal(short, plenty) and not reference.readouts
 
 
 def test_inversion_gives_the_picture_back(w):
