@@ -32,7 +32,10 @@ class ApplyReadoutGuidance(io.ComfyNode):
             node_id="ApplyReadoutGuidance", display_name="Apply Readout Guidance", category=CATEGORY,
             search_aliases=["controlnet", "steer", "control"],
             description="Attaches targets to a model, so that every sampler that takes the model is guided by them.",
-            inputs=[io.Model.Input("model"), Guidance.Input("guidance"), STRENGTH, RECOMPUTE, MOVES],
+            inputs=[io.Model.Input("model"),
+                    Guidance.Input("guidance", tooltip="For the whole picture. Give detailers and tile upscalers, which sample parts of it, the "
+                                   "model from before this node."),
+                    STRENGTH, RECOMPUTE, MOVES],
             outputs=[io.Model.Output()], hidden=[io.Hidden.unique_id])
 
     @classmethod
