@@ -32,9 +32,10 @@ class Pictures:
 
 @dataclass
 class Found:
-    """What a head makes of held-out pictures: the share that is right in each band, from when it should act, and a comparison of
-    each picture with its readouts [2 or 3, C, h, w] by band."""
+    """What a head makes of held-out pictures: the share that is right in each band, of how many comparisons, from when it should act, and a
+    comparison of each picture with its readouts [2 or 3, C, h, w] by band."""
     shares: list[float]
+    count: int
     start: float
     seen: list[tuple[Comparison, list[Tensor]]]
 
@@ -155,4 +156,4 @@ def fitted(comparer: Comparer) -> tuple[LinearHead, Found]:
     start = next((band for band, share in enumerate(shares) if share >= rule.acts), BANDS - 1) / BANDS
     about = {"fitted_on": {"pictures": len(everything), "held_out": len(held), "seed": comparer.seed},
              rule.measure: {f"{(band + 0.5) / BANDS:.1f}": round(share, 3) for band, share in enumerate(shares)}}
-    return comparer.head(start=start, about=about), Found(shares, start, list(seen.values()))
+    return comparer.head(start=start, about=about), Found(shares, len(right[0]), start, list(seen.values()))

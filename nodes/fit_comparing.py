@@ -67,10 +67,14 @@ def paths(tracks: list[dict] | None, kind: str, images: list[Tensor]) -> tuple[T
 
 
 def report(head, found: Found, count: int, seconds: float) -> str:
-    rule, best = KINDS[head.kind], max(found.shares)
-    words = ("It compares well." if best >= rule.good else "It compares roughly." if best >= rule.acts else
-             "It is not fit for use: what it tells apart is hardly more than chance. Give it more pictures, or ones that differ more.")
-    if best < rule.acts:
+    rule = KINDS[head.kind]
+    share = rule.overall(found.shares)
+    words = ("It is not fit for use: what it tells apart is hardly more than chance. Give it more pictures, or ones that differ more."
+             if share < rule.acts else
+             f"It may compare, but the {found.count} comparisons of held-out pictures are too few to show it. Give it more pictures."
+             if not rule.shown(share, found.count) else
+             "It compares well." if share >= rule.good else "It compares roughly.")
+    if share < rule.acts:
         logging.warning("%s: the %s head is not fit for use; see the report.", NODE, head.kind)
     levels = "\n".join(f"  percent {(band + 0.5) / BANDS:.1f}: {share:.2f}" for band, share in enumerate(found.shares))
     return (f"A head that reads {head.kind} of {head.base_model}, fitted from {count} pictures in {seconds:.0f} seconds.\n{words}\n"

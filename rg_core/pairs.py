@@ -2,6 +2,8 @@
 
 docs/comparing.md has the measurements that chose the changes.
 """
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ from .copies import recoloured, similarity
 
 POINTS = 1024   # places that are compared, of each picture at each band of noise
 WITHIN = 0.06   # of the picture: a point that is nearer than this to its place is found
+RARELY = 2.33   # standard deviations that chance exceeds once in a hundred times
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,14 @@ class Correspondence:
         here, there = energies.at(maps, points.to(maps.device))
         return here, there, there[torch.randperm(len(there), generator=rng).to(maps.device)]
 
+    def overall(self, shares: Sequence[float]) -> float:
+        """By the shares in all bands of noise: that in the best one, which chance does not reach."""
+        return max(shares)
+
+    def shown(self, share: float, count: int) -> bool:
+        """Whether `count` comparisons of each band can show that so much is more than chance."""
+        return True
+
     def right(self, readout: Tensor, points: Tensor | None) -> float:
         """Share of the points that are found in the second picture by the best cosine of all pixels, by a head's readouts [2 or 3, C, h, w]."""
         height, width = readout.shape[-2:]
@@ -57,6 +68,14 @@ class Triplet:
     """Whole pictures are compared. `right` is 1 where the head orders three of them rightly, else 0."""
 
     measure, chance, acts, good = "share of triplets in the right order", 0.5, 0.65, 0.85
+
+    def overall(self, shares: Sequence[float]) -> float:
+        """All bands count: the best of five would praise chance."""
+        return sum(shares) / len(shares)
+
+    def shown(self, share: float, count: int) -> bool:
+        """A head that orders them by chance is so good in one of a hundred cases, also where it is right or wrong in all bands alike."""
+        return share >= self.chance + RARELY * 0.5 / math.sqrt(count)
 
     def right(self, readout: Tensor, points: Tensor | None) -> float:
         one = readout.new_ones(1)

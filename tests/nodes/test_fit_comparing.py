@@ -1,6 +1,7 @@
 """Fit Comparing Head inside the real host, on the demo model."""
 import copy
 import logging
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.utils
@@ -255,3 +256,17 @@ def test_models_without_taps_and_other_models_vaes_are_refused(w):
         w.fit(model=[model])
     with pytest.raises(ValueError, match="^Fit Comparing Head: there is no VAE"):
         w.fit(vae=[None])
+
+
+@pytest.mark.parametrize("kind", ["identity", "appearance"])
+@pytest.mark.parametrize("count", [2, 8, 24])
+def test_chance_is_not_praised(kind, count, caplog):
+    """Heads that order triplets by chance, the same in all bands of noise, which misleads most."""
+    rng, head, words = torch.Generator().manual_seed(0), SimpleNamespace(kind=kind, base_model="a model"), []
+    for _ in range(2000):
+        share = (torch.rand(count, generator=rng) < 0.5).float().mean().item()
+        words.append(fit_comparing.report(head, comparer.Found([share] * comparer.BANDS, count, 0.0, []), 5 * count, 1.0))
+    assert sum("It compares" in report for report in words) <= 0.02 * len(words)
+    shares = [0.5, 0.6, 0.95, 1.0, 1.0]
+    assert ("It compares roughly" in fit_comparing.report(head, comparer.Found(shares, 24, 0.0, []), 120, 1.0))
+    assert "too few to show it" in fit_comparing.report(head, comparer.Found([1.0] * 5, 2, 0.0, []), 5, 1.0)
