@@ -15,7 +15,7 @@ from comfy.model_base import ModelType
 from comfy.samplers import KSampler
 
 from readout_guidance_pack.nodes.demo_model import DemoFlow
-from readout_guidance_pack.nodes.sampling.landing import APART, GONE, Landed, landings, rehearsed
+from readout_guidance_pack.nodes.sampling.landing import APART, Landed, landings, rehearsed, remaining
 from readout_guidance_pack.nodes.sampling.moves import Moves, planned
 from readout_guidance_pack.nodes.sampling.noise import latent_scale, prediction_scale
 from readout_guidance_pack.rg_core.targets import Spatial
@@ -57,8 +57,8 @@ def displacement(sampling, sampler: str, scheduler: str, steps: int) -> float | 
         shifts.append((moves.prediction or 0.0) * bool(moves.count) + (0.0 if again is None else again.item()))
         landed.keep(torch.full((1, 1), shifts[-1]), torch.zeros(1, 1), None)
         if landing.after:
-            base, first = max(i for i in range(call + 1) if known[i].sigma > landing.after * APART), lands[:, -1]
-            left = first[call + 1] / first[base] if first[base].abs() > GONE else 0.0
+            base = max(i for i in range(call + 1) if known[i].sigma > landing.after * APART)
+            left = remaining(model, lands, base, call, known[base].sigma, landing.after)
             there = sum(shift * (lands[call + 1, i] - left * lands[base, i]).item() for i, shift in enumerate(shifts))
             latents = max(0, moves.count - 1) * moves.latent / latent_scale(model, landing.sigma)
             ways[f"{landing.after:.4g}"] = there / latent_scale(model, landing.after) + latents  # of trial points the last one counts

@@ -12,6 +12,8 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
+from .noise import noise_ratio
+
 CALLS_A_STEP = 4   # that a sampler makes at most; later ones are taken for Euler's
 LOOKS_BACK = 30    # calls: of latents that some remember with their predictions, traces are found for long
 APART = 1 + 1e-4   # times another noise level: less is the same
@@ -24,8 +26,8 @@ GONE = 1e-9        # of the first latent that is left, below which it cannot be 
 class Landing:
     """Of one prediction: it is asked for at `sigma`, by a step from the noise level `start`, the next below `before`, None for none, to
     a latent at `after`, in which `share` of it lands. `again` has, by the number of an earlier prediction, how much of what that was
-    shifted by must be added to this one, so that the latent has no more and no less of it than is left of the one before: its way was
-    made when it landed first. `short` is whether the sampler chooses steps of its own, as short as they must be, by what is predicted."""
+    shifted by must be added to this one, so that the latent has no more and no less of it than after an Euler step: its way was made when it
+    landed first. `short` is whether the sampler chooses steps of its own, as short as they must be, by what is predicted."""
     sigma: float
     before: float | None
     start: float
@@ -66,14 +68,15 @@ def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing]
         if levels != again:
             return None
         found = marked - plain  # the same noise in both
-        return [landing(call, [*levels, float(sigmas[-1])], found, sigmas) for call in range(min(len(levels), found.shape[1] - 1))]
+        model = guider.inner_model
+        return [landing(model, call, [*levels, float(sigmas[-1])], found, sigmas) for call in range(min(len(levels), found.shape[1] - 1))]
     return []
 
 
-def landing(call: int, levels: list[float], found: Tensor, sigmas: Tensor) -> Landing:
+def landing(model, call: int, levels: list[float], found: Tensor, sigmas: Tensor) -> Landing:
     """That of this `call`, the calls being made at `levels` and the last of these where the run of `sigmas` ends; `found` as `rehearsed` has it."""
-    of_calls, of_first = found[:, :-1], found[:, -1]
-    sigma, after, own = levels[call], levels[call + 1], float(of_calls[call + 1, call])
+    of_calls, sigma, after = found[:, :-1], levels[call], levels[call + 1]
+    own = float(of_calls[call + 1, call])
     base = max((i for i in range(call + 1) if levels[i] > after * APART), default=None)
     if base is None:
         return euler(sigma, sigmas)
@@ -81,10 +84,22 @@ def landing(call: int, levels: list[float], found: Tensor, sigmas: Tensor) -> La
     of_euler = 1 - after / levels[base]
     if not own >= LITTLE * of_euler:
         return Landing(sigma, before, levels[base], after, of_euler)
-    left = float(of_first[call + 1] / of_first[base]) if of_first[base].abs() > GONE else 0.0
+    left = remaining(model, found, base, call, levels[base], after)
     missing = (of_calls[base] * left - of_calls[call + 1]) / own
     again = {i: round(c, 4) for i, c in enumerate(missing[:call].tolist()) if abs(c) > NOTHING and i >= call - LOOKS_BACK}
     return Landing(sigma, before, levels[base], after, own, again)
+
+
+def remaining(model, found: Tensor, base: int, call: int, start: float, after: float) -> float:
+    """What should remain of an earlier shift in the latent after this `call`, at the noise level `after`, of the one at call `base`, at `start`.
+
+    An Euler step leaves r = after / start of what a latent differs by, and the model, which sees it, predicts some of it again: in all
+    r + (1 - r) j, where j is how far its prediction follows. A sampler that draws noise anew leaves less of the latent, in the extreme
+    (LCM) nothing: what is missing is forgotten but for its j. So (r - left) (1 - j) more should remain than the sampler leaves. For j stands that of
+    pictures whose values are independent and as large as noise of 1, 1 / (1 + ratio^2): next to nothing in much noise, all in little."""
+    first = found[:, -1]
+    left = float(first[call + 1] / first[base]) if first[base].abs() > GONE else 0.0
+    return left + (after / start - left) * (1 - 1 / (1 + noise_ratio(model, start)**2))
 
 
 def rehearsed(sampler, guider, sigmas: Tensor, extra_args: dict, place: tuple, marks: bool) -> tuple[list[float], Tensor]:
