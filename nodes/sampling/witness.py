@@ -2,8 +2,9 @@
 
 Autograd believes what it sees. Layers of other packs may multiply where it does not look, have kernels without a backward pass, or unpack their
 weights into memory that the next layer's are unpacked to: predictions are right then, gradients are not, and residual ways still carry something.
-So in the first guided step of a model three things are looked at: what comes out of a layer has a gradient if what went in has one; layers which
-multiply have the gradient of what they do, by a few rows of their own inputs; what is kept for the backward pass is still the same there.
+So in the first guided step of a model three things are looked at: what comes out of a layer with weights has a gradient if what went in has
+one; layers that multiply have the gradient of what they do, by a few rows of their own inputs; what is kept for the backward pass is still
+the same there.
 docs/gradients.md has what it finds and costs.
 """
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ class Witness:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Around the forward and the backward pass. Raises ValueError by the layer's name."""
-        hooks = [module.register_forward_hook(self.look) for module in self.network.modules() if has_weight(module) or not any(module.children())]
+        hooks = [module.register_forward_hook(self.look) for module in self.network.modules() if multiplies(module)]
         try:
             yield
         finally:
@@ -128,8 +129,10 @@ class Witness:
         return pack, unpack
 
 
-def has_weight(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "weight", None), Tensor)
+def multiplies(module: nn.Module) -> bool:
+    """Whether it has weights of its own, by whichever name: others, such as those that make positions, may look at what they are given and give
+    something else."""
+    return isinstance(getattr(module, "weight", None), Tensor) or hasattr(module, "in_features") or hasattr(module, "in_channels")
 
 
 def named(layer: nn.Module) -> str:
