@@ -66,7 +66,7 @@ def present(node: str, image: Tensor, mask: Tensor | None) -> Tensor | None:
         raise ValueError(f"{node}: the skeleton's picture is all black, so it holds no pose. Check what made it.")
     nobody = ", ".join(str(k) for k in ((~there).nonzero()[:, 0] + 1).tolist())
     logging.warning("%s: there is nobody in picture %s of the pose, so it does not guide those pictures.", node, nobody)
-    mask = torch.ones(1, 1, *image.shape[-2:]) if mask is None else checks.mask(node, mask)
+    mask = torch.ones(1, 1, *image.shape[-2:]) if mask is None else mask
     both = math.lcm(len(mask), len(image))
     return repeat(mask, both) * repeat(there.to(mask), both).view(-1, 1, 1, 1)
 
@@ -87,8 +87,9 @@ class PoseTarget(io.ComfyNode):
         node = "Pose Target"
         if (image is None) == (keypoints is None):
             raise ValueError(f"{node}: got {'neither image nor' if image is None else 'both image and'} keypoints. Connect one of them.")
+        mask = checks.mask(node, mask)
         if image is None:
-            image, mask = drawn(node, keypoints), checks.mask(node, mask)
+            image = drawn(node, keypoints)
             mask = None if mask is None else fit(mask.float(), image.shape[-2:])  # nobody sees the size that it is drawn in
         else:
             image, = skeletons.prepared(node, [checks.picture(node, image)])

@@ -74,6 +74,7 @@ def watched(action: Callable[[], None]) -> None:
 def kept(subject: Subject) -> dict[str, int]:
     """Bytes that one guided step keeps for its backward pass at most, and the head's part of them."""
     models, weights = steps(subject), [*subject.model.model.parameters(), *subject.head.parameters()]
+    sample(models["default"], subject.conditioning, subject.shape, STEPS[:2])  # a model's first guided step is looked at, by hooks of its own
     found = {label: most_kept(partial(sample, models[setting], subject.conditioning, subject.shape, STEPS[:2]), weights)
              for label, setting in KEEPING.items()}
     with taps.record(subject.model.model.diffusion_model) as readings:

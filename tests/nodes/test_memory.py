@@ -164,6 +164,7 @@ class Kept:
 def most_kept(graph, recompute: str) -> int:
     """Bytes that one guided step keeps for its backward pass at most."""
     graph.sigmas, graph.recompute, Kept.most = torch.tensor([14.0, 5.0]), recompute, 0
+    graph.run()  # a model's first guided step is looked at, by hooks of its own
 
     def counting(pack, unpack):
         return saved_tensors_hooks(lambda x: Kept(pack(x)), lambda kept: unpack(kept.x))
@@ -220,7 +221,7 @@ def test_where_memory_is_short_blocks_are_computed_again(monkeypatch):
     chosen, gradient = [], step.Step.gradient
 
     def listen(self, *args):
-        chosen.append(args[-1])
+        chosen.append(args[3])
         return gradient(self, *args)
 
     monkeypatch.setattr(step.Step, "gradient", listen)
@@ -238,7 +239,7 @@ def failing(times: int):
     gradient, calls = step.Step.gradient, []
 
     def fail(self, *args):
-        calls.append(args[-1])
+        calls.append(args[3])
         result = gradient(self, *args)
         if len(calls) <= times:
             raise torch.OutOfMemoryError("CUDA out of memory")
