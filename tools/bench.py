@@ -22,11 +22,11 @@ import comfy.samplers
 import comfy.utils
 import torch
 
-from readout_guidance_pack.nodes.sampling import memory
+from readout_guidance_pack.nodes.sampling import memory, witness
 from readout_guidance_pack.nodes.sampling.gradients import differentiable
 from readout_guidance_pack.rg_core import gradients, taps
 from tools import end, to_write, write_json
-from tools.bench_models import MODELS, Subject, pictures, spatial, steps
+from tools.bench_models import ALL_THE_TIME, MODELS, Subject, guided_by, pictures, spatial, steps
 from tools.bench_transformers import transformers
 from tools.costs import STEPS, Cost, in_turn, most_kept, sample
 from tools.device import device_name
@@ -59,6 +59,20 @@ def picture_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
     actions |= {f"{label}, {count} LCM steps": partial(sample, models[label], subject.conditioning, subject.shape, few, sampler, cfg)
                 for label in IN_FEW}
     return in_turn(actions, rounds, warm=["drag"])  # which then has its reference read; all else is warm from the steps
+
+
+def looking_cost(subject: Subject, rounds: int) -> float:
+    """What it costs to look whether gradients pass rightly, in a model's first guided step: in plain steps."""
+    model, network, one = guided_by(subject, spatial(subject.head, **ALL_THE_TIME)), subject.model.model.diffusion_model, STEPS[:2]
+
+    def first() -> None:
+        witness.looked_at.pop(network, None)
+        sample(model, subject.conditioning, subject.shape, one)
+
+    actions = {"plain": partial(sample, subject.model, subject.conditioning, subject.shape, one), "first": first,
+               "later": partial(sample, model, subject.conditioning, subject.shape, one)}
+    costs = in_turn(actions, rounds, warm=actions)
+    return round((costs["first"].seconds - costs["later"].seconds) / costs["plain"].seconds, 3)
 
 
 def watched(action: Callable[[], None]) -> None:
@@ -104,7 +118,8 @@ def measure(name: str, rounds: int) -> dict:
     of_pictures = picture_costs(subject, rounds if name == "demo" else PICTURE_ROUNDS)
     kept_bytes = kept(subject)
     return {"plain_step_s": round(of_steps["plain"].seconds, 4), "shape": list(subject.shape), "guided_step_ratio": ratios(of_steps),
-            "picture_ratio": ratios(of_pictures), "peak_bytes": {label: cost.peak for label, cost in of_steps.items()},
+            "picture_ratio": ratios(of_pictures), "looking_ratio": looking_cost(subject, rounds),
+            "peak_bytes": {label: cost.peak for label, cost in of_steps.items()},
             "kept_bytes": kept_bytes, "kept_unit": in_units(subject, kept_bytes)}
 
 
@@ -121,6 +136,7 @@ def show(result: dict) -> None:
         print(f"  {label}: {ratio:.2f} times a plain step, peak {result['peak_bytes'][label] / 2**20:.0f} MiB")
     for label, ratio in result["picture_ratio"].items():
         print(f"  a whole picture, {label}: {ratio:.2f} times an unguided one")
+    print(f"  looking at a model's gradients in its first guided step: {result['looking_ratio']:.2f} plain steps")
     for label, size in result["kept_bytes"].items():
         print(f"  kept for the backward pass, {label}: {size / 2**20:.0f} MiB; {result['kept_unit'][label]:.4f} in the unit of "
               f"KEPT {tuple(memory.KEPT.values())} and HEAD {memory.HEAD}", flush=True)
