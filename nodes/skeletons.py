@@ -16,10 +16,11 @@ def prepared(node: str, images: list[Tensor]) -> list[Tensor]:
     for image in images:
         checks.brightness(node, image)
         found.append(image.float().clamp(0, 1))
-    if any(skeletons.has_ground(image).any() for image in found):
+    grounds = [skeletons.has_ground(image) for image in found]
+    if any(ground.any() for ground in grounds):
         logging.warning("%s: the skeleton is not on black, as pose heads know it. What is white or grey in its picture is left out. If it still is "
                         "not obeyed, look at the picture: it should show nothing but the skeleton.", node)
-        found = [torch.where(skeletons.has_ground(image).view(-1, 1, 1, 1), skeletons.without_ground(image), image) for image in found]
+        found = [torch.where(ground.view(-1, 1, 1, 1), skeletons.without_ground(image), image) for ground, image in zip(grounds, found)]
     orders = [skeletons.channels(image) for image in found]
     swapped = next((order for order in orders if any(order)), None)
     if swapped:

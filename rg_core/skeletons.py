@@ -31,7 +31,8 @@ def has_ground(image: Tensor) -> Tensor:
 
 def thin(image: Tensor) -> bool:
     """Whether the lines of `image` [1, C, H, W] are so thin for its size that hardly anything is left of them in a readout."""
-    return strokes.half_width(image.amax(1)[0] > 0.5 * image.max()) * SIDE < NEAR[0] * min(image.shape[-2:]) > NEAR[0] * SIDE
+    side = min(image.shape[-2:])
+    return side > SIDE and strokes.half_width(image.amax(1)[0] > 0.5 * image.max()) * SIDE < NEAR[0] * side
 
 
 def thickened(image: Tensor) -> Tensor:
