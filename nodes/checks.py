@@ -12,6 +12,9 @@ from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
 
 
+HUGE = 1e30  # values with which nothing can be computed
+
+
 class Shown(reprlib.Repr):
     def repr_Tensor(self, x: Tensor, _level: int) -> str:
         return f"a tensor of shape {tuple(x.shape)}"
@@ -43,8 +46,8 @@ def picture(node: str, image: Tensor) -> Tensor:
     if image.ndim != 4 or image.shape[-1] > 4:
         raise ValueError(f"{node}: the image's shape is {tuple(image.shape)}, and a picture's is [batch, height, width, channels] with 1 to "
                          "4 channels. Check the node that made it.")
-    if not torch.isfinite(image).all():
-        raise ValueError(f"{node}: the image holds NaN or infinite values. Check the node that made it.")
+    if not (image.float().abs() < HUGE).all():
+        raise ValueError(f"{node}: the image holds NaN, infinite or huge values. Check the node that made it.")
     if not image.is_floating_point():
         image = image / (1 if image.dtype == torch.bool else 255)
     image = image.movedim(-1, 1)
@@ -121,6 +124,11 @@ def latent(node: str, given: dict) -> Tensor:
     if not torch.isfinite(samples).all():
         raise ValueError(f"{node}: the latent holds NaN or infinite values. Check the node that made it.")
     return samples
+
+
+def noise_levels(node: str, sigmas: Tensor) -> None:
+    if len(sigmas) and sigmas.min() < 0:
+        raise ValueError(f"{node}: the sigmas go down to {sigmas.min():.3g}, and a noise level is 0 or more. Check the node that made them.")
 
 
 def pixels(reference) -> tuple[int, int]:

@@ -33,6 +33,7 @@ class Guidance:
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         checks.no_video(self.node, latent_image)
+        checks.noise_levels(self.node, sigmas)
         self.samplings.add(latent_image)
         model = executor.class_obj.model_patcher
         model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
