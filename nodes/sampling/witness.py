@@ -73,7 +73,14 @@ class Witness:
             self.try_out(layer, x.detach())
 
     def try_out(self, layer: nn.Module, x: Tensor) -> None:
-        """Compares the gradient of `layer` with what it does with a piece of its input `x`."""
+        """Compares the gradient of `layer` with what it does."""
+        found = self.agreement(layer, x)
+        if found is not None and not abs(found - 1) < WRONG:
+            raise ValueError(f"{self.node}: the gradient of {named(layer)} is not that of what it does ({found:.2f} of it), so guidance would be "
+                             f"wrong. {ADVICE}")
+
+    def agreement(self, layer: nn.Module, x: Tensor) -> float | None:
+        """How much of what `layer` does with a piece of its input `x` its gradient says; None where that cannot be told."""
         piece = x[:1]
         for dim in range(1, x.ndim):
             is_channels = dim == (1 if hasattr(layer, "kernel_size") else x.ndim - 1)
@@ -87,7 +94,7 @@ class Witness:
         except Exception as error:
             if is_oom(error):
                 raise
-            return  # it wants more than its input
+            return None  # it wants more than its input
         piece.requires_grad_()
         try:
             out = layer.forward(piece)
@@ -98,11 +105,8 @@ class Witness:
             raise ValueError(f"{self.node}: there is no gradient through {named(layer)}: {str(error)[:200]}. {ADVICE}") from error
         size = change.square().sum()
         if not torch.isfinite(size) or not size or (further - change).square().sum() > BENT**2 * size:
-            return
-        found = 0.0 if gradient is None else float((gradient.float() * way.float()).sum() / size)
-        if not abs(found - 1) < WRONG:
-            raise ValueError(f"{self.node}: the gradient of {named(layer)} is not that of what it does ({found:.2f} of it), so guidance would be "
-                             f"wrong. {ADVICE}")
+            return None
+        return 0.0 if gradient is None else float((gradient.float() * way.float()).sum() / size)
 
     def compare(self, outputs: tuple) -> Callable[[tuple], None]:
         """For what a block computed: what must be called with what it computes again, which must be alike."""

@@ -1,12 +1,15 @@
-"""Interrupts at any operation, and failures of the host: afterwards everything is as if nothing had been, the next picture too."""
+"""Interrupts at any operation, and failures of the host and of other packs: afterwards everything is as if nothing had been, the next picture too."""
 import random
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
+import comfy.utils
+import latent_preview
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from readout_guidance_pack.heads import load_head
@@ -30,12 +33,31 @@ class At(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Frames(latent_preview.LatentPreviewer):
+    """Another pack's, as animated previews have it."""
+
+    def decode_latent_to_preview(self, x0):
+        return (x0[:1, :3].movedim(1, -1) * 255).byte()
+
+
+class Follower:
+    """Another pack's wrapper, which hands on a step callback of its own."""
+
+    def __call__(self, executor, noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs):
+        return executor(noise, latent_image, sampler, sigmas, denoise_mask, self.after_step, *args, **kwargs)
+
+    @staticmethod
+    def after_step(step, denoised, x, total):
+        denoised.mean()
+
+
 class Scene:
-    """From loading to the decoded picture: an inversion, a drag and a pose from its noise, a picture."""
+    """From loading to the decoded picture, watched, with another pack's hands in it: an inversion, a drag and a pose from its noise, a picture."""
 
     def __init__(self, recompute: str = "off"):
         self.recompute = recompute
         self.model, self.clip, self.vae = demo_model.load_demo()
+        self.model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another pack", Follower())
         self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "correspondence")}
         self.positive, self.negative = (self.clip.encode_from_tokens_scheduled(self.clip.tokenize(said)) for said in ("a figure, sea", ""))
         self.picture, self.skeleton = demo.DemoScene.execute(5, 64, 64, 1).args[:2]
@@ -74,7 +96,9 @@ def inference_mode():
 
 @pytest.fixture(scope="module", params=["off", "on"], ids=["blocks kept", "blocks computed again"])
 def scene(request):
-    with torch.inference_mode():
+    with pytest.MonkeyPatch.context() as patched, torch.inference_mode():
+        patched.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *_args, **_named: None)
+        patched.setattr(latent_preview, "get_previewer", lambda *_: Frames())
         scene = Scene(request.param)
         scene.expected = scene.run()  # which makes what is made once
         comfy.model_management.unload_all_models()
@@ -124,6 +148,7 @@ CALLS = {  # of the host, by the time of their failing
     "prepare_state": [(comfy.model_patcher.ModelPatcher, "prepare_state", n) for n in (1, 5)],
     "get_free_memory": [(comfy.model_patcher.ModelPatcher, "get_free_memory", 3)],
     "cleanup_models": [(comfy.sampler_helpers, "cleanup_models", 1)],
+    "another pack's callback": [(Follower, "after_step", n) for n in (1, 4, 6)],
 }
 
 
@@ -140,7 +165,7 @@ def test_failures_of_the_host(scene, monkeypatch, place, name, count):
             raise Failure(name)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(place, name, fails)
+    monkeypatch.setattr(place, name, staticmethod(fails) if place is Follower else fails)
     with pytest.raises(Failure):
         scene.run()
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from readout_guidance_pack.rg_core.targets import Spatial
 from readout_guidance_pack.rg_core.updates import Move
 from test_sampling import World
 from test_transformers import depth_head, sampled
-from tiny_transformers import tiny_model
+from tiny_transformers import HERE, tiny_model
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -132,6 +132,20 @@ def test_the_hosts_quantized_weights_guide_or_are_refused_by_name(layout):
     layer.weight = nn.Parameter(weight.dequantize(), requires_grad=False)
     full = sampled(guided("test", model, (target,), Move()), "qwen-image") - sampled(model, "qwen-image")
     assert torch.cosine_similarity(quantized.flatten(), full.flatten(), dim=0) > 0.9
+
+
+@pytest.mark.parametrize("weights, cast", [(torch.bfloat16, None), (torch.float16, None), (torch.float8_e4m3fn, torch.bfloat16)],
+                         ids=["bf16", "fp16", "fp8"])
+@pytest.mark.parametrize("name", HERE)
+def test_no_row_of_the_table_is_refused_in_any_number_type(name, weights, cast, monkeypatch):
+    found, agreement = [], witness.Witness.agreement
+    monkeypatch.setattr(witness.Witness, "agreement", lambda *given: found.append(agreement(*given)) or found[-1])
+    model = tiny_model(name, weights, cast)
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16, generator=torch.manual_seed(0)))
+    sampled(guided("test", model, (target,), Move(moves=1)), name, steps=2)
+    told = [abs(share - 1) for share in found if share is not None]
+    print(f"{name}, {weights}: {len(found)} tried, {len(told)} told, at most {max(told, default=0):.4f} off")
+    assert told and max(told) < witness.WRONG / 2
 
 
 class Right(Loaded):
