@@ -127,8 +127,10 @@ def latent(node: str, given: dict) -> Tensor:
 
 
 def noise_levels(node: str, sigmas: Tensor) -> None:
-    if len(sigmas) and sigmas.min() < 0:
-        raise ValueError(f"{node}: the sigmas go down to {sigmas.min():.3g}, and a noise level is 0 or more. Check the node that made them.")
+    """Schedulers that are made for more steps, and nodes for sigmas, may give what is no noise level."""
+    if not ((sigmas >= 0) & torch.isfinite(sigmas)).all():
+        raise ValueError(f"{node}: the sigmas are {shown([round(s, 3) for s in sigmas.tolist()])}, and noise levels are numbers from 0 upwards. Choose "
+                         "another scheduler or more steps, or check the node that made them.")
 
 
 def pixels(reference) -> tuple[int, int]:
@@ -208,7 +210,10 @@ def targets_fit(node: str, model, targets: tuple) -> None:
 
 
 def no_video(node: str, samples: Tensor) -> None:
-    """Latents [B, C, T, H, W] of models that make videos must be of pictures."""
+    """Latents must be of pictures, [B, C, T, H, W] of models that make videos too."""
+    if samples.ndim not in (4, 5):
+        raise ValueError(f"{node}: the latent's shape is {tuple(samples.shape)}, as of a sound or of a video with its sound, which cannot be guided. "
+                         "Sample pictures, or take the MODEL from before guidance.")
     if samples.ndim == 5 and samples.shape[2] > 1:
         raise ValueError(f"{node}: the latent has {samples.shape[2]} frames, and videos cannot be guided yet. Sample single pictures with this model "
                          "(a latent of one frame), or take the MODEL from before guidance. If these are pictures: this VAE takes batches for videos; "

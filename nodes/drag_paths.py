@@ -11,14 +11,14 @@ from .checks import shown
 MOST = 1024
 
 
-def from_json(node: str, text: str | list[str], size: tuple[int, int]) -> list[Tensor]:
+def from_json(node: str, text: str | list, size: tuple[int, int]) -> list[Tensor]:
     """Paths [F, 2] in shares of a picture of `size` (H, W), from a list of drags, each of two or more points, or from a single
     drag. A point is [x, y] or {"x": x, "y": y}, in shares of the picture or, where most numbers are beyond 1, in pixels.
-    Several editors' texts may come as a list of them."""
-    if isinstance(text, list):
+    Several editors' texts may come as a list of them, and clients may give the list itself for its text."""
+    if isinstance(text, list) and all(isinstance(one, str) for one in text):
         return [path for one in text for path in from_json(node, one, size)]
     try:
-        given = json.loads(text)
+        given = text if isinstance(text, list) else json.loads(text)
         drags = [given] if given and is_point(given[0]) else given
         paths = [torch.tensor([[p["x"], p["y"]] if isinstance(p, dict) else p for p in drag], dtype=torch.float32) for drag in drags]
         good = isinstance(given, list) and all(d.ndim == 2 and d.shape[0] >= 2 and d.shape[1] == 2 and torch.isfinite(d).all() for d in paths)

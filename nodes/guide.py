@@ -52,7 +52,7 @@ class KSamplerReadoutGuidance(io.ComfyNode):
             search_aliases=["guided sampler", "controlnet", "steer"],
             description="The KSampler, guided by targets. While it samples it shows the picture so far and what heads read of it. The trace lists "
                         "each target's energy at each move.",
-            inputs=[*ksampler.INPUTS, Guidance.Input("guidance"), STRENGTH, RECOMPUTE, MOVES],
+            inputs=[*ksampler.inputs(), Guidance.Input("guidance"), STRENGTH, RECOMPUTE, MOVES],
             outputs=[io.Latent.Output(), io.String.Output(display_name="trace", tooltip="For Readout Trace, or as JSON."),
                      io.Image.Output(display_name="readouts", tooltip="Of each move and the first picture: what each target wants, what is "
                                      "read, and where the target pulls.")])

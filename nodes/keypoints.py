@@ -1,4 +1,5 @@
 """POSE_KEYPOINT as detectors, editors and packs give it, read as OpenPose's 18 body points and drawn."""
+import json
 import logging
 import math
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 from ..rg_core.estimates import VISIBLE
 from ..rg_core.pictures import draw_pose
 from .checks import dense, shown
+from .places import shares
 
 KEYPOINTS = 18
 SIDE, LONGEST = 512, 2048  # of a drawn skeleton: its shorter side, as far as the longer one allows
@@ -43,9 +45,11 @@ def read(node: str, given: Any) -> tuple[Tensor, tuple[float, float]]:
             points[f, p] = body
     seen = points[points[..., 2] > 0][:, :2]
     if not len(seen):
-        raise ValueError(f"{node}: the pose is empty, all its points have confidence 0 (or below {VISIBLE}, or lie at 0, 0). Check the "
-                         "pose detector before it.")
-    if seen.abs().median() <= 1:  # shares of the canvas; some points may lie beyond it
+        raise ValueError(f"{node}: the pose is empty: all its points have a confidence below {VISIBLE}, or lie at 0, 0. Check the pose detector before "
+                         "it. If its confidences are of another scale, bring them to 0 to 1.")
+    found = shares(node, "points of the pose", seen)
+    if found is not None:
+        points[..., :2][points[..., 2] > 0] = found
         for f, (_, canvas) in enumerate(frames):
             points[f, ..., :2] *= torch.tensor(canvas[::-1] if canvas else (1.0, 1.0))
     return laid_over(node, points, [canvas for _, canvas in frames])
@@ -66,6 +70,12 @@ def laid_over(node: str, points: Tensor, canvases: list[tuple[float, float] | No
 
 def frames_of(node: str, given: Any) -> list[dict]:
     given = plain(given)
+    try:
+        given = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
+        pass  # said below
+    if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list):  # a batch of one
+        given = given[0]
     frames = [given] if isinstance(given, dict) else given
     if not isinstance(frames, (list, tuple)) or not all(frame is None or isinstance(frame, dict) for frame in frames):
         raise ValueError(f"{node}: keypoints are a list of frames, each with canvas_width, canvas_height and people, and this is "

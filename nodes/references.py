@@ -148,6 +148,7 @@ class ReadoutInvert(io.ComfyNode):
         node = "Readout Invert"
         samples = samples_for(node, model, latent)
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).flip(0)
+        checks.noise_levels(node, sigmas)
         if float(sigmas[0]) != 0:
             raise ValueError(f"{node}: the scheduler {scheduler} leaves noise at its end. Choose another one, such as normal.")
         unguided = model.clone()
@@ -174,6 +175,7 @@ def recording(model):
     def reference(node: str, samples: Tensor, conditioning: list, cache_mb: int) -> Reference:
         knots[0.0] = model.model.process_latent_in(samples.float().cpu())
         sigmas = sorted(knots)
+        checks.noise_levels(node, torch.tensor(sigmas))
         if len(sigmas) < 2:
             raise ValueError(f"{node}: with denoise 0 nothing is sampled, so there is no way to follow. Raise denoise, or use Readout "
                              "Reference for a given picture.")
@@ -192,7 +194,7 @@ class KSamplerReadoutReference(io.ComfyNode):
             search_aliases=["reference picture"],
             description="The KSampler; its picture, with its whole path there, becomes a reference. Sample again with the same seed, "
                         "now guided, to change that picture.",
-            inputs=[*ksampler.INPUTS, CACHE],
+            inputs=[*ksampler.inputs(), CACHE],
             outputs=[io.Latent.Output(), ReferenceType.Output(display_name="reference")])
 
     @classmethod

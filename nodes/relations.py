@@ -15,6 +15,7 @@ from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
 # A run shows the picture to draw on even where the cache has the rest. An old host shows so only what it always runs.
 SHOWS_WHAT_IS_CACHED = {"has_intermediate_output" if hasattr(io.Schema, "has_intermediate_output") else "is_output_node": True}
+MOST_SHARES = 1.5  # of the picture's side: a box that ends before that is in shares; in pixels it would hold none
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
 
@@ -82,21 +83,22 @@ def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | No
     """The host's BOUNDING_BOX, in pixels of the reference, as shares of it. Detectors give lists of them, one for each picture."""
     if box is None:
         return None
-    if isinstance(box, list):
-        found = [one for part in box for one in (part if isinstance(part, list) else [part])]
+    if isinstance(box, list) and all(isinstance(part, (dict, list)) for part in box):
+        found = [one for part in box for one in (part if isinstance(part, list) and all(isinstance(p, dict) for p in part) else [part])]
         if len(found) != 1:
             raise ValueError(f"{node}: got {len(found)} boxes, and it needs one. Let the detector find one thing, or draw a box with "
                              "Bounding Box.")
         box, = found
     try:
-        x, y, wide, high = (float(box[side]) for side in ("x", "y", "width", "height"))
+        x, y, wide, high = (float(box[side]) for side in ("x", "y", "width", "height")) if isinstance(box, dict) else ()
         good = all(map(math.isfinite, (x, y, wide, high)))
     except (TypeError, LookupError, ValueError, OverflowError, RuntimeError):
         good = False
     if not good:
-        raise ValueError(f"{node}: the box is {checks.shown(box)}, and should have x, y, width and height in pixels. Draw it with Bounding Box.")
+        raise ValueError(f"{node}: the box is {checks.shown(box)}, and should be an object with x, y, width and height in pixels. Draw it with "
+                         "Bounding Box, or bring it into that form.")
     height, width = checks.pixels(reference)
-    if 0 < wide and 0 < high and 0 <= x and 0 <= y and x + wide <= 1.001 and y + high <= 1.001:  # in shares of the picture, as some detectors have it
+    if max(map(abs, (x, y))) <= 1 and max(x + wide, y + high) <= MOST_SHARES:  # of the picture, as some detectors have it
         x, y, wide, high = x * width, y * height, wide * width, high * height
     left, top = max(0, x) / width, max(0, y) / height
     right, bottom = min(width, x + wide) / width, min(height, y + high) / height

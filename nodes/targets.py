@@ -15,6 +15,7 @@ from .types import CATEGORY, Guidance, Head, PoseKeypoint
 
 # What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
 COLOURED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
+NO_DEPTH = 30       # times as large as all others, a value is no distance
 NARROW = 0.15       # of the range from black to white: maps that use less of it are of another scale
 GREY_GROUND = 0.2
 WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
@@ -102,16 +103,13 @@ def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list
     seen = []
     if any((image.amax(1) - image.amin(1)).max() > COLOURED for image in images):
         seen.append("it is coloured, and the mean of its colours is taken: only grey maps say by it what is nearer")
-    images = [image.float().mean(1, keepdim=True) for image in images]
-    low, high = min(image.min() for image in images), max(image.max() for image in images)
-    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-        images = [(image - low) / (high - low) for image in images]
-        seen.append(f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, near is small, so {turn}")
-    elif 1 / 255 < high - low < NARROW:  # as of 16 bits that count millimetres
-        images = [(image - low) / (high - low) for image in images]
-        seen.append(f"it uses {high - low:.0%} of the range from black to white, which is stretched to all of it; if it holds distances, near is "
-                    f"small, so {turn}")
-    images = [1 - image if invert else image for image in images]
+    maps = [[in_range(x, turn) for x in image.float().mean(1)] for image in images]
+    found = [one for part in maps for one in part]
+    for what in (1, 2):  # said of the first picture of which it is true
+        k = next((k for k, about in enumerate(found) if about[what]), None)
+        if k is not None:
+            seen.append(f"in picture {k + 1} {found[k][what]}" if len(found) > 1 else found[k][what])
+    images = [torch.stack([1 - x if invert else x for x, *_ in part]) for part in maps]
     single = [x for image in images for x in image]
     flat = [str(i) for i, x in enumerate(single, 1) if x.max() - x.min() < 1 / 255]
     if flat:
@@ -120,13 +118,30 @@ def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list
         seen.append(f"it is brighter, so nearer, at the top than at the bottom, as few pictures are; if white is far in it, {turn}")
     if seen:
         logging.warning("%s: the depth map may not be what it should: %s.", node, "; ".join(seen))
-    return [image.expand(-1, 3, -1, -1) for image in images]
+    return [image[:, None].expand(-1, 3, -1, -1) for image in images]
+
+
+def in_range(x: Tensor, turn: str) -> tuple[Tensor, str | None, str | None]:
+    """A depth map [h, w] in 0 to 1, what of it stands for no depth, and what was stretched. Each by itself, as heads know them."""
+    high, none, stretched = x.max(), None, None
+    if high > 1 + OVERSHOOT:
+        rest = x[x < 0.999 * high]
+        if rest.numel() and rest.max() > 0 and high > NO_DEPTH * rest.max():  # as renderers have it where nothing is
+            none = f"its greatest value, {high:.3g}, is taken to stand for places without depth, which are as far as the farthest"
+            x = x.clamp(max=rest.max())
+    low, high = x.min(), x.max()
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        stretched = f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, near is small, so {turn}"
+    elif 1 / 255 < high - low < NARROW:  # as of 16 bits that count millimetres
+        stretched = (f"it uses {high - low:.0%} of the range from black to white, which is stretched to all of it; if it holds distances, near is "
+                     f"small, so {turn}")
+    return (x if stretched is None else (x - low) / (high - low).clamp(min=1e-30)), none, stretched
 
 
 def top_over_bottom(picture: Tensor) -> Tensor:
-    """By how much the upper third of [1, h, w] is brighter than the lower."""
-    third = max(1, picture.shape[-2] // 3)
-    return picture[:, :third].mean() - picture[:, -third:].mean()
+    """By how much the upper third of [h, w] is brighter than the lower."""
+    third = max(1, len(picture) // 3)
+    return picture[:third].mean() - picture[-third:].mean()
 
 
 class DepthTarget(io.ComfyNode):

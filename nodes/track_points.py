@@ -2,10 +2,12 @@
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import shown
+from .checks import dense, shown
+from .places import shares
 
 SURE = 2                # times as much like frames as the other axis an axis must be
 STILL, FINE = 0.5, 512  # pixels, or a part of the picture's longer side: what moves less stands still
@@ -16,18 +18,26 @@ def points(node: str, tracks: dict, size: tuple[int, int]) -> tuple[Tensor, Tens
     """The points [F, K, 2] of the host's TRACKS in pixels of a picture of `size` (H, W), and whether they are visible [F, K]. Points that are shares
     of the picture, as some trackers give them, are made pixels; without word of it, all are visible."""
     path = tracks.get("track_path") if isinstance(tracks, dict) else None
-    if not isinstance(path, Tensor) or path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2 or not torch.isfinite(path).all():
+    path = torch.from_numpy(path) if isinstance(path, np.ndarray) and path.dtype.kind in "fiu" else path
+    if dense(path) and path.ndim == 4 and len(path) == 1:  # a batch of one video
+        path = path[0]
+    if not dense(path) or path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2 or not torch.isfinite(path).all():
         given = tuple(path.shape) if isinstance(path, Tensor) else type(tracks).__name__ if path is None else type(path).__name__
         raise ValueError(f"{node}: tracks of {given} cannot be used. They need finite points of two or more frames: [frames, points, 2].")
     path, seen = path.float().cpu(), tracks.get("track_visibility")
-    if path.numel() and path.abs().median() <= 1:
-        path = path * torch.tensor(size[::-1])
+    found = shares(node, "tracks", path)
+    path = path if found is None else found * torch.tensor(size[::-1])
     return path, torch.ones(path.shape[:2], dtype=torch.bool) if seen is None else visible(node, seen, path)
 
 
 def visible(node: str, seen: Any, path: Tensor) -> Tensor:
     try:
-        seen = torch.as_tensor(seen).cpu().bool()
+        seen = torch.as_tensor(seen).cpu()
+        if seen.is_floating_point():  # how sure a tracker is: from 0 to 1, or on both sides of 0
+            seen = seen > (0.5 if ((seen >= 0) & (seen <= 1)).all() else 0)
+        seen = seen.bool()
+        if seen.ndim > 2 and seen.numel() == path.shape[0] * path.shape[1]:
+            seen = seen.view(path.shape[:2])
         return (joined(seen, path.shape[1]) if seen.ndim == 2 and 1 < seen.shape[1] < path.shape[1] else seen).expand(path.shape[:2])
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{node}: the tracks' visibility is {shown(seen)}, which does not fit {path.shape[0]} frames of {path.shape[1]} "

@@ -31,7 +31,7 @@ class Guidance:
     def samplings(self) -> Samplings:
         return Samplings(Log(self.node))
 
-    def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+    def __call__(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
         checks.no_video(self.node, latent_image)
         checks.noise_levels(self.node, sigmas)
         self.samplings.add(latent_image)
@@ -44,7 +44,6 @@ class Guidance:
         run.compare(len(latent_image))
         if not self.runs:
             self.trace.clear()
-        denoise_mask, callback, *args = args
         callback = Screen(self.trace, model, run.log).follows(callback, len(sigmas) - 1)
         self.runs.append(run)
         try:

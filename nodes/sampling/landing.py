@@ -5,6 +5,7 @@ earlier ones too, often a negative one. They do not say which. So before a run i
 answers in the place of the model, in each call with 1 at a place of its own and 0 elsewhere, and what is found at that place
 later is what the sampler made of that call.
 """
+import copy
 import math
 from dataclasses import dataclass, field, replace
 
@@ -107,15 +108,24 @@ def rehearsed(sampler, guider, sigmas: Tensor, extra_args: dict, place: tuple, m
     mark, and of one on the first latent. `place` is the device and the type to compute in."""
     count = CALLS_A_STEP * len(sigmas)
     model = StandIn(guider, count if marks else 0)
-    options = {key: value for key, value in extra_args["model_options"].items() if key != "sampler_post_cfg_function"}
+    options = {key: value for key, value in own(extra_args["model_options"]).items() if key != "sampler_post_cfg_function"}
     (device, dtype), levels = place, sigmas.to(*place, copy=True)  # uni_pc overwrites them
     noise = torch.zeros(count + 1, 1, 1, 1, dtype=dtype, device=device)
     noise[-1] = float(marks)
     arguments = {"model_options": options, "seed": extra_args.get("seed")}
+    sampler = copy.copy(sampler)
+    vars(sampler).update(own(vars(sampler)))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # so that both rehearsals draw the same
         out = sampler.sample(model, levels, arguments, None, noise, torch.zeros_like(noise), None, True)
     end = guider.inner_model.model_sampling.noise_scaling(sigmas[-1:].to(out), torch.zeros_like(out), out)  # undoes what the sampler ends with
     return model.sigmas, torch.stack([*model.latents, end.flatten()]).cpu()
+
+
+def own(x):
+    """`x` with dicts and lists of its own, so that what a sampler notes in them is gone after the rehearsal."""
+    if type(x) is dict:
+        return {key: own(value) for key, value in x.items()}
+    return [own(value) for value in x] if type(x) is list else x
 
 
 class StandIn:

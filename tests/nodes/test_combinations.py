@@ -2,6 +2,7 @@
 right is; the rest is refused by name, or said once."""
 import inspect
 
+import comfy.sample
 import comfy.samplers
 import nodes as host_nodes
 import pytest
@@ -13,7 +14,7 @@ from comfy_extras import nodes_custom_sampler
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
 from host_features import Graph
-from readout_guidance_pack.nodes import estimate, guide
+from readout_guidance_pack.nodes import estimate, guide, references
 from readout_guidance_pack.nodes.sampling import guided, windows
 from readout_guidance_pack.rg_core.updates import Move
 from test_sampling import World
@@ -183,6 +184,51 @@ def test_what_stands_between_is_named_where_nothing_is_sampled(w):
     model.set_model_unet_function_wrapper(twice)
     with pytest.raises(ValueError, match="^Readout Estimate: the diffusion model was asked more than once.*MODEL from before it[.]$"):
         estimate.ReadoutEstimate.execute(model, w.heads["pose"], w.negative, 0.9, 0, latent=w_latent())
+
+
+def by_keyword(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None, **more):
+    return executor(noise=noise, latent_image=latent_image, sampler=sampler, sigmas=sigmas, denoise_mask=denoise_mask, callback=callback,
+                    disable_pbar=disable_pbar, seed=seed, **more)
+
+
+def some_by_keyword(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None, **more):
+    return executor(noise, latent_image, sampler, sigmas, denoise_mask=denoise_mask, callback=callback, disable_pbar=disable_pbar, seed=seed, **more)
+
+
+@pytest.mark.parametrize("wrapper", [by_keyword, some_by_keyword])
+def test_a_wrapper_that_hands_on_by_keyword_changes_nothing(w, wrapper):
+    model = w.model.clone()
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another pack", wrapper)
+    plain, wrapped = (guide.ApplyReadoutGuidance.execute(source, w.pose(1), 0.1)[0] for source in (w.model, model))
+    assert torch.equal(sampled(w, wrapped, 1), sampled(w, plain, 1))
+
+
+@pytest.mark.parametrize("levels", [[14.6, 3.0, float("nan"), 0.0], [14.6, 3.0, -1.0], [float("inf"), 1.0, 0.0]])
+def test_what_is_no_noise_level_is_refused(w, levels):
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the sigmas are \[.*\], and noise levels are numbers from 0 upwards"):
+        nodes_custom_sampler.SamplerCustom.execute(model, True, 1, 3.0, w.positive, w.negative, comfy.samplers.sampler_object("euler"),
+                                                   torch.tensor(levels), {"samples": torch.zeros(1, 3, 64, 64)})
+
+
+def test_a_scheduler_without_levels_makes_no_reference(w):
+    """kl_optimal with one step."""
+    latent = {"samples": torch.zeros(1, 3, 64, 64)}
+    with pytest.raises(ValueError, match=r"^KSampler \(Readout Reference\): the sigmas are .*more steps"):
+        references.KSamplerReadoutReference.execute(w.model, 1, 1, 3.0, "euler", "kl_optimal", w.positive, w.negative, latent, 1.0, 64)
+
+
+def test_a_latent_of_sound_is_refused(w):
+    """As the host packs a video with its sound: everything in one row."""
+    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the latent's shape is \(1, 1, 50\), as of a sound"):
+        comfy.sample.sample(model, torch.zeros(1, 1, 50), 2, 1.0, "euler", "normal", w.positive, w.negative, torch.zeros(1, 1, 50))
+
+
+def test_samplers_and_schedulers_of_other_packs_are_offered(monkeypatch):
+    monkeypatch.setattr(comfy.samplers.KSampler, "SCHEDULERS", [*comfy.samplers.KSampler.SCHEDULERS, "another packs"])
+    for node in (guide.KSamplerReadoutGuidance, references.KSamplerReadoutReference):
+        assert "another packs" in node.INPUT_TYPES()["required"]["scheduler"][1]["options"]
 
 
 def test_a_cache_that_begins_where_the_targets_end_is_left_alone(w):

@@ -25,6 +25,12 @@ def test_the_texts_of_several_editors_come_as_a_list():
     assert torch.allclose(one, WANTED) and torch.allclose(two, WANTED)
 
 
+@pytest.mark.parametrize("given", [[WANTED.tolist()], WANTED.tolist(), [[{"x": x, "y": y} for x, y in IN_PIXELS]]])
+def test_clients_may_give_the_list_itself_for_its_text(given):
+    path, = drag_paths.from_json("Drag Target", given, SIZE)
+    assert torch.allclose(path, WANTED)
+
+
 def test_a_drag_that_leaves_the_picture_is_not_taken_for_pixels():
     path, = drag_paths.from_json("Drag Target", "[[[0.5, 0.5], [3, 0.5]]]", SIZE)
     assert path[1].tolist() == [3, 0.5]

@@ -108,10 +108,11 @@ REFUSED = {
     "no people at all": ([{"canvas_width": 64, "canvas_height": 64}], "nobody in it"),
     "no frames": ([], "nobody in it"),
     "a null frame": ([None], "nobody in it"),
-    "all hidden": ([frame(person(confidence=0.0))], "confidence 0"),
-    "all tiny scores": ([frame(person(confidence=0.01))], "below 0.1"),
+    "all hidden": ([frame(person(confidence=0.0))], "confidence below 0.1"),
+    "all tiny scores": ([frame(person(confidence=0.01))], "of another scale, bring them to 0 to 1"),
+    "scores below 0": ([frame(person(confidence=-3.0))], "of another scale, bring them to 0 to 1"),
     "animals": ([{"canvas_width": 64, "canvas_height": 64, "animals": [[0.0] * 51]}], "animals"),
-    "text": ("[]", "list of frames"),
+    "text": ("a pose", "list of frames"),
     "frames of text": (["a"], "list of frames"),
     "people of text": ([{**frame(), "people": "x"}], "people in frame 1"),
     "16 points": ([frame(person()[:48])], "18 or 25 body points"),
@@ -162,6 +163,14 @@ def test_a_mask_is_fitted_to_the_canvas_of_keypoints(pose):
     assert fitted.shape[-2:] == (512, 512) and fitted[0, 0, 128, 256] == 1 and fitted[0, 0, 400, 256] == 0
 
 
+def test_points_from_minus_one_to_one_are_told(pose, caplog):
+    target = pose([frame(person(XY / 256 - 1))])
+    assert torch.allclose(target.image, drawn(person()), atol=1e-2) and "-1 (left, top) to 1 (right, bottom)" in caplog.text
+    caplog.clear()
+    pose([frame(person(XY / 512 - [0.3, 0]))])  # shares, of somebody who is partly outside
+    assert not caplog.records
+
+
 @pytest.fixture
 def depth(heads):
     return lambda image, **more: targets.DepthTarget.execute(heads["depth"], image, 1.0, 0.0, 0.9, **more)[0][0].image
@@ -188,6 +197,25 @@ def test_a_depth_map_that_looks_odd_is_used_with_a_warning(depth, caplog, image,
     assert torch.allclose(depth(image, invert=invert), wanted.movedim(-1, 1), atol=1e-5)
     record, = caplog.records
     assert record.levelno == logging.WARNING and "Depth Target" in record.message and said in record.message
+
+
+@pytest.mark.parametrize("nothing", [65504.0, 1e10])
+def test_places_without_depth_flatten_nothing(depth, caplog, nothing):
+    """As renderers write metres, with something huge where the sky is."""
+    metres = 10 - 9 * RAMP
+    metres[:, :4] = nothing
+    wanted = ((RAMP - RAMP[:, 4:].min()) / (1 - RAMP[:, 4:].min())).clamp(min=0)
+    assert torch.allclose(depth(metres, invert=True), wanted.movedim(-1, 1), atol=1e-5)
+    assert f"its greatest value, {nothing:.3g}, is taken to stand for places without depth" in caplog.text
+
+
+def test_each_depth_map_of_a_batch_is_of_its_own_scale(depth, caplog):
+    one, metric, narrow = RAMP, RAMP * 80, RAMP * 0.05 + 0.4
+    alone = [depth(image) for image in (one, metric, narrow)]
+    caplog.clear()
+    together = depth(torch.cat([one, metric, narrow]))
+    assert torch.equal(together, torch.cat(alone)) and all(x.max() - x.min() > 0.9 for x in together)
+    assert "in picture 2 its values from 0 to 80 are stretched" in caplog.text
 
 
 @pytest.mark.parametrize("ground, said", [(1.0, "mostly white"), (0.4, "on grey")])

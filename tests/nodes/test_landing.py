@@ -147,6 +147,19 @@ def test_a_sampler_of_another_pack_that_cannot_be_rehearsed_is_taken_for_euler(g
     assert landing == euler(float(sigmas[1]), sigmas) and landing.gain == 1.0 and landing.after == float(sigmas[2])
 
 
+def test_what_a_sampler_notes_for_itself_is_gone_after_a_rehearsal(guider):
+    def counting(model, x, sigmas, extra_args=None, callback=None, disable=None, notes=None, more=None):
+        notes["calls"] = notes.get("calls", 0) + 1
+        more["list"].append(1)
+        extra_args["model_options"]["transformer_options"]["seen"] = True
+        return comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, extra_args, callback, disable)
+
+    _, sigmas, arguments = run_of(guider, "euler")
+    sampler = comfy.samplers.KSAMPLER(counting, {"notes": {}, "more": {"list": []}})
+    assert landings(sampler, guider, sigmas, arguments) == landings(*run_of(guider, "euler")[:1], guider, sigmas, arguments)
+    assert sampler.extra_options == {"notes": {}, "more": {"list": []}} and "seen" not in arguments["model_options"]["transformer_options"]
+
+
 def test_an_interruption_during_a_rehearsal_interrupts(guider):
     class Stopped(comfy.samplers.Sampler):
         def sample(self, *args):

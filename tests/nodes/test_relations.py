@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import comfy.model_management
 import comfy.samplers
 import nodes as host_nodes
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -276,6 +277,14 @@ def test_a_box_in_shares_of_the_picture_is_that_in_pixels(w):
     shares = {name: value / 64 for name, value in BOX.items()}
     (one,), (two,), (whole,) = (w.like("identity", reference, box=box) for box in (BOX, shares, {"x": 0, "y": 0, "width": 1, "height": 1}))
     assert one.box == pytest.approx(two.box) and whole.box == (0, 0, 1, 1)
+    beside, = w.like("identity", reference, box={"x": -0.01, "y": 0.52, "width": 0.5, "height": 0.5})
+    assert beside.box == pytest.approx((0, 0.52, 0.49, 0.48))
+
+
+@pytest.mark.parametrize("box", [[10, 20, 40, 50], [[10, 20, 40, 50]], (10, 20, 40, 50), np.array([10, 20, 40, 50])])
+def test_a_box_in_another_form_is_shown_as_it_is(w, box):
+    message = said(lambda: w.like("identity", w.made()[1], box=box))
+    assert message.startswith("Identity Target: the box is ") and "10" in message and "an object with x, y, width and height" in message
 
 
 def test_bad_relations_are_explained(w):

@@ -40,6 +40,30 @@ def test_where_no_track_is_left_nothing_is_dragged_in_silence(given):
         track_points.paths("Drag Target", given, SIZE)
 
 
+@pytest.mark.parametrize("seen", [[0.9, 0.02], [9.0, -5.0]])
+def test_how_sure_a_tracker_is_says_what_is_visible(seen):
+    path, = track_points.paths("Drag Target", tracks(PATH, track_visibility=torch.tensor([seen, seen])), SIZE)
+    assert torch.allclose(path, WANTED)
+
+
+def test_tracks_from_minus_one_to_one_are_told(caplog):
+    scale = torch.tensor(SIZE[::-1])
+    path = torch.tensor([[[-0.5, 0.0], [0.2, -0.6]], [[0.0, 0.5], [0.5, -0.2]]])
+    one, two = track_points.paths("Drag Target", tracks(path), SIZE)
+    assert torch.allclose(one, WANTED) and torch.allclose(two, torch.tensor([[0.6, 0.2], [0.75, 0.4]]))
+    assert [r.message for r in caplog.records] == ["Drag Target: the tracks are taken to go from -1 (left, top) to 1 (right, bottom), because many are "
+                                                   "below 0."]
+    caplog.clear()
+    beside = torch.tensor([[[-0.2, 0.5]], [[0.5, 0.5]]])
+    assert torch.allclose(track_points.points("Drag Target", tracks(beside), SIZE)[0], beside * scale) and not caplog.records
+
+
+@pytest.mark.parametrize("given", [tracks(PATH.numpy()), tracks(PATH[None]), tracks(PATH, track_visibility=torch.ones(1, 2, 2)),
+                                   tracks(PATH, track_visibility=torch.ones(2, 2, 1)), tracks(PATH, track_visibility=np.ones((2, 2)))])
+def test_tracks_in_other_containers_are_read(given):
+    assert torch.allclose(torch.stack(track_points.paths("Drag Target", given, SIZE))[0], WANTED)
+
+
 def test_tracks_of_a_larger_picture_are_noticed(caplog):
     track_points.paths("Drag Target", tracks(PATH * 4), SIZE)
     assert "1024x768" in caplog.text and "512x256" in caplog.text
