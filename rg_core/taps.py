@@ -195,6 +195,21 @@ def calls(unet: nn.Module) -> Iterator[list[dict]]:
         hook.remove()
 
 
+@contextmanager
+def blocks_run(model: nn.Module) -> Iterator[list[set[int]]]:
+    """Collects, for each call of `model` made inside the context, which of its blocks computed anything with their layers."""
+    found: list[set[int]] = []
+    hooks = [model.register_forward_pre_hook(lambda *_: found.append(set()))]
+    for number, block in enumerate(blocks(model)):
+        hooks += [layer.register_forward_hook(lambda *_, number=number: found[-1].add(number)) for layer in block.modules()
+                  if layer._parameters]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """The part of a picture that one conditioning paints."""

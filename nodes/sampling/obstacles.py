@@ -1,6 +1,10 @@
 """What may stand between a guided step and the diffusion model: other packs' wrappers, caches and replacements."""
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+from torch import nn
+
+from ...rg_core import taps
+from ...rg_core.recompute import again
 
 # Keys of wrappers that are known to let every call through, or that guided steps leave out (see gradients.readable).
 KNOWN = {COMPILE_KEY, "easycache", "lazycache", "readout_guidance", "readout_reference"}
@@ -14,11 +18,19 @@ def names(model, options: dict) -> list[str]:
     for kind in (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
         found += [f"a wrapper of {origin(wrapper)}" for key, keyed in wrappers.get(kind, {}).items() if key not in KNOWN for wrapper in keyed]
     unet = model.diffusion_model
-    if "forward" in vars(unet):
-        found.append(f"a replaced forward of {origin(unet.forward)}")
+    found += dict.fromkeys(f"a replaced forward of {origin(module.forward)}" for module in replaced(unet))
     if type(unet).__module__.startswith("torch."):
         found.append("a compiled model")
     return found
+
+
+def replaced(network: nn.Module) -> list[nn.Module]:
+    """`network` and its blocks, as far as another pack has given them a forward of its own, which may be a cache's."""
+    try:
+        modules = (network, *taps.blocks(network))
+    except taps.NoTaps:
+        modules = (network,)
+    return [module for module in modules if "forward" in vars(module) and origin(module.forward) != again.__module__]
 
 
 def wrappers_of(options: dict) -> dict:

@@ -1,6 +1,6 @@
 """One call of the model."""
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -90,12 +90,24 @@ class Step:
         if compiled or not obstacles.names(self.model, self.options):
             with with_backwards():
                 return step.predictions(branches, x)
-        with taps.calls(self.model.diffusion_model) as calls, with_backwards():
+        with taps.calls(self.model.diffusion_model) as calls, self.whole_runs(), with_backwards():
             outs = step.predictions(branches, x)
         asked = {label for options in calls for label in options.get("uuids", ())}
         if any(label not in asked for conds in branches if conds for label in visible(self.parts(conds))):
             raise ValueError(obstacles.message(self.log.node, "was not asked for one of the branches", self.model, self.options))
         return outs
+
+    @contextmanager
+    def whole_runs(self) -> Iterator[None]:
+        """In here the diffusion model must run all of its blocks, if another pack has replaced how: one call may not have another one's results."""
+        unet = self.model.diffusion_model
+        if not obstacles.replaced(unet):
+            yield
+            return
+        with taps.blocks_run(unet) as runs:
+            yield
+        if any(len(run) < len(taps.blocks(unet)) for run in runs):
+            raise ValueError(obstacles.message(self.log.node, "was not run as a whole", self.model, self.options))
 
     def look(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[Tensor, taps.Reading]:
         """What the model predicts for `conds`, and the reading of the whole picture that `heads` need; their part of it, if they are some
@@ -110,7 +122,7 @@ class Step:
         """`look`, or `read`, where conditionings paint these `areas`."""
         unet, options = self.model.diffusion_model, until_read(self.options) if only else readable(self.options)
         try:
-            with taps.record(unet, taps.of_heads(unet, heads), only) as readings, with_backwards():
+            with taps.record(unet, taps.of_heads(unet, heads), only) as readings, nullcontext() if only else self.whole_runs(), with_backwards():
                 predicted = self.ask(self.model, [None] * self.place + [conds], self.x, self.timestep.clone(), options)[self.place]
         except taps.NoTaps as error:
             raise ValueError(obstacles.message(self.log.node, f"was run in another way ({error})", self.model, self.options)) from error

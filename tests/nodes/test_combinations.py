@@ -13,11 +13,15 @@ from comfy_execution.utils import CurrentNodeContext
 from comfy_extras import nodes_custom_sampler
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
+import tiny_transformers
 from host_features import Graph
 from readout_guidance_pack.nodes import estimate, guide, references
 from readout_guidance_pack.nodes.sampling import guided, windows
+from readout_guidance_pack.rg_core.targets import Spatial
 from readout_guidance_pack.rg_core.updates import Move
 from test_sampling import World
+from test_transformers import depth_head
+from test_transformers import sampled as transformer_sampled
 from tools.parts import tiled, windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -346,9 +350,50 @@ def test_a_replaced_forward_is_named():
     graph = Graph()
     unet = graph.model.model.diffusion_model
     unet.forward = lambda x, *args, **kwargs: x * 0.5
-    with pytest.raises(ValueError, match="test: .*was not asked.*a replaced forward of test_combinations"):
+    with pytest.raises(ValueError, match="test: .*was not run as a whole.*a replaced forward of test_combinations"):
         graph.run()
     assert guided("test", graph.model, (graph.target,), Move()) is not None
+
+
+def test_a_replaced_forward_that_keeps_results_by_their_noise_level_is_named(w, monkeypatch):
+    """As caches without a thought for guidance: what one branch has, the other is given."""
+    unet, kept = w.model.model.diffusion_model, {}
+    real = unet.forward
+
+    def forward(x, timesteps=None, *args, **kwargs):
+        key = float(timesteps[0]), x.shape
+        kept[key] = kept[key] if key in kept else real(x, timesteps, *args, **kwargs)
+        return kept[key]
+
+    unet.forward = forward
+    try:
+        model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1, moves=1)[0]
+        with pytest.raises(ValueError, match="in a guided step the diffusion model was not run as a whole.*a replaced forward of test_combinations"):
+            sampled(w, model, 1)
+    finally:
+        del unet.forward
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_block_whose_forward_keeps_what_it_adds_is_named(every):
+    model, calls = tiny_transformers.tiny_model("flux"), []
+    block = model.model.diffusion_model.double_blocks[0]
+    real, kept = block.forward, {}
+
+    def forward(img, txt, *args, **kwargs):
+        calls.append(1)
+        if len(calls) % every == 0 and img.shape in kept:
+            return img + kept[img.shape][0], txt + kept[img.shape][1]
+        out = real(img, txt, *args, **kwargs)
+        kept[img.shape] = out[0] - img, out[1] - txt
+        return out
+
+    block.forward = forward
+    target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16, generator=torch.manual_seed(0)))
+    with pytest.raises(ValueError, match="^test: in a guided step the diffusion model was not run as a whole.*a replaced forward of test_combinations"):
+        transformer_sampled(guided("test", model, (target,), Move()), "flux")
+    block.forward = lambda *args, **kwargs: real(*args, **kwargs)  # one that computes all is no matter
+    assert torch.isfinite(transformer_sampled(guided("test", model, (target,), Move()), "flux")).all()
 
 
 def test_parts_of_a_picture_are_noticed_once(w, caplog):
