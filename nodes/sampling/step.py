@@ -99,9 +99,10 @@ class Step:
 
     @contextmanager
     def whole_runs(self) -> Iterator[None]:
-        """In here the diffusion model must run all of its blocks, if another pack has replaced how: one call may not have another one's results."""
+        """In here the diffusion model must run all of its blocks, if another pack stands in between: one call may not have another one's results.
+        Patches may leave blocks out on purpose."""
         unet = self.model.diffusion_model
-        if not obstacles.replaced(unet):
+        if not obstacles.names(self.model, self.options) or "dit" in self.options["transformer_options"].get("patches_replace", {}):
             yield
             return
         with taps.blocks_run(unet) as runs:

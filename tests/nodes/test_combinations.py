@@ -174,7 +174,7 @@ class InnerCache:
             unet.output_blocks = blocks
 
 
-@pytest.mark.parametrize("wrapper, said", [(twice, "more than once"), (Cache(), "branches|was not asked"), (InnerCache(), "left out in part")])
+@pytest.mark.parametrize("wrapper, said", [(twice, "more than once"), (Cache(), "branches|was not asked"), (InnerCache(), "not run as a whole")])
 def test_what_stands_between_is_named(w, wrapper, said):
     model = w.model.clone()
     model.set_model_unet_function_wrapper(wrapper)
@@ -372,6 +372,23 @@ def test_a_replaced_forward_that_keeps_results_by_their_noise_level_is_named(w, 
             sampled(w, model, 1)
     finally:
         del unet.forward
+
+
+def test_a_wrapper_inside_the_diffusion_model_that_forecasts_is_named(w):
+    """It stands behind where calls of the diffusion model are counted."""
+    model, calls, last = w.model.clone(), [], {}
+
+    def forecast(executor, x, *args, **kwargs):
+        calls.append(1)
+        if len(calls) % 3 == 0 and x.shape in last:
+            return last[x.shape]
+        last[x.shape] = executor(x, *args, **kwargs)
+        return last[x.shape]
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "another pack", forecast)
+    model = guide.ApplyReadoutGuidance.execute(model, w.pose(1), 0.1, moves=1)[0]
+    with pytest.raises(ValueError, match="in a guided step the diffusion model was not .*a wrapper of test_combinations"):
+        sampled(w, model, 1)
 
 
 @pytest.mark.parametrize("every", [2, 3])
