@@ -60,8 +60,9 @@ class KSamplerReadoutGuidance(io.ComfyNode):
     @classmethod
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, guidance,
                 strength, recompute=CHOICES[0], moves=Move.moves):
-        trace = Trace()
-        model = guided("KSampler (Readout Guidance)", model, guidance, Move(strength, moves=moves), trace, recompute)
+        trace, node = Trace(), "KSampler (Readout Guidance)"
+        ksampler.compare_denoise(node, steps, denoise)
+        model = guided(node, model, guidance, Move(strength, moves=moves), trace, recompute)
         latent, = host_nodes.common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative,
                                              latent_image, denoise=denoise)
         return io.NodeOutput(latent, json.dumps(trace.rows), readouts(trace, latents_seen(model.model.latent_format)))

@@ -1,10 +1,12 @@
-"""The stock KSampler's inputs, in its order."""
+"""What the nodes that are KSamplers share with the stock one."""
+import logging
+
 import comfy.samplers
 from comfy_api.latest import io
 
 
 def inputs() -> list:
-    """Asked for anew each time: other packs add samplers and schedulers."""
+    """The stock KSampler's, in its order. Asked for anew each time: other packs add samplers and schedulers."""
     return [
         io.Model.Input("model"),
         io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
@@ -17,3 +19,10 @@ def inputs() -> list:
         io.Latent.Input("latent_image"),
         io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01),
     ]
+
+
+def compare_denoise(node: str, steps: int, denoise: float) -> None:
+    """Says where `denoise` has no effect: of steps that are made for it the host leaves out whole ones."""
+    if 0 < denoise < 1 and int(steps / denoise) == steps:
+        logging.warning("%s: in %d steps a denoise of %g samples as 1 does, so little or nothing of the given picture is left. Take %.2g or less, or more "
+                        "steps.", node, steps, denoise, int(100 * steps / (steps + 1)) / 100)

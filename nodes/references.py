@@ -199,8 +199,9 @@ class KSamplerReadoutReference(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, cache_mb):
-        recorded = model.clone()
+        recorded, node = model.clone(), "KSampler (Readout Reference)"
+        ksampler.compare_denoise(node, steps, denoise)
         reference = recording(recorded)
         latent, = host_nodes.common_ksampler(recorded, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
                                              denoise=denoise)
-        return io.NodeOutput(latent, reference("KSampler (Readout Reference)", latent["samples"], positive, cache_mb))
+        return io.NodeOutput(latent, reference(node, latent["samples"], positive, cache_mb))

@@ -61,6 +61,14 @@ def way(sampling, steps, wanted=0, start=0.0):
     return total
 
 
+def test_schedules_that_begin_with_less_noise_are_moved_from_there_on(samplings):
+    """ddim_uniform in four steps begins at a sigma of 4.1 of 14.6."""
+    sampling = samplings["unet"]
+    found = plan(sampling, 4, scheduler="ddim_uniform")
+    assert found[0][0] < 5 and found[0][1].count > 1 and all(moves.count for _, moves in found)
+    assert 0.5 < sum(moves.count for _, moves in found) / sum(moves.count for _, moves in plan(sampling, 4)) <= 1
+
+
 @pytest.mark.parametrize("kind", ["unet", "transformer"])
 def test_pictures_in_few_steps_are_moved_as_far_as_in_many(samplings, kind):
     ways = [way(samplings[kind], steps) for steps in (4, 6, 8, 12, 20)]

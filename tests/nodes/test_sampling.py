@@ -13,7 +13,7 @@ from comfy_extras import nodes_model_advanced
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
-from readout_guidance_pack.nodes import demo, demo_model, guide, targets
+from readout_guidance_pack.nodes import demo, demo_model, guide, ksampler, targets
 from readout_guidance_pack.nodes.sampling import guided
 from readout_guidance_pack.nodes.sampling.gradients import differentiable
 from readout_guidance_pack.rg_core import taps
@@ -54,6 +54,15 @@ class World:
 def demo_world():
     with torch.inference_mode():
         yield World()
+
+
+@pytest.mark.parametrize("steps, denoise, said", [(4, 0.9, "Take 0.8 or less"), (4, 0.8, None), (20, 0.96, "Take 0.95 or less"), (20, 0.95, None),
+                                                  (4, 1.0, None), (4, 0.0, None)])
+def test_a_denoise_that_is_the_same_as_1_is_said(demo_world, steps, denoise, said, caplog):
+    ksampler.compare_denoise("KSampler (Readout Guidance)", steps, denoise)
+    own, whole = (comfy.samplers.KSampler(demo_world.model, steps, "cpu", "euler", "normal", share).sigmas for share in (denoise, 1.0))
+    assert bool(said) == (denoise < 1 and torch.equal(own, whole))
+    assert (said in caplog.text) if said else not caplog.records
 
 
 def test_a_step_from_far_more_noise_does_not_drown_the_picture(demo_world):
