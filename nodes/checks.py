@@ -11,7 +11,6 @@ from ..rg_core import taps
 from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
 
-
 HUGE = 1e30  # values with which nothing can be computed
 
 
@@ -129,8 +128,8 @@ def latent(node: str, given: dict) -> Tensor:
 def noise_levels(node: str, sigmas: Tensor) -> None:
     """Schedulers that are made for more steps, and nodes for sigmas, may give what is no noise level."""
     if not ((sigmas >= 0) & torch.isfinite(sigmas)).all():
-        raise ValueError(f"{node}: the sigmas are {shown([round(s, 3) for s in sigmas.tolist()])}, and noise levels are numbers from 0 upwards. Choose "
-                         "another scheduler or more steps, or check the node that made them.")
+        raise ValueError(f"{node}: the sigmas are {shown([round(s, 3) for s in sigmas.tolist()])}, and noise levels are numbers from 0 upwards. "
+                         "Choose another scheduler or more steps, or check the node that made them.")
 
 
 def pixels(reference) -> tuple[int, int]:

@@ -45,8 +45,8 @@ def read(node: str, given: Any) -> tuple[Tensor, tuple[float, float]]:
             points[f, p] = body
     seen = points[points[..., 2] > 0][:, :2]
     if not len(seen):
-        raise ValueError(f"{node}: the pose is empty: all its points have a confidence below {VISIBLE}, or lie at 0, 0. Check the pose detector before "
-                         "it. If its confidences are of another scale, bring them to 0 to 1.")
+        raise ValueError(f"{node}: the pose is empty: all its points have a confidence below {VISIBLE}, or lie at 0, 0. Check the pose detector "
+                         "before it. If its confidences are of another scale, bring them to 0 to 1.")
     found = shares(node, "points of the pose", seen)
     if found is not None:
         points[..., :2][points[..., 2] > 0] = found

@@ -24,5 +24,5 @@ def inputs() -> list:
 def compare_denoise(node: str, steps: int, denoise: float) -> None:
     """Says where `denoise` has no effect: of steps that are made for it the host leaves out whole ones."""
     if 0 < denoise < 1 and int(steps / denoise) == steps:
-        logging.warning("%s: in %d steps a denoise of %g samples as 1 does, so little or nothing of the given picture is left. Take %.2g or less, or more "
-                        "steps.", node, steps, denoise, int(100 * steps / (steps + 1)) / 100)
+        logging.warning("%s: in %d steps a denoise of %g samples as 1 does, so little or nothing of the given picture is left. Take %.2g or less, or "
+                        "more steps.", node, steps, denoise, int(100 * steps / (steps + 1)) / 100)

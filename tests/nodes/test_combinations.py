@@ -407,7 +407,7 @@ def test_a_block_whose_forward_keeps_what_it_adds_is_named(every):
 
     block.forward = forward
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16, generator=torch.manual_seed(0)))
-    with pytest.raises(ValueError, match="^test: in a guided step the diffusion model was not run as a whole.*a replaced forward of test_combinations"):
+    with pytest.raises(ValueError, match="^test: in a guided step the diffusion model was not run as a whole.*replaced forward of test_combinations"):
         transformer_sampled(guided("test", model, (target,), Move()), "flux")
     block.forward = lambda *args, **kwargs: real(*args, **kwargs)  # one that computes all is no matter
     assert torch.isfinite(transformer_sampled(guided("test", model, (target,), Move()), "flux")).all()

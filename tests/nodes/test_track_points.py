@@ -51,8 +51,8 @@ def test_tracks_from_minus_one_to_one_are_told(caplog):
     path = torch.tensor([[[-0.5, 0.0], [0.2, -0.6]], [[0.0, 0.5], [0.5, -0.2]]])
     one, two = track_points.paths("Drag Target", tracks(path), SIZE)
     assert torch.allclose(one, WANTED) and torch.allclose(two, torch.tensor([[0.6, 0.2], [0.75, 0.4]]))
-    assert [r.message for r in caplog.records] == ["Drag Target: the tracks are taken to go from -1 (left, top) to 1 (right, bottom), because many are "
-                                                   "below 0."]
+    assert [r.message for r in caplog.records] == ["Drag Target: the tracks are taken to go from -1 (left, top) to 1 (right, bottom), because many "
+                                                   "are below 0."]
     caplog.clear()
     beside = torch.tensor([[[-0.2, 0.5]], [[0.5, 0.5]]])
     assert torch.allclose(track_points.points("Drag Target", tracks(beside), SIZE)[0], beside * scale) and not caplog.records
