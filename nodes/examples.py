@@ -7,14 +7,11 @@ import torch
 from torch import Tensor
 
 from ..heads.config import KINDS, NAME
-from . import checks, skeletons
+from . import checks
 from .references import samples_for
-from .targets import depth_maps, lines
+from .targets import KNOWN
 
 BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and pictures, that the model is asked about at a time
-# As the targets of these kinds take pictures.
-KNOWN = {"depth": lambda node, images: depth_maps(node, images, False, "put Invert Image before this node"), "edge": lines,
-         "pose": skeletons.prepared}  # kinds of which it is known what pictures should look like
 NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
 
 

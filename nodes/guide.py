@@ -61,7 +61,7 @@ class KSamplerReadoutGuidance(io.ComfyNode):
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, guidance,
                 strength, recompute=CHOICES[0], moves=Move.moves):
         trace, node = Trace(), "KSampler (Readout Guidance)"
-        ksampler.compare_denoise(node, steps, denoise)
+        ksampler.compare_denoise(node, steps, denoise, latent_image)
         model = guided(node, model, guidance, Move(strength, moves=moves), trace, recompute)
         latent, = host_nodes.common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative,
                                              latent_image, denoise=denoise)

@@ -43,13 +43,13 @@ def read(node: str, given: Any) -> tuple[Tensor, tuple[float, float]]:
     for f, (bodies, _) in enumerate(frames):
         for p, body in enumerate(bodies):
             points[f, p] = body
-    seen = points[points[..., 2] > 0][:, :2]
-    if not len(seen):
+    there = points[..., 2] > 0
+    if not there.any():
         raise ValueError(f"{node}: the pose is empty: all its points have a confidence below {VISIBLE}, or lie at 0, 0. Check the pose detector "
                          "before it. If its confidences are of another scale, bring them to 0 to 1.")
-    found = shares(node, "points of the pose", seen)
+    found = shares(node, "points of the pose", points[..., :2], there, there)
     if found is not None:
-        points[..., :2][points[..., 2] > 0] = found
+        points[..., :2] = found
         for f, (_, canvas) in enumerate(frames):
             points[f, ..., :2] *= torch.tensor(canvas[::-1] if canvas else (1.0, 1.0))
     return laid_over(node, points, [canvas for _, canvas in frames])

@@ -200,7 +200,7 @@ class KSamplerReadoutReference(io.ComfyNode):
     @classmethod
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, cache_mb):
         recorded, node = model.clone(), "KSampler (Readout Reference)"
-        ksampler.compare_denoise(node, steps, denoise)
+        ksampler.compare_denoise(node, steps, denoise, latent_image)
         reference = recording(recorded)
         latent, = host_nodes.common_ksampler(recorded, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
                                              denoise=denoise)

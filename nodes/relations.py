@@ -15,7 +15,7 @@ from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
 # A run shows the picture to draw on even where the cache has the rest. An old host shows so only what it always runs.
 SHOWS_WHAT_IS_CACHED = {"has_intermediate_output" if hasattr(io.Schema, "has_intermediate_output") else "is_output_node": True}
-MOST_SHARES = 1.5  # of the picture's side: a box that ends before that is in shares; in pixels it would hold none
+MOST_SHARES = 2  # of the picture's side: a box that ends before that is in shares; in pixels it would hold next to nothing
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
 

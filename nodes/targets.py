@@ -15,7 +15,8 @@ from .types import CATEGORY, Guidance, Head, PoseKeypoint
 
 # What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
 COLOURED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
-NO_DEPTH = 30       # times as large as all others, a value is no distance
+NO_DEPTH, BYTES = 30, 255  # times as far as half of a map, and beyond what bytes hold, a value is no distance
+SOME, GAP = 0.01, 0.1      # of a map, and of half of its distances: more zeros than this with nothing below that beside them are none
 NARROW = 0.15       # of the range from black to white: maps that use less of it are of another scale
 GREY_GROUND = 0.2
 WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
@@ -103,7 +104,7 @@ def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list
     seen = []
     if any((image.amax(1) - image.amin(1)).max() > COLOURED for image in images):
         seen.append("it is coloured, and the mean of its colours is taken: only grey maps say by it what is nearer")
-    maps = [[in_range(x, turn) for x in image.float().mean(1)] for image in images]
+    maps = [[in_range(x, invert, turn) for x in image.float().mean(1)] for image in images]
     found = [one for part in maps for one in part]
     for what in (1, 2):  # said of the first picture of which it is true
         k = next((k for k, about in enumerate(found) if about[what]), None)
@@ -121,14 +122,14 @@ def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list
     return [image[:, None].expand(-1, 3, -1, -1) for image in images]
 
 
-def in_range(x: Tensor, turn: str) -> tuple[Tensor, str | None, str | None]:
+def in_range(x: Tensor, invert: bool, turn: str) -> tuple[Tensor, str | None, str | None]:
     """A depth map [h, w] in 0 to 1, what of it stands for no depth, and what was stretched. Each by itself, as heads know them."""
-    high, none, stretched = x.max(), None, None
-    if high > 1 + OVERSHOOT:
-        rest = x[x < 0.999 * high]
-        if rest.numel() and rest.max() > 0 and high > NO_DEPTH * rest.max():  # as renderers have it where nothing is
-            none = f"its greatest value, {high:.3g}, is taken to stand for places without depth, which are as far as the farthest"
-            x = x.clamp(max=rest.max())
+    there, none, stretched = has_depth(x, invert), None, None
+    if there.any() and not there.all():
+        odd = ", ".join(f"{value:.3g}" for value in x[~there].unique()[-3:].tolist())
+        none = f"places of {odd} are taken to have no depth, and to be as far as the farthest"
+        far = x[there].max() if invert else x[there].min()
+        x = torch.where(there, x, torch.where(x > x[there].max(), x[there].max(), far))
     low, high = x.min(), x.max()
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         stretched = f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, near is small, so {turn}"
@@ -136,6 +137,20 @@ def in_range(x: Tensor, turn: str) -> tuple[Tensor, str | None, str | None]:
         stretched = (f"it uses {high - low:.0%} of the range from black to white, which is stretched to all of it; if it holds distances, near is "
                      f"small, so {turn}")
     return (x if stretched is None else (x - low) / (high - low).clamp(min=1e-30)), none, stretched
+
+
+def has_depth(x: Tensor, invert: bool) -> Tensor:
+    """Where a map [h, w] of distances, if it is `invert`ed, holds one: renderers and cameras have huge values, negative ones or zeros elsewhere."""
+    there, low, high = torch.ones_like(x, dtype=torch.bool), x.min(), x.max()
+    rest = x[x < 0.999 * high]
+    if high > BYTES and rest.numel() and rest.median() > 0:
+        there &= x <= NO_DEPTH * rest.median()
+    if low <= -1 and not ((x > 0.999 * low) & (x < 0)).any():
+        there &= x >= 0
+    rest = x[there & (x > 0)]
+    if invert and (x == 0).float().mean() > SOME and rest.numel() and rest.min() > GAP * rest.median():
+        there &= x != 0
+    return there
 
 
 def top_over_bottom(picture: Tensor) -> Tensor:
@@ -176,6 +191,17 @@ def lines(node: str, images: list[Tensor]) -> list[Tensor]:
     return [image.expand(-1, 3, -1, -1) for image in skeletons.thick_enough(images)]
 
 
+def as_painted(node: str, images: list[Tensor]) -> list[Tensor]:
+    for image in images:
+        checks.brightness(node, image)
+    return images
+
+
+# By kind, of which it is known what pictures [B, 3, h, w] should look like: what makes them so.
+KNOWN = {"depth": lambda node, images: depth_maps(node, images, False, "put Invert Image before this node"), "edge": lines,
+         "pose": skeletons.prepared}
+
+
 class MapTarget(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -193,8 +219,7 @@ class MapTarget(io.ComfyNode):
         if head.output_head is None or head.pooled or head.kind == "keypoints":
             raise ValueError(f"{node}: a head that reads {head.kind} gives no picture to steer by. Choose one that reads a map, such as Fit Readout "
                              "Head makes.")
-        image = checks.picture(node, image)
-        checks.brightness(node, image)
+        image, = KNOWN.get(head.kind, as_painted)(node, [checks.picture(node, image)])
         return towards(node, head, image, weight, start_percent, end_percent, mask, guidance)
 
 

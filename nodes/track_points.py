@@ -17,17 +17,19 @@ ENOUGH = 5              # frames in which a track that only wavers can be told
 def points(node: str, tracks: dict, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The points [F, K, 2] of the host's TRACKS in pixels of a picture of `size` (H, W), and whether they are visible [F, K]. Points that are shares
     of the picture, as some trackers give them, are made pixels; without word of it, all are visible."""
-    path = tracks.get("track_path") if isinstance(tracks, dict) else None
-    path = torch.from_numpy(path) if isinstance(path, np.ndarray) and path.dtype.kind in "fiu" else path
+    path, seen = (tracks.get(name) if isinstance(tracks, dict) else None for name in ("track_path", "track_visibility"))
+    path = torch.from_numpy(np.array(path, dtype=np.float32, order="C")) if isinstance(path, np.ndarray) and path.dtype.kind in "fiu" else path
     if dense(path) and path.ndim == 4 and len(path) == 1:  # a batch of one video
         path = path[0]
     if not dense(path) or path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2 or not torch.isfinite(path).all():
         given = tuple(path.shape) if isinstance(path, Tensor) else type(tracks).__name__ if path is None else type(path).__name__
         raise ValueError(f"{node}: tracks of {given} cannot be used. They need finite points of two or more frames: [frames, points, 2].")
-    path, seen = path.float().cpu(), tracks.get("track_visibility")
-    found = shares(node, "tracks", path)
-    path = path if found is None else found * torch.tensor(size[::-1])
-    return path, torch.ones(path.shape[:2], dtype=torch.bool) if seen is None else visible(node, seen, path)
+    path = path.float().cpu()
+    seen = torch.ones(path.shape[:2], dtype=torch.bool) if seen is None else visible(node, seen, path)
+    first = torch.zeros_like(seen)
+    first[0] = True
+    found = shares(node, "tracks", path, seen, first)
+    return path if found is None else found * torch.tensor(size[::-1]), seen
 
 
 def visible(node: str, seen: Any, path: Tensor) -> Tensor:
@@ -35,9 +37,13 @@ def visible(node: str, seen: Any, path: Tensor) -> Tensor:
         seen = torch.as_tensor(seen).cpu()
         if seen.is_floating_point():  # how sure a tracker is: from 0 to 1, or on both sides of 0
             seen = seen > (0.5 if ((seen >= 0) & (seen <= 1)).all() else 0)
+        elif (seen < 0).any():
+            seen = seen > 0
         seen = seen.bool()
-        if seen.ndim > 2 and seen.numel() == path.shape[0] * path.shape[1]:
-            seen = seen.view(path.shape[:2])
+        while seen.ndim > 2 and 1 in (len(seen), seen.shape[-1]):  # a batch of one video, or one flag for each point
+            seen = seen[0] if len(seen) == 1 else seen[..., 0]
+        if seen.shape != path.shape[:2] and seen.T.shape == path.shape[:2]:  # points first
+            seen = seen.T
         return (joined(seen, path.shape[1]) if seen.ndim == 2 and 1 < seen.shape[1] < path.shape[1] else seen).expand(path.shape[:2])
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{node}: the tracks' visibility is {shown(seen)}, which does not fit {path.shape[0]} frames of {path.shape[1]} "

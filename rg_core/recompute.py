@@ -25,8 +25,10 @@ def computed_again(modules: Iterable[nn.Module], within: Callable[[], AbstractCo
     before = []
     try:
         for module in modules:
-            before.append((module, module.__dict__.get("forward")))
+            own = module.__dict__.get("forward")
+            before.append((module, own))
             module.forward = again(module.forward, within, watch)
+            module.forward.stands_for = own
         yield
     finally:
         for module, own in before:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from .architectures import Call, NoTaps, Stream, class_name, of
 
@@ -137,6 +138,10 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+def is_compiled(module: nn.Module) -> bool:
+    return isinstance(module, OptimizedModule) or getattr(module, "_compiled_call_impl", None) is not None
+
+
 @contextmanager
 def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = False) -> Iterator[list[Reading]]:
     """Collects one Reading for each call of `model` made inside the context, of the taps with these names. Nothing after the last one gets a
@@ -153,6 +158,8 @@ def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = Fa
 
     def reading() -> Reading:
         nonlocal fresh
+        if call is None:
+            raise NoTaps("its forward was called by itself, where nobody can listen")
         if fresh:
             readings.append(Reading(None, [], call.options, call.x, tuple(tap.name for tap in tapped), tuple(tap.name for tap in default)))
         fresh = False
@@ -163,8 +170,9 @@ def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = Fa
 
     def hook(tap: Tap):
         def seen(_module, _args, kwargs, out) -> None:
+            own = reading()
             here = replace(call, options=kwargs.get("transformer_options") or call.options)
-            reading().features.append(tap.stream.layout(out if tap.stream.output is None else out[tap.stream.output], here))
+            own.features.append(tap.stream.layout(out if tap.stream.output is None else out[tap.stream.output], here))
             if tap is tapped[-1]:
                 if only:
                     raise Enough
@@ -197,12 +205,13 @@ def calls(unet: nn.Module) -> Iterator[list[dict]]:
 
 @contextmanager
 def blocks_run(model: nn.Module) -> Iterator[list[set[int]]]:
-    """Collects, for each call of `model` made inside the context, which of its blocks computed anything with their layers."""
+    """Collects, for each call of `model` made inside the context, which of its blocks computed anything with their layers. Of compiled blocks
+    nobody sees the layers."""
     found: list[set[int]] = []
     hooks = [model.register_forward_pre_hook(lambda *_: found.append(set()))]
     for number, block in enumerate(blocks(model)):
-        hooks += [layer.register_forward_hook(lambda *_, number=number: found[-1].add(number)) for layer in block.modules()
-                  if layer._parameters]
+        layers = [block] if is_compiled(block) else [layer for layer in block.modules() if layer._parameters]
+        hooks += [layer.register_forward_hook(lambda *_, number=number: found[-1].add(number) if found else None) for layer in layers]
     try:
         yield found
     finally:

@@ -4,7 +4,6 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import nn
 
 from ...rg_core import taps
-from ...rg_core.recompute import again
 
 # Keys of wrappers that are known to let every call through, or that guided steps leave out (see gradients.readable).
 KNOWN = {COMPILE_KEY, "easycache", "lazycache", "readout_guidance", "readout_reference"}
@@ -18,19 +17,24 @@ def names(model, options: dict) -> list[str]:
     for kind in (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
         found += [f"a wrapper of {origin(wrapper)}" for key, keyed in wrappers.get(kind, {}).items() if key not in KNOWN for wrapper in keyed]
     unet = model.diffusion_model
-    found += dict.fromkeys(f"a replaced forward of {origin(module.forward)}" for module in replaced(unet))
+    found += dict.fromkeys(f"a replaced forward of {origin(code)}" for code in replaced(unet))
     if type(unet).__module__.startswith("torch."):
         found.append("a compiled model")
     return found
 
 
-def replaced(network: nn.Module) -> list[nn.Module]:
-    """`network` and its blocks, as far as another pack has given them a forward of its own, which may be a cache's."""
+def replaced(network: nn.Module) -> list:
+    """What another pack has given `network` and its blocks in the place of their methods, or put in the place of blocks: it may be a cache's."""
     try:
-        modules = (network, *taps.blocks(network))
+        blocks = taps.blocks(network)
     except taps.NoTaps:
-        modules = (network,)
-    return [module for module in modules if "forward" in vars(module) and origin(module.forward) != again.__module__]
+        blocks = []
+    found = [block for block in blocks if not type(block).__module__.startswith(("comfy.", "torch."))]
+    for module in (network, *blocks):
+        own = {} if taps.is_compiled(module) else vars(module)
+        codes = (getattr(code, "stands_for", code) for name, code in own.items() if callable(code) and hasattr(type(module), name))
+        found += [code for code in codes if code is not None]
+    return found
 
 
 def wrappers_of(options: dict) -> dict:
@@ -43,9 +47,9 @@ def origin(code) -> str:
     return module.removeprefix("custom_nodes.")
 
 
-def message(node: str, what: str, model, options: dict) -> str:
+def message(node: str, what: str, model, options: dict, so: str = "so its features cannot be read") -> str:
     standing = " and ".join(names(model, options)) or "another pack"
     guided = "readout_guidance" in wrappers_of(options).get(WrappersMP.CALC_COND_BATCH, {})
     when, cache = ("in a guided step ", "; if it is a cache, let it begin where the targets end (end_percent)") if guided else ("", "")
-    return (f"{node}: {when}the diffusion model {what}, so its features cannot be read. In between stands {standing}. Connect the MODEL from before "
+    return (f"{node}: {when}the diffusion model {what}, {so}. In between stands {standing}. Connect the MODEL from before "
             f"it{cache}.")

@@ -98,17 +98,20 @@ class Step:
         return outs
 
     @contextmanager
-    def whole_runs(self) -> Iterator[None]:
-        """In here the diffusion model must run all of its blocks, if another pack stands in between: one call may not have another one's results.
-        Patches may leave blocks out on purpose."""
+    def whole_runs(self, until: str | None = None) -> Iterator[None]:
+        """In here the diffusion model must run all of its blocks, or those up to the one of this name, if another pack stands in between: one call
+        may not have another one's results. Patches may leave blocks out on purpose."""
         unet = self.model.diffusion_model
         if not obstacles.names(self.model, self.options) or "dit" in self.options["transformer_options"].get("patches_replace", {}):
             yield
             return
         with taps.blocks_run(unet) as runs:
             yield
-        if any(len(run) < len(taps.blocks(unet)) for run in runs):
-            raise ValueError(obstacles.message(self.log.node, "was not run as a whole", self.model, self.options))
+        blocks = taps.blocks(unet)
+        last = next((i for i, block in enumerate(blocks) if until and block is unet.get_submodule(until)), None if until else len(blocks) - 1)
+        if last is not None and any(not run.issuperset(range(last + 1)) for run in runs):
+            raise ValueError(obstacles.message(self.log.node, "was not run as a whole", self.model, self.options,
+                                               "so what it predicts may be another call's"))
 
     def look(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[Tensor, taps.Reading]:
         """What the model predicts for `conds`, and the reading of the whole picture that `heads` need; their part of it, if they are some
@@ -123,7 +126,8 @@ class Step:
         """`look`, or `read`, where conditionings paint these `areas`."""
         unet, options = self.model.diffusion_model, until_read(self.options) if only else readable(self.options)
         try:
-            with taps.record(unet, taps.of_heads(unet, heads), only) as readings, nullcontext() if only else self.whole_runs(), with_backwards():
+            names = taps.of_heads(unet, heads)
+            with taps.record(unet, names, only) as readings, self.whole_runs(names[-1] if only else None), with_backwards():
                 predicted = self.ask(self.model, [None] * self.place + [conds], self.x, self.timestep.clone(), options)[self.place]
         except taps.NoTaps as error:
             raise ValueError(obstacles.message(self.log.node, f"was run in another way ({error})", self.model, self.options)) from error

@@ -199,14 +199,31 @@ def test_a_depth_map_that_looks_odd_is_used_with_a_warning(depth, caplog, image,
     assert record.levelno == logging.WARNING and "Depth Target" in record.message and said in record.message
 
 
-@pytest.mark.parametrize("nothing", [65504.0, 1e10])
+@pytest.mark.parametrize("nothing", [[65504.0], [1e10], [1e10, 65504.0, 1e10, 65504.0], [1e10, 5e9, 1e8, 1000.0], [-1.0], [-9999.0], [0.0]])
 def test_places_without_depth_flatten_nothing(depth, caplog, nothing):
-    """As renderers write metres, with something huge where the sky is."""
+    """As renderers and cameras write metres, with something else where the sky is; blended with it where they were resized."""
     metres = 10 - 9 * RAMP
-    metres[:, :4] = nothing
+    metres[:, :4] = torch.tensor(nothing * (4 // len(nothing))).view(1, 4, 1, 1)
     wanted = ((RAMP - RAMP[:, 4:].min()) / (1 - RAMP[:, 4:].min())).clamp(min=0)
     assert torch.allclose(depth(metres, invert=True), wanted.movedim(-1, 1), atol=1e-5)
-    assert f"its greatest value, {nothing:.3g}, is taken to stand for places without depth" in caplog.text
+    assert f"{nothing[0]:.3g} are taken to have no depth, and to be as far as the farthest" in caplog.text
+
+
+@pytest.mark.parametrize("image", [RAMP * 2 - 1, RAMP * 255, (RAMP * 255).round().clamp(min=3)])
+def test_maps_without_such_places_keep_all_of_their_depth(depth, caplog, image):
+    assert torch.allclose(depth(image), ((image - image.min()) / (image.max() - image.min())).movedim(-1, 1), atol=1e-5)
+    depth(image, invert=True)
+    assert "no depth" not in caplog.text
+
+
+def test_a_map_target_takes_poses_depths_and_edges_as_their_own_targets_do(heads, caplog):
+    skeleton = drawn(person()).movedim(1, -1)
+    on_white = torch.where(skeleton.amax(-1, keepdim=True) > 0, skeleton, torch.tensor(1.0))
+    for kind, image, own in (("pose", on_white, targets.PoseTarget), ("depth", RAMP * 0.05 + 0.4, targets.DepthTarget),
+                             ("edge", torch.eye(1024).expand(1, -1, -1), targets.EdgeTarget)):
+        one, = targets.MapTarget.execute(heads[kind], image, 1.0, 0.0, 0.9)[0]
+        two, = own.execute(head=heads[kind], image=image, weight=1.0, start_percent=0.0, end_percent=0.9)[0]
+        assert torch.equal(one.image, two.image)
 
 
 def test_each_depth_map_of_a_batch_is_of_its_own_scale(depth, caplog):

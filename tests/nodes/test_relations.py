@@ -279,6 +279,8 @@ def test_a_box_in_shares_of_the_picture_is_that_in_pixels(w):
     assert one.box == pytest.approx(two.box) and whole.box == (0, 0, 1, 1)
     beside, = w.like("identity", reference, box={"x": -0.01, "y": 0.52, "width": 0.5, "height": 0.5})
     assert beside.box == pytest.approx((0, 0.52, 0.49, 0.48))
+    far, = w.like("identity", reference, box={"x": 0.6, "y": 0.2, "width": 1.0, "height": 0.6})
+    assert far.box == pytest.approx((0.6, 0.2, 0.4, 0.6))
 
 
 @pytest.mark.parametrize("box", [[10, 20, 40, 50], [[10, 20, 40, 50]], (10, 20, 40, 50), np.array([10, 20, 40, 50])])

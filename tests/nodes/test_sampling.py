@@ -58,8 +58,10 @@ def demo_world():
 
 @pytest.mark.parametrize("steps, denoise, said", [(4, 0.9, "Take 0.8 or less"), (4, 0.8, None), (20, 0.96, "Take 0.95 or less"), (20, 0.95, None),
                                                   (4, 1.0, None), (4, 0.0, None)])
-def test_a_denoise_that_is_the_same_as_1_is_said(demo_world, steps, denoise, said, caplog):
-    ksampler.compare_denoise("KSampler (Readout Guidance)", steps, denoise)
+def test_a_denoise_of_a_picture_that_is_the_same_as_1_is_said(demo_world, steps, denoise, said, caplog):
+    ksampler.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.full((1, 3, 8, 8), 0.06)})
+    assert not caplog.records  # no picture is given
+    ksampler.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.rand(1, 3, 8, 8)})
     own, whole = (comfy.samplers.KSampler(demo_world.model, steps, "cpu", "euler", "normal", share).sigmas for share in (denoise, 1.0))
     assert bool(said) == (denoise < 1 and torch.equal(own, whole))
     assert (said in caplog.text) if said else not caplog.records

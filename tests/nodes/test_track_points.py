@@ -58,7 +58,30 @@ def test_tracks_from_minus_one_to_one_are_told(caplog):
     assert torch.allclose(track_points.points("Drag Target", tracks(beside), SIZE)[0], beside * scale) and not caplog.records
 
 
-@pytest.mark.parametrize("given", [tracks(PATH.numpy()), tracks(PATH[None]), tracks(PATH, track_visibility=torch.ones(1, 2, 2)),
+@pytest.mark.parametrize("nowhere", [0.0, -1.0])
+def test_places_of_hidden_points_say_nothing_of_the_unit(nowhere, caplog):
+    path, seen = PATH[:, :1].repeat(1, 5, 1).clone(), torch.zeros(2, 5, dtype=torch.bool)
+    path[:, 1:], seen[:, 0] = nowhere, True
+    one, = track_points.paths("Drag Target", tracks(path, track_visibility=seen), SIZE)
+    assert torch.allclose(one, WANTED) and len(caplog.records) == 1  # that four are hidden
+
+
+def test_shares_of_points_that_leave_the_picture_are_shares(caplog):
+    """A camera that goes nearer, twice as near in the end."""
+    start = torch.cartesian_prod(torch.linspace(0.05, 0.95, 5), torch.linspace(0.05, 0.95, 5))
+    path = torch.stack([0.5 + (start - 0.5) * zoom for zoom in torch.linspace(1, 2, 8)])
+    found, _ = track_points.points("Drag Target", tracks(path), SIZE)
+    assert torch.allclose(found, path * torch.tensor(SIZE[::-1])) and not caplog.records
+
+
+def test_visibility_with_points_first_is_turned():
+    path, seen = PATH.repeat(3, 1, 1), torch.ones(1, 2, 6, dtype=torch.bool)
+    seen[0, 1] = False
+    assert track_points.points("Drag Target", tracks(path, track_visibility=seen), SIZE)[1].tolist() == [[True, False]] * 6
+
+
+@pytest.mark.parametrize("given", [tracks(PATH.flip(-1).numpy()[..., ::-1]), tracks(PATH.numpy().astype(">f4")), tracks(PATH.numpy()),
+                                   tracks(PATH[None]), tracks(PATH, track_visibility=torch.ones(1, 2, 2)),
                                    tracks(PATH, track_visibility=torch.ones(2, 2, 1)), tracks(PATH, track_visibility=np.ones((2, 2)))])
 def test_tracks_in_other_containers_are_read(given):
     assert torch.allclose(torch.stack(track_points.paths("Drag Target", given, SIZE))[0], WANTED)
