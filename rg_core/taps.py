@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 
 from .architectures import Call, NoTaps, Stream, class_name, of
 
@@ -139,7 +138,8 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    return isinstance(module, OptimizedModule) or getattr(module, "_compiled_call_impl", None) is not None
+    """Whether torch.compile wrapped `module`, or compiled it in place. (Its class is in a part of torch that takes long to import.)"""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 @contextmanager
