@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from readout_guidance_pack.heads import HeadFileError, load_head
+from readout_guidance_pack.heads.config import NAME
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes import demo_model, drag_paths, guide, references, relations, targets, track_points
 from readout_guidance_pack.nodes import tracks as tracks_node
@@ -127,7 +128,7 @@ def sane(head) -> None:
     """A head that can be used."""
     low, high = head.control_range
     assert low < high and math.isfinite(high - low) and isinstance(head.stride, int) and head.stride >= 1
-    assert isinstance(head.base_model, str) and head.kind in {"pose", "depth", "edge", "keypoints", "appearance", "identity", "correspondence"}
+    assert isinstance(head.base_model, str) and NAME.fullmatch(head.kind)
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in head.parameters())
     assert head([torch.ones(1, c, 4, 4) for c in head.channels], torch.ones(1, 40), (4, 4)).ndim == 4
 
