@@ -104,7 +104,8 @@ def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list
     seen = []
     if any((image.amax(1) - image.amin(1)).max() > COLOURED for image in images):
         seen.append("it is coloured, and the mean of its colours is taken: only grey maps say by it what is nearer")
-    maps = [[in_range(x, invert, turn) for x in image.float().mean(1)] for image in images]
+    greys = [image.float().mean(1) for image in images]
+    maps = [[(x, None, None) if plain else in_range(x, invert, turn) for x, plain in zip(grey, usual(grey))] for grey in greys]
     found = [one for part in maps for one in part]
     for what in (1, 2):  # said of the first picture of which it is true
         k = next((k for k, about in enumerate(found) if about[what]), None)
@@ -120,6 +121,12 @@ def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list
     if seen:
         logging.warning("%s: the depth map may not be what it should: %s.", node, "; ".join(seen))
     return [image[:, None].expand(-1, 3, -1, -1) for image in images]
+
+
+def usual(maps: Tensor) -> list[bool]:
+    """Which of [B, h, w] use the range from black to white, or hold one value."""
+    low, high = maps.flatten(1).amin(1), maps.flatten(1).amax(1)
+    return ((low >= -OVERSHOOT) & (high <= 1 + OVERSHOOT) & ((high - low >= NARROW) | (high - low <= 1 / 255))).tolist()
 
 
 def in_range(x: Tensor, invert: bool, turn: str) -> tuple[Tensor, str | None, str | None]:

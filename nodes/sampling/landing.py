@@ -52,7 +52,7 @@ def euler(sigma: float, sigmas: Tensor) -> Landing:
     """That of an Euler step from `sigma` in a run of these `sigmas`."""
     levels = sigmas.tolist()
     before, after = min((s for s in levels if s > sigma), default=None), max((s for s in levels if s < sigma), default=0.0)
-    return Landing(sigma, before, sigma, after, 1 - after / sigma)
+    return Landing(sigma, before, sigma, after, 1 - after / sigma if sigma else 1.0)
 
 
 def landings(sampler, guider, sigmas: Tensor, extra_args: dict) -> list[Landing] | None:

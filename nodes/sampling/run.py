@@ -210,7 +210,7 @@ class Run:
         targets = [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
         if self.move.per_step or not targets:
             return targets, None
-        if not prediction_scale(model, self.landing.start):
+        if not self.landing.start or not prediction_scale(model, self.landing.start):  # no noise, or nothing else
             return [], None
         span = float(max(to_sigma(t.start) for t in targets)), float(min(to_sigma(t.end) for t in targets))
         moves = planned(model, self.landing, sigmas, span, self.move.moves)
