@@ -216,11 +216,11 @@ def test_what_is_no_noise_level_is_refused(w, levels):
 
 
 @pytest.mark.parametrize("levels", [[0.0, 0.0, 0.0], [14.6, 3.0, 0.0, 0.0]])
-def test_levels_without_noise_are_not_guided(w, levels):
+def test_levels_of_which_the_host_itself_makes_nothing_are_no_error(w, levels):
     model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1, end_percent=1.0), 0.1)[0]
     picture, plain = (comfy.sample.sample_custom(source, torch.ones(1, 3, 64, 64), 1.0, comfy.samplers.sampler_object("euler"), torch.tensor(levels),
                                                  w.positive, w.negative, torch.zeros(1, 3, 64, 64), disable_pbar=True) for source in (model, w.model))
-    assert torch.allclose(picture, plain, equal_nan=True) == (levels[0] == 0) and picture.isfinite().all() == plain.isfinite().all()
+    assert torch.allclose(picture, plain, equal_nan=True)
 
 
 def test_a_scheduler_without_levels_makes_no_reference(w):
