@@ -42,8 +42,8 @@ def visible(node: str, seen: Any, path: Tensor) -> Tensor:
         seen = seen.bool()
         while seen.ndim > 2 and 1 in (len(seen), seen.shape[-1]):  # a batch of one video, or one flag for each point
             seen = seen[0] if len(seen) == 1 else seen[..., 0]
-        if seen.shape != path.shape[:2] and seen.T.shape == path.shape[:2]:  # points first
-            seen = seen.T
+        if seen.ndim == 2 and seen.shape != path.shape[:2] and seen.mT.shape == path.shape[:2]:  # points first
+            seen = seen.mT
         return (joined(seen, path.shape[1]) if seen.ndim == 2 and 1 < seen.shape[1] < path.shape[1] else seen).expand(path.shape[:2])
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{node}: the tracks' visibility is {shown(seen)}, which does not fit {path.shape[0]} frames of {path.shape[1]} "

@@ -51,7 +51,8 @@ class LoadTracks(io.ComfyNode):
             raise ValueError(cls.validate_inputs(file))
         try:
             tracks = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a lie about its size takes no memory
-            points = torch.from_numpy(np.array(tracks, dtype=np.float32))
+            with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused below
+                points = torch.from_numpy(np.array(tracks, dtype=np.float32))
         except Exception as error:  # damaged files make the reader fail in every way there is
             raise ValueError(f"{NODE}: {file} cannot be read as a NumPy file of numbers ({str(error)[:200]}).") from error
         points = points[0] if points.ndim == 4 and len(points) == 1 else points

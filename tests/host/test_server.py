@@ -258,7 +258,7 @@ BAD = {
         "ReadoutPoseTarget", ["nobody"]),
     "unseen": (dict(odd=odd("unseen pose"), target=("ReadoutPoseTarget", {
         "head": ["head", 0], "keypoints": ["odd", 0], "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5})),
-        "ReadoutPoseTarget", ["confidence 0"]),
+        "ReadoutPoseTarget", ["the pose is empty", "confidence below 0.1"]),
     "other layout": (dict(odd=odd("16 points"), target=("ReadoutPoseTarget", {
         "head": ["head", 0], "keypoints": ["odd", 0], "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5})),
         "ReadoutPoseTarget", ["18 or 25 body points", "54"]),
