@@ -32,6 +32,10 @@ def comparing(node: str, head, kind: str):
     return head
 
 
+# ComfyUI's own text field, so that its page keeps what is drawn whether or not the editor in web/ lies over it.
+AS_TEXT = {"widgetType": "STRING", "multiline": True, "dynamicPrompts": False, "default": "[]"}
+
+
 class DragTarget(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -42,7 +46,7 @@ class DragTarget(io.ComfyNode):
             description="Moves things in a reference picture: draw arrows from where they are to where they should be.",
             inputs=[
                 REFERENCE,
-                Drags.Input("drags"),
+                Drags.Input("drags", extra_dict=AS_TEXT),
                 *when(Drag),
                 optional_head("correspondence"),
                 io.Image.Input("image", optional=True, tooltip="The reference as a picture, to draw on."),

@@ -5,6 +5,6 @@ CATEGORY = "readout guidance"
 Head = io.Custom("READOUT_HEAD")          # rg_core.head.ReadoutHead
 Guidance = io.Custom("READOUT_GUIDANCE")  # tuple of rg_core.targets.Target
 ReferenceType = io.Custom("READOUT_REFERENCE")  # nodes.references.Reference
-Drags = io.Custom("READOUT_DRAGS")        # JSON text, from the editor in web/drag_editor.js; see nodes/drag_paths.py
+Drags = io.Custom("READOUT_DRAGS")        # JSON text, see nodes/drag_paths.py
 PoseKeypoint = io.Custom("POSE_KEYPOINT")  # list of OpenPose frame dicts, one for each picture
 LossMap = io.Custom("LOSS_MAP")            # {"loss": [one for each step]}, as of the host's training nodes

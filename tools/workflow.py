@@ -2,8 +2,7 @@
 
 # What the frontend adds behind a seed's value in widgets_values.
 SEED_MODES = {"fixed", "increment", "decrement", "randomize"}
-# What is typed into a node; READOUT_DRAGS by this pack's drag editor.
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "READOUT_DRAGS"}
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}  # what is typed into a node
 MUTED, BYPASSED = 2, 4
 NOT_RUN = {"Note", "MarkdownNote"}
 
@@ -11,7 +10,7 @@ NOT_RUN = {"Note", "MarkdownNote"}
 def is_widget(spec: list) -> bool:
     """Whether an input of /object_info is typed into the node rather than connected."""
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
-    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
+    return (isinstance(kind, list) or options.get("widgetType", kind) in WIDGETS) and not options.get("forceInput")
 
 
 def to_api(workflow: dict, object_info: dict) -> dict:

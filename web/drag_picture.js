@@ -31,19 +31,20 @@ function sourceOf(graph, linkId, hosts) {
   return node?.type === "Reroute" ? sourceOf(graph, node.inputs[0].link, hosts) : node;
 }
 
-/** The Drag Target behind an input of a subgraph node, and the subgraph nodes around it. */
-export function targetOf(host, slot, hosts = [host]) {
-  const link = host.subgraph.getLink(host.subgraph.inputs[slot]?.linkIds[0]);
-  const node = link && host.subgraph.getNodeById(link.target_id);
-  return node?.subgraph ? targetOf(node, link.target_slot, [...hosts, node]) : { node, hosts };
+/** The node and the slot behind an input of a subgraph node, and the subgraph nodes around it. Of other nodes, the node itself. */
+export function targetOf(node, slot, hosts = []) {
+  if (!node?.subgraph) return { node, slot, hosts };
+  const link = node.subgraph.getLink(node.subgraph.inputs[slot]?.linkIds[0]);
+  return targetOf(link && node.subgraph.getNodeById(link.target_id), link?.target_slot, [...hosts, node]);
 }
 
 const outputsOf = (node) => app.nodeOutputs[node.graph.isRootGraph ? node.id : `${node.graph.id}:${node.id}`];
 
-/** Follows what comes into a Drag Target. Each call of what it returns looks again. */
+/** Follows what comes into the Drag Target behind an input. Each call of what it returns looks again. */
 export function pictureFollower() {
   let last;
-  return (node, hosts) => {
+  return (owner, slot) => {
+    const { node, hosts } = targetOf(owner, slot);
     const source = node && sourceOf(node.graph, node.inputs[node.findInputSlot(INPUT)].link, hosts);
     if (!source) return { message: say("connect_picture") };
     if (last && source !== last) delete outputsOf(node)?.readout_picture; // it came from elsewhere

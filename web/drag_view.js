@@ -61,8 +61,8 @@ export class DragView {
   #loading = null;
   #onChange;
 
-  /** `onChange` is called after each finished change that the user made. */
-  constructor(onChange) {
+  /** `onChange` is called after each finished change that the user made, `showText` where they ask for the drags as text. */
+  constructor(onChange, showText) {
     this.#onChange = onChange;
     this.frame = shape("rect", { class: "frame" });
     this.image = shape("image", { preserveAspectRatio: "none" });
@@ -83,6 +83,7 @@ export class DragView {
       redo: button("redo", () => this.#travel(this.#redo, this.#undo)),
       delete: button("delete", () => this.#delete()),
       clear: button("clear", () => this.#clear()),
+      text: button("text", showText),
     };
     this.element = element("div", {
       class: "readout-drags", tabindex: "0", role: "application",

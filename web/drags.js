@@ -2,20 +2,21 @@
 
 const DECIMALS = 1e4;
 
-const isPoint = (point) => Array.isArray(point) && point.length === 2 && point.every(Number.isFinite);
+const isShare = (value) => Number.isFinite(value) && value >= 0 && value <= 1;
+const isPoint = (point) => Array.isArray(point) && point.length === 2 && point.every(isShare);
 const isDrag = (drag) => Array.isArray(drag) && drag.length >= 2 && drag.every(isPoint);
 
 export const inside = (value) => Math.min(1, Math.max(0, value));
 
-/** The drags that a text holds, or null where it holds something else. */
+/** The drags that a text holds; null where it holds something else, such as drags in pixels, which only the node knows how to take. */
 export function parse(text) {
-  let drags;
+  if (text.trim() === "") return [];
   try {
-    drags = JSON.parse(text);
+    const drags = JSON.parse(text);
+    return Array.isArray(drags) && drags.every(isDrag) ? drags : null;
   } catch {
     return null;
   }
-  return Array.isArray(drags) && drags.every(isDrag) ? drags.map((drag) => drag.map((point) => point.map(inside))) : null;
 }
 
 export function format(drags) {

@@ -4,7 +4,7 @@ const ENGLISH = {
   run_once: "Run the workflow once to see the picture here, or draw already",
   not_loaded: "The picture could not be loaded.",
   connected: "'drags' is connected, so nothing is drawn here. Where it is promoted, draw on the subgraph node.",
-  unreadable: "The saved drags could not be read, so there are none.",
+  unreadable: "The drags in the text cannot be shown here. They are sent as they are; drawing replaces them.",
   hint: "Drag to draw; drag an arrow or its ends to change it. Keys: Enter adds, Tab selects, arrows move.",
   selected: "Drag <number> of <count>: <start> to <end>. Keys: arrows move it, with Shift further, with Alt only its end; Delete.",
   editor: "Drag editor: Enter adds a drag, Tab selects the next, arrow keys move it, with Shift further, with Alt only its end",
@@ -16,6 +16,8 @@ const ENGLISH = {
   delete_about: "Delete the selected drag (Delete)",
   clear: "Clear",
   clear_about: "Delete all drags",
+  text: "Text",
+  text_about: "Show the drags as text, or as arrows again",
 };
 let languages = {};
 let chosen = () => "en";

@@ -91,9 +91,13 @@ class Editor:
         """Waits until the editor is on the page and stays where it is."""
         self.element.wait_for()
         before = None
-        while not (now := self.frame.bounding_box()) or before != now or now["width"] < 20:
+        for _ in range(100):
+            now = self.frame.bounding_box()
+            if now and before == now and now["width"] >= 20:
+                return
             before = now
             self.page.wait_for_timeout(120)
+        raise AssertionError(f"the editor does not come to rest: {now}")
 
     @property
     def frame(self):

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from page import READY, close
+from page import READY, built, close
 
 RENDERINGS = pytest.mark.parametrize("rendering", ["classic", "vue"], indirect=True, scope="module")
 ONE = [[0.25, 0.3], [0.6, 0.5]]
@@ -163,10 +163,10 @@ def test_escape_in_the_middle_of_a_drag_takes_it_back(editor):
         editor.page.mouse.move(*editor.at(*start))
         editor.page.mouse.down()
         editor.page.mouse.move(*editor.at(0.8, 0.8), steps=3)
-        assert editor.drags != before
+        assert editor.shown != before
         editor.press("Escape")
         editor.page.mouse.up()
-        assert editor.drags == before
+        assert editor.drags == editor.shown == before
 
 
 @RENDERINGS
@@ -289,7 +289,7 @@ def test_on_a_narrow_node_the_picture_stays_under_the_pointer_though_the_text_be
     editor.page.mouse.move(*editor.at(*ONE[1]))
     editor.page.mouse.down()
     editor.page.mouse.move(*editor.at(0.9, 0.9), steps=4)
-    assert close(editor.drags, [[ONE[0], [0.9, 0.9]]])
+    assert close(editor.shown, [[ONE[0], [0.9, 0.9]]])
     editor.press("Escape")
     editor.page.mouse.up()
     editor.settle()
@@ -334,12 +334,34 @@ def test_in_app_mode_the_wheel_scrolls_the_page_and_leaves_the_canvas_behind_it(
 
 
 @RENDERINGS
-@pytest.mark.parametrize("value", ["nonsense", "[[[0.1,0.2]]]", '{"a":1}', "[[[0.1,null],[1,1]]]", 7, None])
-def test_a_value_that_cannot_be_read_counts_as_no_drags(editor, value):
+@pytest.mark.parametrize("value", ["nonsense", "[[[0.1,0.2]]]", '{"a":1}', "[[[0.1,null],[1,1]]]", "[[[64,20],[128,20]]]", 7])
+def test_a_value_that_cannot_be_shown_is_sent_as_it_is_until_something_is_drawn(editor, value):
     editor.load(value)
-    assert editor.value == "[]" and "could not be read" in editor.status
+    editor.element.locator(".status").filter(has_text="cannot be shown").wait_for()
+    assert editor.shown == [] and str(editor.value) == str(value) and [str(sent) for sent in built(editor.page)] == [str(value)]
     editor.drag(*ONE)
-    assert close(editor.drags, [ONE]) and "could not be read" not in editor.status
+    assert close(editor.drags, [ONE]) and "cannot be shown" not in editor.status
+    assert built(editor.page) == [editor.value]
+
+
+@RENDERINGS
+def test_the_drags_can_be_read_and_typed_as_text(editor):
+    editor.drag(*ONE)
+    drawn = editor.value
+    area = editor.page.locator("textarea:visible")
+    assert area.count() == 0
+    editor.button("Text").click()
+    assert area.input_value() == drawn
+    area.fill("[[[0.1, 0.2], [0.3, 0.4]]]")
+    editor.page.wait_for_timeout(400)
+    editor.button("Text").click()
+    editor.expect_shown([[[0.1, 0.2], [0.3, 0.4]]])
+    assert built(editor.page) == [editor.value] == ["[[[0.1, 0.2], [0.3, 0.4]]]"]
+    editor.button("Text").click()
+    area.fill("")
+    editor.page.wait_for_timeout(400)
+    editor.button("Text").click()
+    editor.expect_shown([])
 
 
 @RENDERINGS
