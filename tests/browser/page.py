@@ -15,6 +15,7 @@ def opened(server, browser, rendering):
     """A page of the frontend, as on a first visit, that draws nodes in one of its two ways."""
     server.post("/settings/Comfy.TutorialCompleted", True)  # no template browser at first
     server.post("/settings/Comfy.VueNodes.Enabled", rendering == "vue")
+    server.post("/settings/Comfy.VersionCompatibility.DisableWarnings", True)  # the page may be another than the host asks for
     context = browser.new_context(viewport={"width": 1200, "height": 850}, has_touch=True)
     page = context.new_page()
     page.goto(server.address)

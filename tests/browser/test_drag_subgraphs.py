@@ -180,20 +180,17 @@ def test_promoted_drawn_on_the_subgraph_node_reloaded_copied_and_unpacked(editor
 
 
 @RENDERINGS
-def test_promoted_the_inner_editor_says_where_to_draw_or_is_the_same_one(editor):
+def test_promoted_nothing_can_be_drawn_inside_where_it_would_not_count(editor):
     page = editor.page
-    keeps_values_apart = editor.node("'widgetId' in node.widgets[0]")  # what newer frontends do
     drawn(editor, ONE)
     wrap(page)
     promote(page)
     wanted = drawn(Editor(page), TWO)
     enter(page)
-    inside = Editor(page)
-    if keeps_values_apart:
+    page.wait_for_timeout(700)
+    if page.locator(".readout-drags:visible").count():  # newer pages show the socket alone
+        inside = Editor(page)
         inside.element.locator(".message").filter(has_text="draw on the subgraph node").wait_for()
         assert drawn(inside, THREE) == []
-    else:
-        inside.expect_shown(wanted)
-        wanted = drawn(inside, THREE)
     leave(page)
     expect_queued(page, wanted)
