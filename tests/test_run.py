@@ -47,7 +47,8 @@ def around(folder: Path):
     pack = folder / "custom_nodes" / "readout-guidance"
     pack.mkdir(parents=True)
     (folder / "main.py").touch()
-    shutil.copy(ROOT / "run.py", pack)
+    for name in ("run.py", "pages.json"):
+        shutil.copy(ROOT / name, pack)
     return load(pack / "run.py")
 
 
@@ -116,6 +117,35 @@ def test_a_choice_of_version_that_cannot_be_kept_is_refused_before_anything_is_i
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="both set"):
         run.main()
+
+
+def test_another_page_comes_from_pypi_once_and_is_found_first(tmp_path, monkeypatch):
+    run = around(tmp_path)
+    installed = []
+
+    def install(command, check):  # no package index
+        if "no-such" in command[-1] or "9.9.9" in command[-1]:
+            raise subprocess.CalledProcessError(1, command)
+        Path(command[command.index("--target") + 1], "comfyui_frontend_package").mkdir(parents=True)
+        installed.append(command[-1])
+
+    monkeypatch.setattr(run.subprocess, "run", install)
+    folders = [run.pinned_page(chosen) for chosen in ("newest", run.PAGES["newest"], "oldest")]
+    assert folders[0] == folders[1] != folders[2] and all((folder / "comfyui_frontend_package").exists() for folder in folders)
+    assert installed == [f"comfyui-frontend-package=={run.PAGES[name]}" for name in ("newest", "oldest")]
+    found = run.found_first(folders[0], {"PYTHONPATH": "theirs"})["PYTHONPATH"]
+    assert found == os.pathsep.join([str(folders[0]), "theirs"])
+    with pytest.raises(SystemExit, match="COMFYUI_FRONTEND is latest: set it to a version"):
+        run.pinned_page("latest")
+    with pytest.raises(SystemExit, match="9.9.9 could not be had from PyPI"):
+        run.pinned_page("9.9.9")
+    assert not run.CACHE.joinpath("page-9.9.9").exists()
+
+
+def test_the_oldest_page_is_that_of_the_oldest_comfyui():
+    run = load(ROOT / "run.py")
+    oldest = min(run.HOSTS, key=lambda version: [int(part) for part in version.split(".")])
+    assert f"comfyui_frontend_package=={run.PAGES['oldest']}\n" in (ROOT / f"requirements-dev-{oldest}.txt").read_text()
 
 
 def test_comfyui_reads_in_pyproject_the_oldest_version_that_is_tested():

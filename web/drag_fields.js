@@ -5,13 +5,13 @@ import { targetOf } from "./drag_picture.js";
 export const INPUT = "drags";
 const MARK = "data-readout-drags"; // an attribute of each of their text fields
 const HEIGHT = "240"; // pixels that the editor needs at least
+let marked = 0;
 
 /** Marks the drags of a new Drag Target. The mark is an option of the widget, too: ComfyUI passes options on where the widget is
  * promoted, and makes attributes of them in Nodes 2.0 and app mode. */
 export function markDrags(node) {
   const widget = node.widgets.find(({ name }) => name === INPUT);
-  widget.options[MARK] = crypto.randomUUID();
-  markField(widget.element, widget.options[MARK]);
+  widget.options[MARK] = String(++marked);
   widget.isVisible = () => !widget.hidden && node.isWidgetVisible(widget); // where its input is connected, too, to say so
 }
 
@@ -36,32 +36,40 @@ function dragsOf(node) {
   });
 }
 
-/** What a marked text field is for, where no widget says that it is its own. The page may give it the mark of a node that was there before: then it
- * is the one at its place among the fields of its node or, in app mode and the side panel, the one with its text. */
-function ownerOf(area, shown) {
-  const around = area.closest("[data-node-id]"); // a node in Nodes 2.0
-  const owners = around ? shown.filter(({ node }) => String(node.id) === around.dataset.nodeId)
-    : allGraphs().flatMap(({ nodes }) => nodes).flatMap(dragsOf).filter(({ node, slot }) => !fromBorder(node, slot));
-  const place = [...(around?.querySelectorAll(`textarea[${MARK}]`) ?? [])].indexOf(area);
-  return owners.find(({ mark }) => mark === area.getAttribute(MARK)) ?? owners[place]
-    ?? owners.find(({ widget }) => widget?.value === area.value) ?? owners[0];
+/** Whether the label of a text field in a node of Nodes 2.0 is that of an input. */
+function isLabelled(area, { node, slot, widget }) {
+  const { name, label, localized_name } = node.inputs[slot];
+  return [name, label, localized_name, widget?.label].includes(area.labels[0]?.textContent.trim());
+}
+
+/** The text fields of the nodes that are shown: their widgets' own, or in Nodes 2.0 what has their label. */
+function* fieldsOfNodes() {
+  for (const owner of app.canvas.graph.nodes.flatMap(dragsOf)) {
+    if (owner.widget?.element instanceof HTMLTextAreaElement) yield [owner.widget.element, owner];
+    const drawn = document.querySelectorAll(`[data-node-id="${CSS.escape(owner.node.id)}"] textarea`);
+    for (const area of drawn) if (isLabelled(area, owner)) yield [area, owner];
+  }
 }
 
 /** Whether what an input gets comes from outside of the subgraph that its node is in. */
-const fromBorder = (node, slot) => node.graph.getLink(node.inputs[slot].link)?.originIsIoNode;
+const fromBorder = ({ node, slot }) => node.graph.getLink(node.inputs[slot].link)?.originIsIoNode;
+
+/** What a marked text field is for in app mode or the side panel. The page may give it the mark of a node that was there before: then it is the
+ * one with its text. */
+function ownerOf(area) {
+  const owners = allGraphs().flatMap(({ nodes }) => nodes).flatMap(dragsOf).filter((owner) => !fromBorder(owner));
+  return owners.find(({ mark }) => mark === area.getAttribute(MARK)) ?? owners.find(({ widget }) => widget?.value === area.value) ?? owners[0];
+}
 
 /** All text fields on the page that hold drags, each with the node, slot and widget that it is for. */
 export function fieldsOnPage() {
-  const shown = app.canvas.graph.nodes.flatMap(dragsOf);
   const fields = new Map();
-  for (const owner of shown) {
-    const area = owner.widget?.element;
-    if (!(area instanceof HTMLTextAreaElement)) continue;
+  for (const [area, owner] of fieldsOfNodes()) {
     markField(area, owner.mark);
     if (area.isConnected) fields.set(area, owner);
   }
   for (const area of document.querySelectorAll(`textarea[${MARK}]`)) {
-    const owner = fields.get(area) ?? ownerOf(area, shown);
+    const owner = fields.get(area) ?? ownerOf(area);
     if (owner) fields.set(area, owner);
   }
   return fields;

@@ -74,6 +74,12 @@ def differentiable(*models: nn.Module):
 
 def with_backward(_func, *args, **kwargs):
     """Attention that has a backward pass, in place of whichever the user runs with."""
+    return torch_attention(*args, **kwargs)
+
+
+def torch_attention(*args, preferred_attention=None, **kwargs) -> Tensor:
+    """The host's attention by torch alone, whichever a checkpoint names for the layer (`preferred_attention`, ComfyUI 0.38). It takes q, k and v out of
+    their containers (0.33)."""
     return attention.attention_pytorch(*args, **kwargs)
 
 
@@ -99,7 +105,7 @@ def replaceable() -> Iterator[tuple[object, str, Callable]]:
     """Where such kernels are called from, by which name, and what takes their place."""
     for path, module in list(sys.modules.items()):
         if path.startswith("comfy.ldm."):
-            yield from ((module, name, getattr(rotations, name.removeprefix("q_"), attention.attention_pytorch))
+            yield from ((module, name, getattr(rotations, name.removeprefix("q_"), torch_attention))
                         for name in CALLED if name in vars(module))
     yield from ((comfy_kitchen, name, own) for name, own in vars(rotations).items() if "rope" in name and name in vars(comfy_kitchen))
     if hasattr(comfy.ops, "fp8_linear"):  # the host calls it a legacy

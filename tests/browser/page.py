@@ -11,17 +11,22 @@ SAVED = """() => app.graph.findNodesByType("SaveImage").every((node) => app.node
 
 
 @contextmanager
-def opened(server, browser, rendering):
-    """A page of the frontend, as on a first visit, that draws nodes in one of its two ways."""
+def opened(server, browser, rendering, prepare=lambda page: None):
+    """A page of the frontend, as on a first visit, that draws nodes in one of its two ways. `prepare` gets it before it is loaded."""
     server.post("/settings/Comfy.TutorialCompleted", True)  # no template browser at first
     server.post("/settings/Comfy.VueNodes.Enabled", rendering == "vue")
     server.post("/settings/Comfy.VersionCompatibility.DisableWarnings", True)  # the page may be another than the host asks for
     context = browser.new_context(viewport={"width": 1200, "height": 850}, has_touch=True)
     page = context.new_page()
+    prepare(page)
     page.goto(server.address)
     page.wait_for_function(READY, timeout=90_000)
     yield page
     context.close()
+
+
+def version(page):
+    return page.evaluate("window.__COMFYUI_FRONTEND_VERSION__")
 
 
 def empty(page):

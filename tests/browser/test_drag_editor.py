@@ -1,5 +1,6 @@
 """The drag editor in a real browser on a real ComfyUI, in both of the frontend's ways to draw a node."""
 import json
+from contextlib import contextmanager
 
 import pytest
 
@@ -217,6 +218,31 @@ def test_a_copy_has_drags_of_its_own(editor):
 
 
 @RENDERINGS
+@pytest.mark.parametrize("mode", [2, 4], ids=["muted", "bypassed"])
+def test_what_is_drawn_stays_while_the_node_does_not_run(editor, mode):
+    editor.drag(*ONE)
+    before = editor.value
+    for now, sent in ((mode, []), (0, [before])):
+        editor.node(f"node.mode = {now}")
+        editor.page.evaluate("(app.canvas.emitBeforeChange(), app.canvas.emitAfterChange())")
+        assert built(editor.page) == sent and close(editor.shown, [ONE]) and editor.value == before
+
+
+@RENDERINGS
+def test_what_is_drawn_stays_while_another_workflow_is_open(editor):
+    editor.drag(*ONE)
+    before, kept = editor.value, editor.shown
+    run = "(name) => app.extensionManager.command.execute(name)"
+    editor.page.evaluate(run, "Comfy.NewBlankWorkflow")
+    editor.page.wait_for_function("!app.graph.findNodesByType('ReadoutDragTarget').length && !app.configuringGraph")
+    editor.page.locator(".readout-drags:visible").wait_for(state="detached")
+    editor.page.evaluate(run, "Workspace.PreviousOpenedWorkflow")
+    editor.page.wait_for_function("app.graph.findNodesByType('ReadoutDragTarget').length && !app.configuringGraph")
+    editor.expect_shown(kept)
+    assert editor.value == before and built(editor.page) == [before]
+
+
+@RENDERINGS
 def test_load_images_picture_shows_at_once_and_is_followed_and_the_drags_stay_in_place_on_it(editor):
     message = editor.element.locator(".message")
     message.filter(has_text="Connect a picture to 'image'").wait_for()
@@ -303,38 +329,60 @@ def test_the_wheel_zooms_the_canvas(editor):
     editor.page.wait_for_function("app.canvas.ds.scale > 1.05")
 
 
-@RENDERINGS
-def test_in_app_mode_the_wheel_scrolls_the_page_and_leaves_the_canvas_behind_it(editor):
-    toggle = "app.extensionManager.command.execute('Comfy.ToggleLinear')"
-    editor.page.evaluate("""async () => {
+@contextmanager
+def app_mode(editor, height):
+    """The app mode of a workflow with the drags as its only input, on a page of this height."""
+    page, toggle = editor.page, "app.extensionManager.command.execute('Comfy.ToggleLinear')"
+    page.evaluate("""async () => {
         const shown = LiteGraph.createNode("SaveImage");
         app.graph.add(shown);
         const graph = app.graph.serialize();
-        graph.extra = { linearData: { inputs: [[app.graph.nodes[0].id, "drags"]], outputs: [shown.id] } };
+        const target = app.graph.findNodesByType("ReadoutDragTarget")[0];
+        graph.extra = { linearData: { inputs: [[target.id, "drags"]], outputs: [shown.id] } };
         for (const _time of [1, 2]) {  // older frontends take what the app shows from what was loaded before
             await app.loadGraphData(graph, true, false, app.extensionManager.workflow.activeWorkflow);
         }
     }""")
-    before = editor.page.viewport_size
-    editor.page.set_viewport_size({**before, "height": 400})
-    editor.page.evaluate(toggle)
-    editor.page.wait_for_function("!app.canvas.canvas.checkVisibility()")
-    editor.page.wait_for_timeout(1000)
-    tour = editor.page.get_by_role("button", name="Skip", exact=True)  # of newer pages, on a first visit
+    before = page.viewport_size
+    page.set_viewport_size({**before, "height": height})
+    page.evaluate(toggle)
+    page.wait_for_function("!app.canvas.canvas.checkVisibility()")
+    page.wait_for_timeout(1000)
+    tour = page.get_by_role("button", name="Skip", exact=True)  # of newer pages, on a first visit
     if tour.count():
         tour.click()
     try:
         editor.settle()
+        yield
+    finally:
+        page.evaluate(toggle)
+        page.set_viewport_size(before)
+        page.wait_for_function("app.canvas.canvas.checkVisibility()")
+
+
+@RENDERINGS
+def test_in_app_mode_the_wheel_scrolls_the_page_and_leaves_the_canvas_behind_it(editor):
+    with app_mode(editor, 400):
         scale, top = editor.page.evaluate("app.canvas.ds.scale"), editor.frame.bounding_box()["y"]
         editor.page.mouse.move(*editor.at(0.5, 0.2))
         editor.page.mouse.wheel(0, 60)
         editor.page.wait_for_timeout(300)
         assert editor.frame.bounding_box()["y"] < top
         assert editor.page.evaluate("app.canvas.ds.scale") == scale
-    finally:
-        editor.page.evaluate(toggle)
-        editor.page.set_viewport_size(before)
-        editor.page.wait_for_function("app.canvas.canvas.checkVisibility()")
+
+
+@RENDERINGS
+def test_what_is_drawn_in_app_mode_is_sent_and_is_on_the_node(editor):
+    editor.feed("wide.png")
+    editor.expect_picture("wide")
+    with app_mode(editor, 850):
+        assert editor.page.locator(".readout-drags:visible").count() == 1
+        editor.expect_picture("wide")
+        editor.drag(*ONE)
+        assert close(editor.drags, [ONE], 0.02) and built(editor.page) == [editor.value]
+        drawn = editor.shown
+    editor.settle()
+    editor.expect_shown(drawn)
 
 
 @RENDERINGS

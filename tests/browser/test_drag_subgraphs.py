@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from page import READY, Editor, built, close, queued
+from page import READY, Editor, built, close, queued, version
 
 RENDERINGS = pytest.mark.parametrize("rendering", ["classic", "vue"], indirect=True, scope="module")
 ONE = [[0.2, 0.2], [0.6, 0.5]]
@@ -76,6 +76,7 @@ def copy(page, place):
 def expect_queued(page, *drags, how=queued):
     """Each editor on the screen shows these drags, and they are what is sent, in any order of nodes."""
     editors = [Editor(page, index) for index in range(len(drags))]
+    assert page.locator(".readout-drags:visible").count() == len(drags)
     for editor, wanted in zip(editors, drags):
         editor.expect_shown(wanted)
     assert sorted(sorted(json.loads(text)) for text in how(page)) == sorted(drags)
@@ -115,6 +116,8 @@ def test_an_undo_of_the_graph_is_shown(editor):
 @RENDERINGS
 def test_drawn_two_subgraphs_deep_on_the_picture_from_outside(editor):
     page = editor.page
+    if version(page) == "1.53.6":
+        pytest.skip("this page shows nothing of any node two subgraphs deep: its own 'graph_serialization_state_mismatch'")
     editor.feed("wide.png")
     editor.expect_picture("wide")
     first = drawn(editor, ONE)
@@ -177,6 +180,46 @@ def test_promoted_drawn_on_the_subgraph_node_reloaded_copied_and_unpacked(editor
     expect_queued(page, three)
     unpack(page)
     expect_queued(page, three)
+
+
+@RENDERINGS
+def test_promoted_twice_drawn_outermost_and_reloaded(editor):
+    page = editor.page
+    editor.feed("tall.png")
+    editor.expect_picture("tall")
+    drawn(editor, ONE)
+    for _ in range(2):
+        wrap(page)
+        promote(page)
+    outermost = Editor(page)
+    outermost.expect_picture("tall")
+    both = drawn(outermost, TWO)
+    expect_queued(page, both)
+    page.wait_for_timeout(1000)  # the frontend saves half a second after a change
+    page.reload()
+    page.wait_for_function(READY, timeout=90_000)
+    expect_queued(page, both)
+
+
+@RENDERINGS
+def test_what_was_drawn_on_the_subgraph_node_stays_when_it_is_promoted_no_longer(editor):
+    page = editor.page
+    drawn(editor, ONE)
+    wrap(page)
+    promote(page)
+    both = drawn(Editor(page), TWO)
+    page.evaluate("""() => {
+        const { subgraph } = app.graph.nodes.find((node) => node.subgraph);
+        app.canvas.emitBeforeChange();
+        subgraph.removeInput(subgraph.inputs.find(({ name }) => name === "drags"));
+        app.canvas.emitAfterChange();
+    }""")
+    page.locator(".readout-drags:visible").wait_for(state="detached")
+    assert [sorted(json.loads(text)) for text in built(page)] == [both]
+    page.evaluate("app.loadGraphData(app.graph.serialize(), true, false, app.extensionManager.workflow.activeWorkflow)")
+    page.wait_for_timeout(500)  # until then the classic page shows no text field there, for prompts as well
+    enter(page)
+    expect_queued(page, both, how=built)
 
 
 @RENDERINGS
