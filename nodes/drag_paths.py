@@ -18,11 +18,11 @@ def from_json(node: str, text: str | list, size: tuple[int, int]) -> list[Tensor
     if isinstance(text, list) and all(isinstance(one, str) for one in text):
         return [path for one in text for path in from_json(node, one, size)]
     try:
-        given = text if isinstance(text, list) else json.loads(text.strip() or "[]")
+        given = text if isinstance(text, list) else json.loads(text)
         drags = [given] if given and is_point(given[0]) else given
         paths = [torch.tensor([[p["x"], p["y"]] if isinstance(p, dict) else p for p in drag], dtype=torch.float32) for drag in drags]
         good = isinstance(given, list) and all(d.ndim == 2 and d.shape[0] >= 2 and d.shape[1] == 2 and torch.isfinite(d).all() for d in paths)
-    except (json.JSONDecodeError, RecursionError, AttributeError, TypeError, ValueError, LookupError, RuntimeError, OverflowError):
+    except (json.JSONDecodeError, RecursionError, TypeError, ValueError, LookupError, RuntimeError, OverflowError):
         good = False
     if not good:
         raise ValueError(f"{node}: the drags cannot be read: {shown(text)}. They are a list of drags, each a list of two or more points "

@@ -70,7 +70,7 @@ class DragTarget(io.ComfyNode):
         checks.when(node, weight, start_percent, end_percent)
         start_percent = checks.later_start(node, head, start_percent, end_percent)
         size = checks.pixels(reference) if image is None else tuple(checks.picture(node, image).shape[-2:])
-        found = drag_paths.from_json(node, drags, size)
+        found = [] if drags == "" else drag_paths.from_json(node, drags, size)  # a text that somebody emptied
         if drags_json is not None:
             found += drag_paths.from_json(node, drags_json, size)
         if tracks is not None:

@@ -62,7 +62,7 @@ def test_a_release_of_another_version_is_refused(changelog, tag, said):
     assert len(found) == 1 and found[0].startswith(said)
 
 
-def test_the_form_for_problems_and_the_release_workflow_can_be_read():
+def test_the_form_for_problems_and_the_workflows_can_be_read():
     """As GitHub reads them, which shows no form, and runs no workflow, whose file it cannot read."""
     form, publish = (yaml.safe_load((ROOT / ".github" / name).read_text()) for name in ("ISSUE_TEMPLATE/problem.yml", "workflows/publish.yml"))
     assert form["name"] and form["description"] and len(form["body"]) == 4
@@ -71,4 +71,6 @@ def test_the_form_for_problems_and_the_release_workflow_can_be_read():
         assert field["type"] in ("textarea", "checkboxes") and all(isinstance(text, str) for text in texts)
     assert all(isinstance(option["label"], str) for option in form["body"][-1]["attributes"]["options"])
     assert publish[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 takes `on` for true
+    tests = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    assert tests[True] == {"push": {"branches": ["main"]}, "pull_request": None} and tests["jobs"]["tests"]["steps"][-1]["run"] == ".ci/run"
     assert "python tools/release.py" in publish["jobs"]["publish"]["steps"][2]["run"]

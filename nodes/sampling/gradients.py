@@ -78,8 +78,8 @@ def with_backward(_func, *args, **kwargs):
 
 
 def torch_attention(*args, preferred_attention=None, **kwargs) -> Tensor:
-    """The host's attention by torch alone, whichever a checkpoint names for the layer (`preferred_attention`, ComfyUI 0.38). It takes q, k and v out of
-    their containers (0.33)."""
+    """The host's attention by torch alone, whichever a checkpoint names for the layer (`preferred_attention`, ComfyUI 0.38). It takes q, k and v
+    out of their containers (0.33)."""
     return attention.attention_pytorch(*args, **kwargs)
 
 

@@ -23,6 +23,11 @@ def wrap(page):
     }""")
 
 
+def needs_nesting(page):
+    if version(page) == "1.53.6":
+        pytest.skip("where this page puts a subgraph into a subgraph, it shows none of its nodes, stock ones too ('graph_serialization_state_mismatch')")
+
+
 def enter(page):
     """Opens the first subgraph of the graph that is open."""
     page.evaluate("""() => {
@@ -116,8 +121,7 @@ def test_an_undo_of_the_graph_is_shown(editor):
 @RENDERINGS
 def test_drawn_two_subgraphs_deep_on_the_picture_from_outside(editor):
     page = editor.page
-    if version(page) == "1.53.6":
-        pytest.skip("this page shows nothing of any node two subgraphs deep: its own 'graph_serialization_state_mismatch'")
+    needs_nesting(page)
     editor.feed("wide.png")
     editor.expect_picture("wide")
     first = drawn(editor, ONE)
@@ -185,6 +189,7 @@ def test_promoted_drawn_on_the_subgraph_node_reloaded_copied_and_unpacked(editor
 @RENDERINGS
 def test_promoted_twice_drawn_outermost_and_reloaded(editor):
     page = editor.page
+    needs_nesting(page)
     editor.feed("tall.png")
     editor.expect_picture("tall")
     drawn(editor, ONE)

@@ -320,7 +320,7 @@ def test_bad_relations_are_explained(w):
 
 def test_a_drag_target_does_nothing_only_where_nothing_was_drawn(w):
     _, reference = w.made()
-    assert w.drag(reference, "[]", drags_json="[]") == ()
+    assert w.drag(reference, "[]", drags_json="[]") == w.drag(reference, "") == ()
     path = torch.tensor([[[10.0, 10.0]], [[20.0, 20.0]]])
     with pytest.raises(ValueError, match="^Drag Target: none of the 1 tracks is visible"):
         w.drag(reference, "[]", tracks={"track_path": path, "track_visibility": torch.tensor([[True], [False]])})
