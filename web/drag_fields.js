@@ -13,6 +13,7 @@ export function markDrags(node) {
   const widget = node.widgets.find(({ name }) => name === INPUT);
   widget.options[MARK] = String(++marked);
   widget.isVisible = () => !widget.hidden && node.isWidgetVisible(widget); // where its input is connected, too, to say so
+  if (widget.element) markField(widget.element, widget.options[MARK]); // ComfyUI before 1.47 shows this very field where it is promoted
 }
 
 function markField(area, mark) {

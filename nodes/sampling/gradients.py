@@ -6,13 +6,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from itertools import chain
 
+import comfy.model_management
 import comfy.ops
 import comfy_kitchen
 import torch
 from comfy.ldm.modules import attention
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
-from comfy_kitchen.backends.eager import rope as rotations
+from comfy_kitchen.backends import eager
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
@@ -90,7 +91,8 @@ def no_product(_layer, _x) -> None:
 @contextmanager
 def with_backwards() -> Iterator[None]:
     """What has a backward pass where the host or another pack would call kernels without: attention in the host's modules, some of which ask no
-    override, products in fp8, and comfy-kitchen's rotations, for which it has the same in plain torch."""
+    override, products in fp8, and comfy-kitchen's rotations and norms, for which it has the same in plain torch. The host's own training has
+    a mark by which its modules choose; it is set too."""
     before = [(module, name, getattr(module, name), instead) for module, name, instead in replaceable()]
     try:
         for module, name, _, instead in before:
@@ -101,15 +103,18 @@ def with_backwards() -> Iterator[None]:
             setattr(module, name, own)
 
 
-def replaceable() -> Iterator[tuple[object, str, Callable]]:
-    """Where such kernels are called from, by which name, and what takes their place."""
+def replaceable() -> Iterator[tuple[object, str, Callable | bool]]:
+    """Where such kernels are called from or chosen, by which name, and what takes their place."""
     for path, module in list(sys.modules.items()):
         if path.startswith("comfy.ldm."):
-            yield from ((module, name, getattr(rotations, name.removeprefix("q_"), torch_attention))
+            yield from ((module, name, getattr(eager, name.removeprefix("q_"), torch_attention))
                         for name in CALLED if name in vars(module))
-    yield from ((comfy_kitchen, name, own) for name, own in vars(rotations).items() if "rope" in name and name in vars(comfy_kitchen))
+    yield from ((comfy_kitchen, name, own) for name, own in vars(eager).items()
+                if ("rope" in name or "adaln" in name) and name in vars(comfy_kitchen))
     if hasattr(comfy.ops, "fp8_linear"):  # the host calls it a legacy
         yield comfy.ops, "fp8_linear", no_product
+    if hasattr(comfy.model_management, "in_training"):  # ComfyUI 0.30
+        yield comfy.model_management, "in_training", True
 
 
 def readable(model_options: dict) -> dict:

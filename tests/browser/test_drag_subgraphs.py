@@ -25,7 +25,8 @@ def wrap(page):
 
 def needs_nesting(page):
     if version(page) == "1.53.6":
-        pytest.skip("where this page puts a subgraph into a subgraph, it shows none of its nodes, stock ones too ('graph_serialization_state_mismatch')")
+        pytest.skip("this page shows no node of a subgraph in a subgraph that was just made, stock ones neither: its own "
+                    "'graph_serialization_state_mismatch'")
 
 
 def enter(page):

@@ -1,6 +1,9 @@
-"""Attention in guided steps has a backward pass, whatever newer hosts hand it and whichever a checkpoint or another node prefers."""
+"""What guided steps compute has a backward pass: attention, whatever newer hosts hand it and whichever a checkpoint or another node prefers, and the
+kernels of comfy-kitchen."""
 from types import SimpleNamespace
 
+import comfy.model_management
+import comfy_kitchen
 import pytest
 import torch
 from comfy.ldm.modules import attention
@@ -64,3 +67,23 @@ def test_attention_that_a_node_sets_rests_in_guided_steps_and_acts_in_the_others
         assert not torch.equal(graph.run(False), plain)
         changed = graph.run()
     assert torch.isfinite(changed).all() and not torch.equal(changed, guided)
+
+
+@pytest.mark.parametrize("name", ["adaln", "rms_adaln"])
+def test_norms_of_comfy_kitchen(name):
+    x, scale, shift = (torch.randn(2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    centred = x - x.mean(-1, keepdim=True) if name == "adaln" else x
+    wanted = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * (1 + scale) + shift
+    with with_backwards():
+        out = getattr(comfy_kitchen, name)(x.float().requires_grad_(), scale.float(), shift.float())
+        torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=1e-5)
+        assert torch.autograd.gradcheck(lambda x: getattr(comfy_kitchen, name)(x, scale, shift), x.requires_grad_())
+
+
+def test_the_hosts_mark_of_training_is_set_and_put_back_also_after_an_error():
+    if not hasattr(comfy.model_management, "in_training"):
+        pytest.skip("ComfyUI 0.30 on")
+    with pytest.raises(ZeroDivisionError), with_backwards():
+        assert comfy.model_management.in_training is True
+        1 / 0
+    assert comfy.model_management.in_training is False
