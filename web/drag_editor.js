@@ -13,23 +13,40 @@ const LOOK_EVERY = 300; // milliseconds
 
 const overlays = new Map(); // by text field; null where the editor failed
 
-/** Brings the page's editors up to date. It looks again and again, for no single event tells of all that can change them. */
-function look() {
+/** Brings the page's editors up to date. */
+function update() {
   const fields = fieldsOnPage();
   for (const [area, field] of fields) {
     try {
       if (!overlays.has(area)) overlays.set(area, new Overlay(area));
       overlays.get(area)?.update(field);
-    } catch (error) { // the text stays as it is, to be read and edited
-      console.error("Readout Guidance: the drag editor failed, and its text is shown instead:", error);
-      overlays.get(area)?.remove();
-      overlays.set(area, null);
+    } catch (error) {
+      fail(error, area);
     }
   }
   for (const [area, overlay] of overlays) {
     if (fields.has(area)) continue;
     overlay?.remove();
     overlays.delete(area);
+  }
+}
+
+/** Takes the editor away where it failed. The text stays as it is, to be read and edited. */
+function fail(error, ...areas) {
+  console.error("Readout Guidance: the drag editor failed, and its text is shown instead:", error);
+  for (const area of areas) {
+    overlays.get(area)?.remove();
+    overlays.set(area, null);
+  }
+}
+
+/** Looks again and again, for no single event tells of all that can change the editors. */
+function look() {
+  try {
+    update();
+    setTimeout(look, LOOK_EVERY);
+  } catch (error) {
+    fail(error, ...overlays.keys());
   }
 }
 
@@ -52,7 +69,7 @@ app.registerExtension({
   init: learnWords,
   setup() {
     noteOpenedSubgraphs();
-    setInterval(look, LOOK_EVERY);
+    look();
   },
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;

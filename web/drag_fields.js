@@ -80,5 +80,5 @@ export function fieldsOnPage() {
  * inside then. Where several subgraph nodes share what is inside, it has what was drawn last. */
 export function bringInside({ node, slot, widget }) {
   const [inside] = dragsOf(targetOf(node, slot).node);
-  if (widget !== inside.widget && widget.value !== inside.widget.value) inside.widget.value = widget.value;
+  if (inside && inside.widget !== widget && inside.widget.value !== widget.value) inside.widget.value = widget.value;
 }

@@ -7,7 +7,6 @@ import { DragView } from "./drag_view.js";
 import { say } from "./words.js";
 
 const ON_CANVAS = "[data-node-id], .dom-widget"; // elsewhere, as in app mode and the side panel, there is a page that scrolls
-
 const MIN_WIDTH = 260;
 
 /** The wheel and the middle button are the canvas's wherever it lies below the editor: they zoom and pan. */

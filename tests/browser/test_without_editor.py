@@ -10,6 +10,8 @@ BROKEN = {
     "the script is not there": (SCRIPTS + "drag_editor.js", dict(status=404, body="")),
     "a part of it is not there": (SCRIPTS + "drag_view.js", dict(status=404, body="")),
     "it cannot be read": (SCRIPTS + "drag_fields.js", dict(content_type="text/javascript", body="export const = ;")),
+    "the fields are not found": (SCRIPTS + "drag_fields.js", dict(content_type="text/javascript", body="""
+        export const markDrags = () => {}, bringInside = () => {}, fieldsOnPage = () => { throw new Error("on purpose"); };""")),
     "the view throws": (SCRIPTS + "drag_view.js", dict(content_type="text/javascript", body="""
         export class DragView { constructor() { throw new Error("on purpose"); } }""")),
     "the view throws later": (SCRIPTS + "drag_view.js", dict(content_type="text/javascript", body="""
