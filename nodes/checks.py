@@ -12,6 +12,7 @@ from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
 
 HUGE = 1e30  # values with which nothing can be computed
+MOST_PICTURES = 10_000  # in a batch: what more would mean takes minutes to prepare
 
 
 class Shown(reprlib.Repr):
@@ -45,6 +46,8 @@ def picture(node: str, image: Tensor) -> Tensor:
     if image.ndim != 4 or image.shape[-1] > 4:
         raise ValueError(f"{node}: the image's shape is {tuple(image.shape)}, and a picture's is [batch, height, width, channels] with 1 to "
                          "4 channels. Check the node that made it.")
+    if len(image) > MOST_PICTURES:
+        raise ValueError(f"{node}: the image is a batch of {len(image)} pictures, and the most is {MOST_PICTURES}. Take fewer of them at a time.")
     if not (image.float().abs() < HUGE).all():
         raise ValueError(f"{node}: the image holds NaN, infinite or huge values. Check the node that made it.")
     if not image.is_floating_point():
