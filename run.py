@@ -6,7 +6,7 @@
     python run.py bench [--json FILE]             cost of a guided step against a plain one; --help: other models, how it grows
     python run.py gpu [--only WHAT ...] [--json FILE]   on an NVIDIA card: is it right, what does it cost; --help
     python run.py serve                           the same ComfyUI, left running
-    python run.py test [pytest arguments]         the tests; without arguments, those in the browser also on the oldest and the newest page
+    python run.py test [pytest arguments]         the tests; without arguments, the drag editor's on the oldest and the newest page too
     python run.py raise-page                      makes the newest page on PyPI the newest that is tested
     python run.py train-demo [--model transformer] [--heads [KIND ...]]   trains a demo model and its heads from nothing; --help
     python run.py train-head PICTURES TARGETS --checkpoint FILE --kind KIND --out FILE   trains a head on folders of files; --help
@@ -46,7 +46,7 @@ COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.
             "test": "pytest"}
 PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
 ALL_TESTS = ["--numprocesses=2", "--dist=loadfile"]  # two files at a time: each test computes in one thread
-BROWSER_TESTS = ["tests/browser"]
+EDITOR_TESTS = [f"tests/browser/test_{name}.py" for name in ("drag_editor", "drag_subgraphs", "drag_workflow", "without_editor")]
 PAGES = json.loads((ROOT / "pages.json").read_text())  # by name, the page's version
 
 
@@ -203,15 +203,15 @@ def found_first(packages: Path, environment: dict[str, str]) -> dict[str, str]:
 
 
 def all_tests(python: Path, environment: dict[str, str]) -> int:
-    """The whole suite, then the browser tests on the other pages, all at the same time."""
+    """The whole suite, then the drag editor's tests on the other pages, these at the same time."""
     pages = {version: found_first(pinned_page(version), environment) for version in PAGES.values()}
     run = [str(python), "-m", "pytest", *PYTEST_OPTIONS]
     failed = subprocess.run([*run, *ALL_TESTS], env=environment).returncode
-    others = {version: subprocess.Popen([*run, *BROWSER_TESTS], env=found, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    others = {version: subprocess.Popen([*run, *EDITOR_TESTS], env=found, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
               for version, found in pages.items()}
     for version, process in others.items():
         printed, _ = process.communicate()
-        say(f"The browser tests on page {version}:\n{printed}")
+        say(f"The drag editor's tests on page {version}:\n{printed}")
         failed = failed or process.returncode
     return failed
 

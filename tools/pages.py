@@ -1,4 +1,4 @@
-"""`python run.py raise-page`: the newest page on PyPI becomes the newest in pages.json. Its browser tests are then to be run."""
+"""`python run.py raise-page`: the newest page on PyPI becomes the newest in pages.json. The browser tests are then to be run on it."""
 import json
 import re
 import subprocess

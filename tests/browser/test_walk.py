@@ -36,6 +36,7 @@ def open_template(page, name):
     page.get_by_role("button", name="Templates").first.click()
     page.get_by_role("button", name=FOLDER, exact=True).click()
     page.get_by_placeholder("Search").last.fill(name)  # what is out of sight is not on the page
+    page.wait_for_timeout(700)  # newer pages sort what they found a moment later
     page.get_by_test_id(f"template-workflow-{name}").click()
     types = sorted(node["type"] for node in json.loads((templates.FOLDER / f"{name}.json").read_text())["nodes"])
     page.wait_for_function("(types) => !app.configuringGraph && JSON.stringify(app.graph.nodes.map((node) => node.type).sort()) === types",
