@@ -46,7 +46,7 @@ COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.
             "test": "pytest"}
 PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
 ALL_TESTS = ["--numprocesses=2", "--dist=loadfile"]  # two files at a time: each test computes in one thread
-EDITOR_TESTS = [f"tests/browser/test_{name}.py" for name in ("drag_editor", "drag_subgraphs", "drag_workflow", "without_editor")]
+EDITOR_TESTS = [f"tests/browser/test_{name}.py" for name in ("drag_app_mode", "drag_editor", "drag_subgraphs", "drag_workflow", "without_editor")]
 PAGES = json.loads((ROOT / "pages.json").read_text())  # by name, the page's version
 
 

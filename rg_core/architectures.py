@@ -128,7 +128,7 @@ TABLE = (
     Architecture(("flux.model.Flux", "chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance", "hunyuan_video.model.HunyuanVideo"),
                  (Stream("double_blocks", first, 0), Stream("single_blocks", after_text)), overwrites=True),
     Architecture(("diffusionmodules.mmdit.MMDiT", "diffusionmodules.mmdit.OpenAISignatureMMDITWrapper"), (Stream("joint_blocks", first, 1),)),
-    Architecture(("lumina.model.NextDiT",), (Stream("layers", last),), "dim", before=("noise_refiner",)),
+    Architecture(("lumina.model.NextDiT", "lumina.model.NextDiTPixelSpace"), (Stream("layers", last),), "dim", before=("noise_refiner",)),
     Architecture(("qwen_image.model.QwenImageTransformer2DModel", "mage_flow.model.MageFlowTransformer2DModel"),
                  (Stream("transformer_blocks", first, 1),), "inner_dim"),
     Architecture(("joyimage.model.JoyImageTransformer3DModel",), (Stream("double_blocks", first, 0),), "img_in.out_channels"),

@@ -2,7 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { targetOf } from "./drag_picture.js";
 
-export const INPUT = "drags";
+const INPUT = "drags";
 const MARK = "data-readout-drags"; // an attribute of each of their text fields
 const HEIGHT = "240"; // pixels that the editor needs at least
 let marked = 0;

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from page import Editor, opened
+from page import ADD_DRAG_TARGET, Editor, opened
 from tools.server import Server
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -42,14 +42,8 @@ def rendering(request, browser, server):
 def editor(rendering):
     """The editor of a Drag Target that is alone on the graph."""
     rendering.evaluate("""async () => {
-        const workflow = app.extensionManager.workflow.activeWorkflow;
-        await app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false, workflow);
+        await app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false, app.extensionManager.workflow.activeWorkflow);
         app.nodeOutputs = {};  // or nodes would find those of the last test's nodes
-        const node = LiteGraph.createNode("ReadoutDragTarget");
-        node.pos = [450, 150];
-        app.graph.add(node);
-        app.canvas.ds.scale = 1;
-        app.canvas.ds.offset = [0, 0];
-        app.canvas.setDirty(true, true);
     }""")
+    rendering.evaluate(ADD_DRAG_TARGET)
     return Editor(rendering)

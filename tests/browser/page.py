@@ -5,8 +5,14 @@ from contextlib import contextmanager
 import pytest
 
 READY = "window.app?.graph && app.extensionManager?.workflow?.activeWorkflow && !app.configuringGraph"
-
-
+ADD_DRAG_TARGET = """() => {
+    const node = LiteGraph.createNode("ReadoutDragTarget");
+    node.pos = [450, 150];
+    app.graph.add(node);
+    app.canvas.ds.scale = 1;
+    app.canvas.ds.offset = [0, 0];
+    app.canvas.setDirty(true, true);
+}"""
 SAVED = """() => app.graph.findNodesByType("SaveImage").every((node) => app.nodeOutputs[node.id]?.images?.length)"""
 
 

@@ -1,7 +1,7 @@
 """The editor fails on purpose: the drags are kept and sent, and can be read and typed as text."""
 import pytest
 
-from page import Editor, built, opened
+from page import ADD_DRAG_TARGET, Editor, built, opened
 
 ONE = [[0.25, 0.3], [0.6, 0.5]]
 TYPED = "[[[0.1, 0.2], [0.3, 0.4]]]"
@@ -20,14 +20,6 @@ BROKEN = {
             show() { throw new Error("on purpose"); }
         }""")),
 }
-ADD = """() => {
-    const node = LiteGraph.createNode("ReadoutDragTarget");
-    node.pos = [450, 150];
-    app.graph.add(node);
-    app.canvas.ds.scale = 1;
-    app.canvas.ds.offset = [0, 0];
-    app.canvas.setDirty(true, true);
-}"""
 RELOAD = """async () => app.loadGraphData(app.graph.serialize(), true, false, app.extensionManager.workflow.activeWorkflow)"""
 
 
@@ -36,7 +28,7 @@ RELOAD = """async () => app.loadGraphData(app.graph.serialize(), true, false, ap
 def test_what_was_drawn_is_kept_sent_and_typed_as_text(server, browser, rendering, how):
     with opened(server, browser, rendering) as page:  # as drawn where the editor works
         page.evaluate("app.loadGraphData({nodes: [], links: [], version: 0.4}, true, false)")
-        page.evaluate(ADD)
+        page.evaluate(ADD_DRAG_TARGET)
         editor = Editor(page)
         editor.drag(*ONE)
         drawn, graph = editor.value, page.evaluate("app.graph.serialize()")

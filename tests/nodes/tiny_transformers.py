@@ -55,6 +55,7 @@ LUMINA = {"patch_size": 2, "in_channels": 16, "dim": 96, "n_layers": 3, "n_refin
           "cap_feat_dim": WIDTH}
 ZIMAGE = LUMINA | {"dim": 256, "n_heads": 4, "n_kv_heads": 4, "axes_dims": [16, 24, 24], "rope_theta": 256.0, "z_image_modulation": True,
                    "time_scale": 1000.0, "pad_tokens_multiple": 32}
+ZIMAGE_PIXEL = ZIMAGE | {"in_channels": 3, "patch_size": 8, "decoder_hidden_size": 32, "decoder_num_res_blocks": 1, "decoder_max_freqs": 4}
 QWEN = {"num_layers": 3, "attention_head_dim": 32, "num_attention_heads": 2, "joint_attention_dim": WIDTH, "axes_dims_rope": (8, 12, 12)}
 MAGE = QWEN | {"in_channels": 128, "out_channels": 128}
 JOY = {"hidden_size": 128, "num_attention_heads": 1, "num_layers": 3, "text_dim": WIDTH, "mlp_width_ratio": 1.0}
@@ -136,6 +137,7 @@ TINY = {
                 lambda m, x, t, o: m(x, 1000 * t, words(x), pooled(x), transformer_options=o)),
     "lumina2": Tiny("lumina.model", "NextDiT", LUMINA, (16, 7, 6), by_counted_words),
     "z-image": Tiny("lumina.model", "NextDiT", ZIMAGE, (16, 7, 6), by_counted_words),
+    "z-image-pixel": Tiny("lumina.model", "NextDiTPixelSpace", ZIMAGE_PIXEL, (3, 30, 24), by_counted_words),
     "qwen-image": Tiny("qwen_image.model", "QwenImageTransformer2DModel", QWEN, (16, 1, 7, 6), by_words),
     "mage-flow": Tiny("mage_flow.model", "MageFlowTransformer2DModel", MAGE, (128, 3, 4), by_words),
     "joyimage": Tiny("joyimage.model", "JoyImageTransformer3DModel", JOY, (16, 1, 7, 6), in_thousands),
@@ -163,7 +165,7 @@ def kind(name: str) -> type | None:
     """The host's class; None on a host that has it not yet."""
     try:
         return getattr(import_module(f"comfy.ldm.{TINY[name].module}"), TINY[name].name)
-    except ImportError:
+    except (ImportError, AttributeError):
         return None
 
 
@@ -184,7 +186,7 @@ def build(name: str) -> nn.Module:
 
 # The host's families of models, whole: what it makes of a conditioning is theirs too. (Ideogram 4's words are of 53,248 channels.)
 FAMILIES = {"flux": "Flux", "flux2": "Flux2", "chroma": "Chroma", "chroma-radiance": "ChromaRadiance", "sd3": "SD3", "lumina2": "Lumina2",
-            "z-image": "ZImage", "qwen-image": "QwenImage",
+            "z-image": "ZImage", "z-image-pixel": "ZImagePixelSpace", "qwen-image": "QwenImage",
             "auraflow": "AuraFlow", "pixart": "PixArtAlpha", "hunyuan-dit": "HunyuanDiT", "hidream": "HiDream",
             "cosmos-predict2": "CosmosT2IPredict2", "wan": "WAN21_T2V", "hunyuan-image": "HunyuanImage21", "kandinsky5": "Kandinsky5Image",
             "omnigen2": "Omnigen2", "mage-flow": "MageFlow", "joyimage": "JoyImage", "boogu": "Boogu",
