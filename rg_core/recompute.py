@@ -89,12 +89,16 @@ class RandomState:
         self.cpu = torch.get_rng_state()
         self.own = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
 
+    def restore(self) -> None:
+        """From here on the same numbers are drawn again."""
+        torch.set_rng_state(self.cpu)
+        if self.own is not None:
+            torch.get_device_module(self.device).set_rng_state(self.own, self.device)
+
     @contextmanager
     def again(self) -> Iterator[None]:
         """Draws the same numbers again, and afterwards goes on where the caller was."""
         there = [] if self.own is None else [self.device]
         with torch.random.fork_rng(there, device_type=self.device.type if there else "cuda"):
-            torch.set_rng_state(self.cpu)
-            if self.own is not None:
-                torch.get_device_module(self.device).set_rng_state(self.own, self.device)
+            self.restore()
             yield

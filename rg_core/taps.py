@@ -229,21 +229,37 @@ class Part:
 def blended(pieces: Sequence[tuple[Sequence[Tensor], Part]], size: tuple[int, int]) -> list[Tensor]:
     """The features of a whole picture with a latent of `size` (H, W), from those of the parts that conditionings paint.
 
-    They are weighted as the predictions are. A tap's map covers an area at a power of two of the latent's pixels.
+    They are weighted as the predictions are. A place of a tap's map covers a power of two of the latent's pixels along a side, or what else patches
+    make of that, such as Deep Shrink: then maps are resized to where they lie.
     """
     if len(pieces) == 1 and pieces[0][1].area is None:
         return list(pieces[0][0])
+    areas = [part.area or (*size, 0, 0) for _, part in pieces]
+    largest = max(range(len(areas)), key=lambda i: math.prod(areas[i][:2]))
     maps = []
     for layer in range(len(pieces[0][0])):
+        steps = [pixels_of_a_place(n, cells) for n, cells in zip(areas[largest], pieces[largest][0][layer].shape[-2:])]
+        height, width = [math.ceil(n / step) for n, step in zip(size, steps)]
         whole = 0
-        for features, part in pieces:
+        for (features, part), area in zip(pieces, areas):
             tap = features[layer]
-            height, width, top, left = part.area or (*size, 0, 0)
-            step = 2 ** math.ceil(math.log2(height / tap.shape[-2]))  # odd lengths are halved upwards
-            top, left = top // step, left // step
-            bottom, right = (math.ceil(length / step) - low - extent
-                             for length, low, extent in zip(size, (top, left), tap.shape[-2:]))
-            piece = tap * F.adaptive_avg_pool2d(part.weight, tap.shape[-2:]).to(tap.dtype)
-            whole = whole + F.pad(piece, (left, right, top, bottom))
+            (top, high), (left, wide) = [covered(*along) for along in zip(area[2:], area[:2], steps, tap.shape[-2:], (height, width))]
+            if tap.shape[-2:] != (high, wide):
+                tap = F.interpolate(tap, size=(high, wide), mode="bilinear")
+            piece = tap * F.adaptive_avg_pool2d(part.weight, (high, wide)).to(tap.dtype)
+            whole = whole + F.pad(piece, (left, width - left - wide, top, height - top - high))
         maps.append(whole)
     return maps
+
+
+def pixels_of_a_place(pixels: int, places: int) -> float:
+    """How many of the latent's `pixels` one of `places` covers: a power of two, with odd numbers halved upwards, if it can be."""
+    power = 2 ** math.ceil(math.log2(pixels / places))
+    return power if math.ceil(pixels / power) == places else pixels / places
+
+
+def covered(begin: int, pixels: int, step: float, places: int, most: int) -> tuple[int, int]:
+    """Of an area that has `pixels` from `begin` on, and `places` in its own map: where it begins in the whole map, of `most` places with `step`
+    pixels each, and how many it has there."""
+    count = places if math.ceil(pixels / step) == places else min(most, max(1, round(pixels / step)))
+    return min(int(begin // step), most - count), count

@@ -24,7 +24,8 @@ from ...rg_core.features import Features
 from ...rg_core.regions import mask_at
 from ...rg_core.targets import Target, heads
 from . import memory, reasons, windows
-from .conditioning import parts
+from .asking import Asking, must_be_together
+from .conditioning import Still, parts
 from .landing import Landed, Landing, landings
 from .log import Log
 from .moves import Moves, planned
@@ -48,6 +49,8 @@ class Run:
         self.holding = [t for t in self.targets if t.free is not None]
         self.fitted: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
         self.free: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
+        self.stills: dict[int, Still] = {}         # ControlNets, by their id
+        self.together: bool | None = None          # whether the model must be asked for all branches in one call; None until that is known
         self.landed = Landed([])
         self.landing: Landing | None = None        # of the prediction that is under way
         self.unmasked: Callable | None = None      # (step) -> where the sampler lets latents change, if not everywhere
@@ -108,9 +111,14 @@ class Run:
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
         if self.prediction is None and not self.holding and not (self.landing and self.landing.again):
             return executor(model, conds, x, timestep, model_options)
-        step = Step(self.log, executor, model, x, timestep, model_options, pictures=windows.pictures(x, self.whole, model_options, self.log))
+        pictures = windows.pictures(x, self.whole, model_options, self.log)
+        step = Step(self.log, Asking(executor, x.device, self.stills), model, x, timestep, model_options, pictures=pictures)
         if self.prediction is not None:
             self.got.add("guided")
+            if self.together is None:
+                self.together = must_be_together(step, conds)
+            if self.together and any(c is step.branch(self.prediction.positive, conds) for c in conds):
+                step = replace(step, together=conds)
         outs, shift = (step.predictions(conds), None) if self.prediction is None else self.guided(step, conds)
         return self.kept(step, conds, self.shifted(step, conds, outs, shift))
 

@@ -51,9 +51,11 @@ class Shifter:
         positive = step.branch(now.positive, branches)
         now.views.clear()
         if now.reads:
-            predicted, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, scale)
-            outs = [predicted if c is positive else None for c in branches]
+            found, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, scale)
+            predicted = found[step.beside(positive, branches).place]
+            outs = found if step.together else [predicted if c is positive else None for c in branches]
         else:
+            branches = step.together or branches
             outs, displacement, values = step.predictions(branches), 0, {}
             predicted = next((out for c, out in zip(branches, outs) if c is positive), None)
             if predicted is None:
@@ -65,8 +67,9 @@ class Shifter:
         return outs, displacement, [values[t] for t in targets]
 
     def through_taps(self, step: Step, now: Prediction, targets: list[Target], branches: list,
-                     scale: float) -> tuple[Tensor, Tensor, dict[Target, Tensor]]:
-        """The conditional prediction, the displacement that lowers the energies of `targets`, which have heads, and these energies."""
+                     scale: float) -> tuple[list[Tensor | None], Tensor, dict[Target, Tensor]]:
+        """What the model predicts, the conditional prediction at its place among `branches`, the displacement that lowers the energies of `targets`,
+        which have heads, and these energies."""
         gradient, values, span = 0, {}, self.span(step, targets)
         positive, negative = (c and step.branch(c, branches) for c in (now.positive, now.negative))
         both = self.move.both and negative and step.parts(negative)
@@ -81,11 +84,11 @@ class Shifter:
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)
                 return at_taps, size
 
-            predicted, pulled = self.differentiated(here, conds, heads(targets), pull)
+            outs, pulled = self.differentiated(here, conds, heads(targets), pull)
             gradient = gradient + pulled
         energy = torch.stack(list(values.values())).mean(0)
         displacement = self.move.displacement(gradient * step.scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
-        return predicted, displacement, dict(zip(targets, energy))
+        return outs, displacement, dict(zip(targets, energy))
 
     def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,
                       views: list[View]) -> tuple[Tensor, dict[Target, Tensor]]:
@@ -99,10 +102,11 @@ class Shifter:
         shifts = [self.move.approach(gradient, energy, scale, t.weight) for t, gradient, energy in zip(targets, *found)]
         return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
 
-    def differentiated(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[Tensor, Tensor]:
+    def differentiated(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
         if self.again is None:
-            self.again = memory.is_short(step.model, step.x.shape, conds, read_by, step.x.device)
+            rows = len(step.x) * len(step.together or [conds])
+            self.again = memory.is_short(step.model, (rows, *step.x.shape[1:]), conds, read_by, step.x.device)
         network = step.model.diffusion_model
         for self.again in [True] if self.again else [False, True]:
             try:

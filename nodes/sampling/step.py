@@ -13,7 +13,7 @@ from ...rg_core import taps
 from ...rg_core.recompute import computed_again
 from ...rg_core.regions import of_pictures, repeat
 from . import noise, obstacles, tiles
-from .conditioning import by_hooks, one_frame, parts, still
+from .conditioning import by_hooks, one_frame, parts
 from .gradients import alike, differentiable, lenient, readable, until_read, with_backwards, with_gradients
 from .log import Log
 from .windows import of_window
@@ -29,7 +29,7 @@ class Step:
     `x` [B, C, H, W], or [B, C, 1, H, W] of models that make videos too, is in the sampler's scale, `timestep` [B] are sigmas. `ask` is the
     host's calc_cond_batch, or what wraps it, `model` its BaseModel and `options` its model_options. `place` is that of a conditioning
     among the branches of this call (conditional, unconditional, ...), by which patches tell them apart. `pictures` [B] are the places
-    in the batch of those that `x` has, None for all. `log` is for messages.
+    in the batch of those that `x` has, None for all. `together` are all branches, where they must not be asked apart. `log` is for messages.
     """
     log: Log
     ask: Callable
@@ -39,6 +39,7 @@ class Step:
     options: dict
     place: int = 0
     pictures: Tensor | None = None
+    together: list | None = None
 
     @cached_property
     def sigma(self) -> float:
@@ -75,6 +76,17 @@ class Step:
         """The same call, looking at what stands where `conds` stand among `branches`."""
         return replace(self, place=next((i for i, branch in enumerate(branches) if branch is conds), 0))
 
+    @property
+    def as_guided(self) -> "Step":
+        """The same call as guided steps make it; see gradients.alike."""
+        return replace(self, options=alike(self.options))
+
+    def among(self, conds: list[dict]) -> list[list[dict] | None]:
+        """What the model is asked for where `conds` are wanted: these at their place, and the other branches where all belong together."""
+        asked = [*(self.together or [None] * (self.place + 1))]
+        asked[self.place] = conds
+        return asked
+
     def parts(self, conds: list[dict]) -> dict:
         return parts(conds, self.x, self.timestep)
 
@@ -85,7 +97,7 @@ class Step:
     def every(self, branches: list[list[dict] | None], x: Tensor | None = None) -> list[Tensor]:
         """`predictions` that the diffusion model was asked for, each; a guided step calls branches apart, which caches that count
         calls take for others."""
-        step = replace(self, options=alike(self.options))
+        step = self.as_guided
         compiled = any(COMPILE_KEY in keyed for keyed in self.options["transformer_options"].get("wrappers", {}).values())
         if compiled or not obstacles.names(self.model, self.options):
             with with_backwards():
@@ -113,28 +125,28 @@ class Step:
             raise ValueError(obstacles.message(self.log.node, "was not run as a whole", self.model, self.options,
                                                "so what it predicts may be another call's"))
 
-    def look(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[Tensor, taps.Reading]:
-        """What the model predicts for `conds`, and the reading of the whole picture that `heads` need; their part of it, if they are some
-        `among` others. At least one of `conds` acts at this timestep."""
+    def look(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[list[Tensor | None], taps.Reading]:
+        """What the model predicts for each branch, None where it was asked for `conds` alone, and the reading of the whole picture that `heads`
+        need; their part of it, if they are some `among` others. At least one of `conds` acts at this timestep."""
         return self.looked(conds, heads, self.parts(among or conds), only=False)
 
     def read(self, conds: list[dict], heads: Iterable) -> taps.Reading:
         """The reading alone; what the model would predict is not computed."""
         return self.looked(conds, heads, self.parts(conds), only=True)[1]
 
-    def looked(self, conds: list[dict], heads: Iterable, areas: dict, only: bool) -> tuple[Tensor, taps.Reading]:
+    def looked(self, conds: list[dict], heads: Iterable, areas: dict, only: bool) -> tuple[list[Tensor | None], taps.Reading]:
         """`look`, or `read`, where conditionings paint these `areas`."""
-        unet, options = self.model.diffusion_model, until_read(self.options) if only else readable(self.options)
+        unet, options, asked = self.model.diffusion_model, until_read(self.options) if only else readable(self.options), self.among(conds)
         try:
             names = taps.of_heads(unet, heads)
             with taps.record(unet, names, only) as readings, self.whole_runs(names[-1] if only else None), with_backwards():
-                predicted = self.ask(self.model, [None] * self.place + [conds], self.x, self.timestep.clone(), options)[self.place]
+                outs = self.ask(self.model, asked, self.x, self.timestep.clone(), options)
         except taps.NoTaps as error:
             raise ValueError(obstacles.message(self.log.node, f"was run in another way ({error})", self.model, self.options)) from error
         comfy.model_management.throw_exception_if_processing_interrupted()
         pieces = self.pieces(readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
         emb = noise.level_embedding(self.model, self.timestep) if readings[0].emb is None else readings[0].emb[:len(self.x)]
-        return predicted, replace(readings[0], emb=emb, features=taps.blended(pieces, self.size))
+        return [c and out for c, out in zip(asked, outs)], replace(readings[0], emb=emb, features=taps.blended(pieces, self.size))
 
     def pieces(self, readings: list[taps.Reading], areas: dict) -> list[tuple]:
         """The features in `readings` with the parts of the picture that they are of; `areas` are those that were asked for, by
@@ -143,8 +155,8 @@ class Step:
         complete = readings and all(len(r.features) == len(r.names) for r in readings)
         as_asked = all(len(r.x) == len(self.x) * len(r.options.get("uuids", ())) for r in readings)
         if complete and as_asked and len(set(labels)) == len(labels) and visible(areas) <= set(labels):
-            return [piece for r in readings for piece in zip(zip(*(f.chunk(len(r.options["uuids"])) for f in r.features)),
-                                                             (areas[label] for label in r.options["uuids"]))]
+            return [(features, areas[label]) for r in readings
+                    for features, label in zip(zip(*(f.chunk(len(r.options["uuids"])) for f in r.features)), r.options["uuids"]) if label in areas]
         part, = areas.values() if len(areas) == 1 else [None]
         if complete and part and part.area is None:
             whole = self.model.model_sampling.calculate_input(self.timestep, one_frame(self.x.detach())).to(readings[0].x.dtype)
@@ -155,30 +167,30 @@ class Step:
                 "was asked more than once, or for something else than the picture")
         raise ValueError(obstacles.message(self.log.node, what, self.model, self.options))
 
-    def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, again: bool = False, witness: Witness | None = None) -> tuple[Tensor, Tensor]:
-        """The prediction for `conds`, and the gradient with respect to `x` of what pulls at the taps; both [B, C, H, W].
+    def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, again: bool = False, witness: Witness | None = None) -> tuple[list, Tensor]:
+        """The predictions, as `look` gives them, and the gradient with respect to `x` of what pulls at the taps; all [B, C, H, W].
         `pull(reading)` returns its gradients at the taps that `heads` read over their size, and that size [B]. `again` computes the model's
         blocks again in the backward pass, instead of keeping all that they computed. `witness` looks at whether it passes rightly."""
-        conds, options = still(conds), with_gradients(self.options, self.log)
+        options = with_gradients(self.options, self.log)
         blocks = taps.blocks(self.model.diffusion_model) if again else []
         with differentiable(self.model), with_backwards():  # also while blocks are computed again
             seeing = lenient(self.model, conds, options, witness)
             with witness.looking() if witness else nullcontext(), seeing(), computed_again(blocks, seeing, witness and witness.compare):
                 return replace(self, x=self.x.clone().requires_grad_(), options=options).pulled(conds, heads, pull)
 
-    def pulled(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[Tensor, Tensor]:
+    def pulled(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
         """`gradient`, where autograd can see through everything."""
         acting = self.parts(conds)
         groups = by_hooks([c for c in conds if c["uuid"] in acting])
         with torch.set_grad_enabled(len(groups) == 1):
-            predicted, reading = self.look(conds, heads)
+            outs, reading = self.look(conds, heads)
         at_taps, size = pull(reading)
         gradient = torch.zeros_like(self.x)
         for group in groups:  # forward and backward with the same weights
             if len(groups) > 1:
                 _, reading = self.look(group, heads, among=conds)
             gradient += self.back(reading.features, at_taps).float() * size.view(-1, *[1] * (self.x.ndim - 1))
-        return predicted.detach(), gradient
+        return [None if out is None else out.detach() for out in outs], gradient
 
     def back(self, features: list[Tensor], at_taps: list[Tensor]) -> Tensor:
         """The gradient with respect to `x`."""

@@ -16,8 +16,9 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules import openaimodel
 from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras import nodes_model_downscale
 
-from host_features import FEATURES, SIZE, Graph, left_mask, lora, lora_hook, make_head
+from host_features import FEATURES, SIZE, Graph, left_mask, lora, lora_hook, make_head, patched
 from random_models import quantized_model, random_model
 from readout_guidance_pack.nodes import references
 from readout_guidance_pack.nodes.sampling import Trace, guided, step
@@ -91,6 +92,16 @@ def test_conditionings_that_share_the_picture_are_one(plain):
     graph.positive = [part for _ in range(2) for part in host_nodes.ConditioningSetArea().append(graph.positive, SIZE[1] * 8, SIZE[0] * 8,
                                                                                                 0, 0, 0.5)[0]]
     assert close(checked(graph), plain.guided)
+
+
+@pytest.mark.parametrize("factor", [1.3, 1.5, 2.0, 2.5, 3.0])
+def test_conditionings_that_share_a_picture_under_deep_shrink_are_one(factor):
+    """Whatever the maps of features are shrunk by."""
+    one, two = Graph(), Graph()
+    for graph in (one, two):
+        patched(nodes_model_downscale.PatchModelAddDownscale.execute, 3, factor, 0.0, 1.0, True, "bicubic", "bicubic")(graph)
+    two.positive = [part for _ in range(2) for part in host_nodes.ConditioningSetArea().append(two.positive, SIZE[1] * 8, SIZE[0] * 8, 0, 0, 0.5)[0]]
+    assert close(two.run(), one.run())
 
 
 def test_hooked_conditionings_of_one_lora_are_one():

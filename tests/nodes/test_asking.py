@@ -1,0 +1,74 @@
+"""Guided by nothing is nothing: with next to no strength a guided run is the plain one, whatever hangs on the MODEL or its conditioning.
+
+A guided step asks branch by branch where a plain one asks once for all; here that must make no difference. docs/host_features.md has the figures.
+"""
+from dataclasses import replace
+
+import pytest
+import torch
+from comfy_extras import nodes_hypertile, nodes_tomesd
+
+from host_features import FEATURES, Graph, apply_control, make_adapter, patched
+from readout_guidance_pack.rg_core.updates import Move
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+ROUNDING = 1e-5  # over the largest number of a picture
+NOTHING = Move(1e-7, moves=1)
+
+
+def off(graph: Graph) -> float:
+    """How far the picture guided by nothing is from the plain one."""
+    graph.move = NOTHING
+    plain = graph.run(False)
+    return ((graph.run() - plain).abs().max() / plain.abs().max()).item()
+
+
+def pictures(graph: Graph, count: int) -> None:
+    graph.latent = graph.latent | {"samples": graph.latent["samples"][:1].repeat(count, 1, 1, 1)}
+
+
+def halves(graph: Graph) -> None:
+    """Takes the halves of a call for the two branches, as packs do that couple regions, and fails where there are none."""
+    def patch(q, k, v, _options):
+        one, two = k.chunk(2)
+        return q, torch.cat([0.7 * one + 0.3 * two, two]), v
+
+    graph.model = graph.model.clone()
+    graph.model.set_model_attn1_patch(patch)
+
+
+def shared_in_halves(graph: Graph) -> None:
+    """Shares the keys of the first picture with all others of its half, as StyleAligned does."""
+    def patch(q, k, v, _options):
+        def shared(x):
+            return torch.cat([half[:1].expand_as(half) for half in x.chunk(2)])
+        return q, 0.5 * (k + shared(k)), v
+
+    graph.model = graph.model.clone()
+    graph.model.set_model_attn1_patch(patch)
+
+
+def several_hints(graph: Graph) -> None:
+    adapter = make_adapter()
+    apply_control(graph, adapter)
+    for said in (graph.positive, graph.negative):
+        control = said[0][1]["control"]
+        control.cond_hint_original = torch.rand(2, *control.cond_hint_original.shape[1:], generator=torch.Generator().manual_seed(7))
+    graph.target = replace(graph.target, end=0.5)  # then the host asks for both again
+
+
+ASKED_APART = {"halves": halves, "keys shared in halves": shared_in_halves, "several hints": several_hints,
+               "token merging": patched(nodes_tomesd.TomePatchModel.execute, 0.4),
+               "HyperTile": patched(nodes_hypertile.HyperTile.execute, 256, 3, 2, False)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("feature", FEATURES | ASKED_APART)
+def test_guided_by_nothing_is_plain(feature, count):
+    graph = Graph()
+    graph.cfg = 7.0
+    pictures(graph, count)
+    (FEATURES | ASKED_APART)[feature](graph)
+    if feature == "several hints" and count == 1:
+        pytest.skip("the host itself gives each branch another hint then")
+    assert off(graph) < ROUNDING
