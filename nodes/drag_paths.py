@@ -1,12 +1,12 @@
 """Drags: what the editor, JSON and spline editors say, as paths in shares of the picture."""
 import json
-import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .checks import shown
+from .log import log
 
 MOST = 1024
 
@@ -53,7 +53,7 @@ def usable(node: str, drags: list[Tensor]) -> Tensor:
         said = f"{node}: {' and '.join(reasons)} cannot be used."
         if not kept:
             raise ValueError(f"{said} Let a drag start and end inside the picture, at different places.")
-        logging.warning("%s The other %d act.", said, len(kept))
+        log.warning("%s The other %d act.", said, len(kept))
     frames = max(len(d) for d in kept)
     return torch.stack([resampled(d, frames) for d in kept])
 

@@ -1,5 +1,4 @@
 """Fit Comparing Head: a head that tells what in two pictures is the same, from pictures alone."""
-import logging
 import re
 import time
 
@@ -12,6 +11,7 @@ from ..rg_core.pairs import KINDS
 from . import checks, track_points
 from .comparer import BANDS, Comparer, Found, Pictures, fitted
 from .examples import conditionings
+from .log import log
 from .quality import SHOWN, below, on_the_node, preview, row
 from .types import CATEGORY, Head
 
@@ -75,7 +75,7 @@ def report(head, found: Found, count: int, seconds: float) -> str:
              if not rule.shown(share, found.count) else
              "It compares well." if share >= rule.good else "It compares roughly.")
     if share < rule.acts:
-        logging.warning("%s: the %s head is not fit for use; see the report.", NODE, head.kind)
+        log.warning("%s: the %s head is not fit for use; see the report.", NODE, head.kind)
     levels = "\n".join(f"  percent {(band + 0.5) / BANDS:.1f}: {share:.2f}" for band, share in enumerate(found.shares))
     return (f"A head that reads {head.kind} of {head.base_model}, fitted from {count} pictures in {seconds:.0f} seconds.\n{words}\n"
             f"Targets that use it act from percent {found.start:.1f} on, or later.\n"

@@ -1,11 +1,12 @@
 """What depends on the folder that the pack is installed in."""
-import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import nodes as host_nodes
 from aiohttp import web
+
+from .log import log
 
 PACK = Path(__file__).parent.parent
 PLACES = {"extensions": PACK / "web", "workflow_templates": PACK / "workflows"}  # by where the page looks for them
@@ -15,9 +16,9 @@ def warn_of_another(nodes: Iterable[str]) -> None:
     """The host takes each node from the pack that it loads last, and says nothing of it."""
     other = next((host_nodes.NODE_CLASS_MAPPINGS[node] for node in nodes if node in host_nodes.NODE_CLASS_MAPPINGS), None)
     if other:
-        logging.warning("Readout Guidance is installed twice, as %s and as custom_nodes.%s. ComfyUI mixes the two, which goes wrong where they "
-                        "are of different versions. Remove one of the two folders and start ComfyUI again.",
-                        getattr(other, "RELATIVE_PYTHON_MODULE", "another pack"), PACK.name)
+        log.warning("Readout Guidance is installed twice, as %s and as custom_nodes.%s. ComfyUI mixes the two, which goes wrong where they "
+                    "are of different versions. Remove one of the two folders and start ComfyUI again.",
+                    getattr(other, "RELATIVE_PYTHON_MODULE", "another pack"), PACK.name)
 
 
 def serve_files(folder: str = PACK.name) -> None:

@@ -1,6 +1,5 @@
 """POSE_KEYPOINT as detectors, editors and packs give it, read as OpenPose's 18 body points and drawn."""
 import json
-import logging
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from ..rg_core.estimates import VISIBLE
 from ..rg_core.pictures import draw_pose
 from .checks import dense, shown
+from .log import log
 from .places import shares
 
 KEYPOINTS = 18
@@ -63,8 +63,8 @@ def laid_over(node: str, points: Tensor, canvases: list[tuple[float, float] | No
             scale = max(whole / own for whole, own in zip(first, canvas))
             points[f, ..., :2] = points[f, ..., :2] * scale + torch.tensor([(w - o * scale) / 2 for w, o in zip(first, canvas)][::-1])
     if any(abs(math.log((c[0] * first[1]) / (c[1] * first[0]))) > 0.01 for c in canvases if c):
-        logging.warning("%s: the frames of the pose have canvases of different shapes. All are cut to that of the first, %gx%g, around "
-                        "their middle.", node, first[1], first[0])
+        log.warning("%s: the frames of the pose have canvases of different shapes. All are cut to that of the first, %gx%g, around "
+                    "their middle.", node, first[1], first[0])
     return points, first
 
 

@@ -1,7 +1,7 @@
 """Places in a picture, in whatever unit a detector or tracker gives them."""
-import logging
-
 from torch import Tensor
+
+from .log import log
 
 BEYOND, MANY = -0.05, 0.15  # more places than this share lie to the left of the picture, and above it: nobody looks for them there
 
@@ -13,6 +13,6 @@ def shares(node: str, what: str, places: Tensor, found: Tensor, first: Tensor) -
     if not len(known) or known.abs().median() > 1:  # some may lie beyond the picture
         return None
     if len(chosen) and ((chosen < BEYOND).float().mean(0) > MANY).all():
-        logging.warning("%s: the %s are taken to go from -1 (left, top) to 1 (right, bottom), because many are below 0.", node, what)
+        log.warning("%s: the %s are taken to go from -1 (left, top) to 1 (right, bottom), because many are below 0.", node, what)
         return (places + 1) / 2
     return places

@@ -1,5 +1,4 @@
 """How well a new head reads pictures that it was not made from: figures, words and a picture of it."""
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..rg_core.estimates import from_range
 from ..rg_core.head import resize
 from .examples import Example
+from .log import log
 from .sampling.screen import client
 
 # Shares of what differs between pictures that a head must read to guide at a noise level, to be of use at all, and to be good. Even one that reads
@@ -66,7 +66,7 @@ def report(node: str, head, found: Quality, made: str) -> str:
              "It is not fit for use: it reads hardly anything. Give it more pictures, or ones that differ more; perhaps the model does not know "
              "what should be read.")
     if best < USEFUL:
-        logging.warning("%s: the %s head is not fit for use; see the report.", node, head.kind)
+        log.warning("%s: the %s head is not fit for use; see the report.", node, head.kind)
     levels = "\n".join(f"  percent {p:.1f}: {max(0.0, share):.2f}" for p, share in zip(found.percents, found.shares))
     return (f"A head that reads {head.kind} of {head.base_model}, {made}.\n{words}\n"
             f"Targets that use it act from percent {found.start:.1f} on, or later.\n"
@@ -105,7 +105,7 @@ def told(node: str, head, found: Quality, sides: Sequence[Tensor], seconds: floa
     rights = in_turn(sides) > 0
     share = sum(side.double().mean().item() for side in rights.split([len(side) for side in sides])) / 2  # each side alike, however many it has
     if share < ROUGHLY:
-        logging.warning("%s: the head for %s is not fit for use; see the report.", node, head.kind)
+        log.warning("%s: the head for %s is not fit for use; see the report.", node, head.kind)
     words = ("It is not fit for use: it hardly tells them apart. Give it more pictures, alike but for this." if share < ROUGHLY else
              f"It may tell them, but so few pictures cannot show it. Give it {FEW} of each or more." if min(map(len, sides)) < FEW else
              "It tells them well." if share >= WELL else "It tells them roughly.")

@@ -1,5 +1,4 @@
 """References: nodes that make one, and what is kept of it between runs."""
-import logging
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..rg_core import references
 from . import checks, ksampler
+from .log import log
 from .sampling.conditioning import one_frame
 from .sampling.guidance import unguide
 from .sampling.noise import is_flow
@@ -55,8 +55,8 @@ class Reference:
             self.readouts.setdefault(model, {})[key] = readout
         elif not self.warned:
             self.warned = True
-            logging.warning("Readout reference: what heads read of it needs more than cache_mb, %d MB, so the rest is read again "
-                            "in every run. Raise cache_mb on the node that made the reference, to save that time.", self.cache_mb)
+            log.warning("Readout reference: what heads read of it needs more than cache_mb, %d MB, so the rest is read again "
+                        "in every run. Raise cache_mb on the node that made the reference, to save that time.", self.cache_mb)
 
 
 def family(model) -> str:

@@ -1,5 +1,4 @@
 """Drag, Appearance and Identity Target: what should stay or change between a reference and the picture being made."""
-import logging
 import math
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from ..rg_core.features import AS_THEY_ARE
 from ..rg_core.regions import WHOLE, Box
 from ..rg_core.targets import Appearance, Drag, Identity, Target
 from . import checks, drag_paths, track_points
+from .log import log
 from .targets import CHAIN, when
 from .types import CATEGORY, Drags, Guidance, Head, ReferenceType
 
@@ -112,8 +112,8 @@ def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | No
     rest = reference.downscale - 1  # pixels of the picture that encoding may have cut off
     inside = (min(width + rest, x + wide) - max(-rest, x)) * (min(height + rest, y + high) - max(-rest, y))
     if inside < 0.8 * wide * high:
-        logging.warning("%s: more than a fifth of the %s %s is outside the reference's picture of %dx%d pixels, and is cut off. If it was found on a "
-                        "picture of another size, find it on the one that went into VAE Encode.", node, name, checks.shown(box), width, height)
+        log.warning("%s: more than a fifth of the %s %s is outside the reference's picture of %dx%d pixels, and is cut off. If it was found on a "
+                    "picture of another size, find it on the one that went into VAE Encode.", node, name, checks.shown(box), width, height)
     return left, top, right - left, bottom - top
 
 

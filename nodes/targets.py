@@ -1,5 +1,4 @@
 """Pose, Depth and Edge Target: what the user has, as something to steer towards."""
-import logging
 import math
 
 import torch
@@ -11,6 +10,7 @@ from ..rg_core.regions import repeat
 from ..rg_core.targets import Spatial, Target
 from . import checks, skeletons
 from .keypoints import drawn
+from .log import log
 from .types import CATEGORY, Guidance, Head, PoseKeypoint
 
 # What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
@@ -67,7 +67,7 @@ def present(node: str, image: Tensor, mask: Tensor | None) -> Tensor | None:
     if not there.any():
         raise ValueError(f"{node}: the skeleton's picture is all black, so it holds no pose. Check what made it.")
     nobody = ", ".join(str(k) for k in ((~there).nonzero()[:, 0] + 1).tolist())
-    logging.warning("%s: there is nobody in picture %s of the pose, so it does not guide those pictures.", node, nobody)
+    log.warning("%s: there is nobody in picture %s of the pose, so it does not guide those pictures.", node, nobody)
     mask = torch.ones(1, 1, *image.shape[-2:]) if mask is None else mask
     both = math.lcm(len(mask), len(image))
     return repeat(mask, both) * repeat(there.to(mask), both).view(-1, 1, 1, 1)
@@ -119,7 +119,7 @@ def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list
     if sum(top_over_bottom(x) for x in single) / len(single) > UPSIDE_DOWN:
         seen.append(f"it is brighter, so nearer, at the top than at the bottom, as few pictures are; if white is far in it, {turn}")
     if seen:
-        logging.warning("%s: the depth map may not be what it should: %s.", node, "; ".join(seen))
+        log.warning("%s: the depth map may not be what it should: %s.", node, "; ".join(seen))
     return [image[:, None].expand(-1, 3, -1, -1) for image in images]
 
 
@@ -191,10 +191,10 @@ def lines(node: str, images: list[Tensor]) -> list[Tensor]:
         checks.brightness(node, image)
     images = [image.mean(1, keepdim=True) for image in images]
     if sum(image.mean() for image in images) / len(images) > 0.5:
-        logging.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
-                        "Image before this node.", node)
+        log.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
+                    "Image before this node.", node)
     elif sum(image.median() for image in images) / len(images) > GREY_GROUND:
-        logging.warning("%s: the edges are on grey, and they should be white lines on black. Grey asks for faint edges everywhere.", node)
+        log.warning("%s: the edges are on grey, and they should be white lines on black. Grey asks for faint edges everywhere.", node)
     return [image.expand(-1, 3, -1, -1) for image in skeletons.thick_enough(images)]
 
 

@@ -1,5 +1,4 @@
 """The host's TRACKS, and tracks in files, as trackers and nodes make them."""
-import logging
 from typing import Any
 
 import numpy as np
@@ -7,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .checks import dense, shown
+from .log import log
 from .places import shares
 
 SURE = 2                # times as much like frames as the other axis an axis must be
@@ -89,13 +89,13 @@ def paths(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
                          "would be dragged. Track points that move, or disconnect the tracks.")
     for left_out, why in ((~ends, "are hidden at their first or last frame"), (ends & ~moving, "stand still")):
         if left_out.any():
-            logging.warning("%s: %d of %d tracks %s and are left out.", node, int(left_out.sum()), count, why)
+            log.warning("%s: %d of %d tracks %s and are left out.", node, int(left_out.sum()), count, why)
     scale = torch.tensor(size[::-1])
     beyond = (path[[0, -1]][:, moving] > 1.2 * scale).any(-1).float().mean()
     if beyond > 0.2:
         far = path.amax((0, 1)).tolist()
-        logging.warning("%s: the tracks reach to %.0fx%.0f pixels, and the picture that they are taken to be on is %dx%d. If they were made on "
-                        "a picture of another size, connect that one as image, or resize it before.", node, *far, size[1], size[0])
+        log.warning("%s: the tracks reach to %.0fx%.0f pixels, and the picture that they are taken to be on is %dx%d. If they were made on "
+                    "a picture of another size, connect that one as image, or resize it before.", node, *far, size[1], size[0])
     return list((path[:, moving] / scale).unbind(1))
 
 

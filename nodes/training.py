@@ -1,5 +1,4 @@
 """A head in training on what the host's model shows of pictures: its steps, its file, its quality."""
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from ..rg_core.recipes import Recipe
 from ..rg_core.trainer import Diverged, Trainer
 from ..rg_core.training import deviations, spatial_loss
 from . import checks, quality
+from .log import log
 from .material import BANDS, Material, single
 from .sampling.log import Log
 from .sampling.noise import EMBEDDED
@@ -202,8 +202,8 @@ def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, 
     except BaseException:
         done = training.trainer.done
         if done and not training.trainer.torn and training.kept(path, f"What was trained since it was last written, up to step {done}, is lost."):
-            logging.warning("%s: stopped after %d of %d steps, kept in %s. With resume on it goes on from there.", node, done,
-                            training.recipe.steps, path.name)
+            log.warning("%s: stopped after %d of %d steps, kept in %s. With resume on it goes on from there.", node, done,
+                        training.recipe.steps, path.name)
         raise
     kept = training.kept(path, "The head is finished all the same: connect Save Readout Head and queue again.")
     ago = f", of which the first {before} before" if before else ""

@@ -1,6 +1,7 @@
 """What a run says of itself."""
-import logging
 from dataclasses import dataclass, field
+
+from ..log import log
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,4 +14,4 @@ class Log:
         """`about` tells one matter from others, if the text varies."""
         if (about or text) not in self.said:
             self.said.add(about or text)
-            logging.warning("%s: %s", self.node, text)
+            log.warning("%s: %s", self.node, text)
