@@ -8,7 +8,6 @@ from ...rg_core.targets import Target, heads, numbered
 from ...rg_core.updates import Move
 from .. import checks
 from . import start
-from .log import Log
 from .memory import managed
 from .parts import Samplings
 from .run import KEY, Run
@@ -29,15 +28,15 @@ class Guidance:
 
     @cached_property
     def samplings(self) -> Samplings:
-        return Samplings(Log(self.node))
+        return Samplings(self.node)
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
         checks.no_video(self.node, latent_image)
         checks.noise_levels(self.node, sigmas)
-        self.samplings.add(latent_image)
+        sampling = self.samplings.add(latent_image, noise)
         model = executor.class_obj.model_patcher
         model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
-        run = Run(self, executor.class_obj)
+        run = Run(self, executor.class_obj, self.samplings.log, sampling.got)
         if len(sigmas) > 1 and sigmas[-1] > sigmas[0]:
             run.rest()
         run.attach(executor.class_obj)
@@ -50,8 +49,9 @@ class Guidance:
             out = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)
         finally:
             self.runs.remove(run)
+        sampling.keep(out)
         if len(sigmas) > 1:
-            run.report(executor.class_obj)
+            run.report(executor.class_obj, float(sigmas[-1]))
         return out
 
     def attended(self, patcher) -> None:

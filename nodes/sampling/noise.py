@@ -5,6 +5,7 @@ the host's models of noise and velocity. Flow models keep 1 - sigma of the pictu
 """
 import math
 
+import numpy as np
 import torch
 from comfy.k_diffusion.sampling import get_ancestral_step
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
@@ -56,6 +57,11 @@ def noise_ratio(model, sigma: float) -> float:
     if not is_flow(model.model_sampling):
         return sigma
     return sigma / (1 - sigma) if sigma < 1 else math.inf
+
+
+def at_percent(sampling, percent: float) -> float:
+    """The sigma at this share of the schedule, in single precision: so the host compares a ControlNet's with a step's."""
+    return float(np.float32(float(sampling.percent_to_sigma(percent))))
 
 
 def halfway(model) -> float:

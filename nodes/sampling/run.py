@@ -29,7 +29,7 @@ from .conditioning import Still, parts
 from .landing import Landed, Landing, landings
 from .log import Log
 from .moves import Moves, planned
-from .noise import prediction_scale, stepped_down
+from .noise import at_percent, prediction_scale, stepped_down
 from .reader import Readers
 from .shift import Prediction, Shifter
 from .step import Step
@@ -41,7 +41,7 @@ CUT = 0.1  # share of a target's picture that may be left out without a word
 class Run:
     """Guides from the host's OUTER_SAMPLE's begin to its end, by wrappers in that run's own model options."""
 
-    def __init__(self, guidance, guider):
+    def __init__(self, guidance, guider, log: Log, got: set[str]):
         self.node, self.move, self.targets, self.trace = guidance.node, guidance.move, guidance.targets, guidance.trace
         # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
         sampled = guider.model_patcher
@@ -56,8 +56,7 @@ class Run:
         self.unmasked: Callable | None = None      # (step) -> where the sampler lets latents change, if not everywhere
         self.prediction: Prediction | None = None  # while a guided one is under way
         self.whole: Tensor | None = None           # the batch, while any is
-        self.got: set[str] = set()                 # how far this run has come: asked, acting, said, guided
-        self.log = Log(self.node)
+        self.log, self.got = log, got              # how far it has come, also in calls that it goes on from: asked, acting, said, guided
         # The published procedure reads references in full precision.
         self.readers = Readers(self.node, self.source, torch.float32 if self.move.published_energy else torch.half)
         self.shifter = Shifter(self.node, self.move, self.readers, {"on": True, "off": False}.get(guidance.recompute))
@@ -141,9 +140,12 @@ class Run:
                                   f"for the first {'one' if batch == 1 else batch} counts. Where a part of a batch is sampled (Latent From Batch, "
                                   "Rebatch Latents), make it of the same part.")
 
-    def report(self, guider) -> None:
-        """Says once, at the end of a run in which nothing was guided, why."""
-        if self.targets and "guided" not in self.got:
+    def report(self, guider, left: float) -> None:
+        """Says once, at the end of a run in which nothing was guided, why; not where it is `left` at a sigma from which another one may go on, with
+        targets that act there."""
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        if self.targets and "guided" not in self.got and left <= max(
+                float(sampling.sigma_min), min(at_percent(sampling, t.end) for t in self.targets)):
             self.log.warn(reasons.nothing_guided(self.got, guider))
 
     def guided(self, step: Step, branches: list) -> tuple[list[Tensor], Tensor | None]:
@@ -214,13 +216,13 @@ class Run:
 
     def acting(self, model, sigmas: Tensor) -> tuple[list[Target], Moves | None]:
         """The targets that act at the prediction under way of a run of `sigmas`, and the moves that they make there."""
-        sigma, to_sigma = self.landing.start, model.model_sampling.percent_to_sigma  # a step acts whole, its trial points too
-        targets = [t for t in self.targets if to_sigma(t.end) <= sigma <= to_sigma(t.start)]
+        sigma, sampling = self.landing.start, model.model_sampling  # a step acts whole, its trial points too
+        targets = [t for t in self.targets if at_percent(sampling, t.end) <= sigma <= at_percent(sampling, t.start)]
         if self.move.per_step or not targets:
             return targets, None
         if not self.landing.start or not prediction_scale(model, self.landing.start):  # no noise, or nothing else
             return [], None
-        span = float(max(to_sigma(t.start) for t in targets)), float(min(to_sigma(t.end) for t in targets))
+        span = max(at_percent(sampling, t.start) for t in targets), min(at_percent(sampling, t.end) for t in targets)
         moves = planned(model, self.landing, sigmas, span, self.move.moves)
         return (targets, moves) if moves.count else ([], None)
 

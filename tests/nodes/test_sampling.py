@@ -225,7 +225,8 @@ def test_the_step_that_ends_with_little_noise_or_none_is_not_guided(demo_world, 
     begun = host_nodes.common_ksampler(model, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, {"samples": torch.zeros(2, 3, 64, 64)},
                                        last_step=3)[0]  # a run that stops before it is guided to its end
     ends = [host_nodes.common_ksampler(m, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, begun, disable_noise=True, start_step=3,
-                                       force_full_denoise=True)[0]["samples"] for m in (w.model, model)]
+                                       force_full_denoise=True)[0]["samples"]
+            for m in (w.model, guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0])]
     assert torch.equal(*ends) and torch.equal(ends[0], w.sample(guidance)[0])
     assert "nothing in this run was guided" in caplog.text
 

@@ -1,0 +1,106 @@
+"""What is said of a guided MODEL that is sampled several times in one run of a workflow: steps one by one, the same picture again, parts of it."""
+import logging
+
+import comfy.utils
+import nodes as host_nodes
+import pytest
+import torch
+from comfy_execution.utils import CurrentNodeContext
+
+from readout_guidance_pack.nodes import guide
+from test_sampling import World
+
+pytestmark = pytest.mark.usefixtures("inference_mode")
+
+SIZE, SAMPLER = (32, 32), (3.0, "euler", "karras")
+
+
+@pytest.fixture(scope="module")
+def w():
+    with torch.inference_mode():
+        yield World()
+
+
+def applied(w, **changes):
+    return guide.ApplyReadoutGuidance.execute(w.model, w.pose(1, **{"end_percent": 0.9} | changes), 0.1)[0]
+
+
+def sampled(w, model, latents, steps=2, denoise=1.0, **more):
+    return host_nodes.common_ksampler(model, 1, steps, *SAMPLER, w.positive, w.negative, {"samples": latents}, denoise, **more)[0]["samples"]
+
+
+def empty():
+    return torch.zeros(1, 3, *SIZE)
+
+
+def by_steps(w, model, steps=6):
+    """As Impact's samplers for regions: each step in a call of its own, outside a mask and inside."""
+    latents, mask = empty(), torch.ones(1, 1, *SIZE)
+    mask[..., :16] = 0
+    for step in range(steps):
+        sides = [sampled(w, model, latents, steps, disable_noise=step > 0, start_step=step, last_step=step + 1)]
+        if step:
+            sides.append(sampled(w, model, sides[0], steps, disable_noise=True, start_step=step, last_step=step + 1))
+        latents = sides[0] * (1 - mask) + sides[-1] * mask
+    return latents
+
+
+def enlarged(latents, size):
+    return comfy.utils.common_upscale(latents, *size[::-1], "bicubic", "disabled")
+
+
+def said(caplog, text):
+    return sum(text in r.message for r in caplog.records)
+
+
+@pytest.mark.parametrize("start, unguided", [(0.3, 0), (0.89, 1)])
+def test_steps_that_are_sampled_one_by_one_are_one_run(w, caplog, start, unguided):
+    """Some of its steps are guided, or none."""
+    model = applied(w, start_percent=start, size=(64, 96))
+    with CurrentNodeContext("prompt", "7"):
+        by_steps(w, model)
+    assert said(caplog, "before guidance") == 0 and said(caplog, "nothing in this run was guided") == unguided
+    assert said(caplog, "is left out at its edges") == 1 - unguided
+
+
+def test_a_picture_enlarged_and_sampled_again_in_one_node_is_no_part(w, caplog):
+    """As KSampler (Efficient) does with a script for hires fix; and a second run that ends before targets act is part of a guided one."""
+    model = applied(w, end_percent=0.5)
+    with CurrentNodeContext("prompt", "7"):
+        first = sampled(w, model, empty(), steps=4)
+        sampled(w, model, enlarged(first, (48, 48)), denoise=0.4)
+    assert said(caplog, "before guidance") == said(caplog, "nothing in this run was guided") == 0
+
+
+def test_a_crop_enlarged_to_the_first_size_is_a_part(w, caplog):
+    model = applied(w)
+    with CurrentNodeContext("prompt", "3"):
+        first = sampled(w, model, empty(), steps=4)
+    with CurrentNodeContext("prompt", "4"):
+        sampled(w, model, enlarged(first, (64, 64)), denoise=0.5)  # whole
+        sampled(w, model, enlarged(first[..., 4:20, 8:24], SIZE), denoise=0.5)
+    assert said(caplog, "a part of a picture that it was sampled for before") == said(caplog, "before guidance") == 1
+
+
+def test_parts_are_said_in_each_run_of_the_workflow(w, caplog):
+    """However long the host keeps the MODEL."""
+    model = applied(w)
+    for prompt in ("first", "second"):
+        with CurrentNodeContext(prompt, "7"):
+            for seed in range(3):
+                sampled(w, model, torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(seed)), denoise=0.5)
+    assert said(caplog, "one node samples it more than once") == 2
+
+
+def test_warnings_are_seen_where_a_pack_silences_the_root_logger(w, caplog):
+    """As Ultimate SD Upscale does while it samples."""
+    model, root = applied(w), logging.getLogger()
+    before = root.level
+    root.setLevel(logging.CRITICAL + 1)
+    try:
+        with CurrentNodeContext("prompt", "7"):
+            for seed in range(2):
+                sampled(w, model, torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(seed)), denoise=0.5)
+    finally:
+        root.setLevel(before)
+    assert said(caplog, "one node samples it more than once") == 1
