@@ -15,6 +15,7 @@ from ..rg_core.targets import Attribute
 from . import checks, quality
 from .examples import Example, conditionings, kind_given, said_of_batches
 from .fitter import fitted
+from .held_out import distinct
 from .material import Material
 from .references import samples_for
 from .sampling.reader import read
@@ -33,7 +34,8 @@ class Sides(Material):
 
     def __init__(self, *about):
         super().__init__(*about)
-        self.rows: dict[Example, list[Tensor]] = {self.given[i]: [] for side in self.groups() for i in side[:JUDGED]}  # features [F] of each band
+        self.judged = [[self.given[side[places[0]]] for places in distinct([self.given[i].latent for i in side])[:JUDGED]] for side in self.groups()]
+        self.rows: dict[Example, list[Tensor]] = {example: [] for side in self.judged for example in side}  # features [F] of each band
 
     def groups(self) -> list[list[int]]:
         return [[i for i, example in enumerate(self.given) if example.image.item() == sign] for sign in (1, -1)]
@@ -49,10 +51,19 @@ class Sides(Material):
 
     def sides(self) -> list[Tensor]:
         """The features [N, bands, F] of some pictures with it and some without, after a head was fitted."""
-        return [torch.stack([torch.stack(self.rows[self.given[i]]) for i in side[:JUDGED]]) for side in self.groups()]
+        return [torch.stack([torch.stack(self.rows[example]) for example in side]) for side in self.judged]
+
+    def sizes(self) -> list[Tensor]:
+        """Of the same pictures, as features [N, 1, F] by which they should not be told."""
+        return [torch.stack([size_of(example.latent) for example in side])[:, None] for side in self.judged]
 
     def readout(self, head: LinearHead, example: Example, reading: taps.Reading) -> Tensor:
         return read(head, replace(reading, features=means(reading.features)), (1, 1))
+
+
+def size_of(latent: Tensor) -> Tensor:
+    height, width = (math.log2(n) for n in latent.shape[-2:])
+    return torch.tensor([height, width, height * height, height * width, width * width])
 
 
 def means(features: list[Tensor]) -> list[Tensor]:
@@ -89,11 +100,11 @@ class FitAttribute(io.ComfyNode):
             raise ValueError(f"{NODE}: got {len(sides[0])} pictures with it and {len(sides[1])} without, and it needs {LEAST} of each at least. "
                              f"Ten of each or more do well.{said_of_batches(model)}")
         wanted = [torch.full((1, 1, 1, 1), sign) for side, sign in zip(sides, (1.0, -1.0)) for _ in side]
-        said = conditionings(NODE, positive, len(wanted))
+        said = conditionings(NODE, positive, [len(latent["samples"]) for latents in (pictures_with, pictures_without) for latent in latents])
         given = [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)]
         material = Sides(NODE, model, given, name)
         head, found = fitted(material, seed[0])
-        report = quality.told(NODE, head, found, material.sides(), time.monotonic() - begin)
+        report = quality.told(NODE, head, found, (material.sides(), material.sizes()), time.monotonic() - begin)
         return io.NodeOutput(head, quality.on_the_node(cls, report))
 
 

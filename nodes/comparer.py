@@ -12,7 +12,8 @@ from ..rg_core.pairs import KINDS, Comparison
 from ..rg_core.pictures import fit
 from .examples import encoded
 from .fitter import LEVELS, SHARED
-from .material import BANDS, HELD_OUT, MOST_HELD_OUT, fold_for, numbers, of_model, readout_size, solving_device
+from .held_out import HELD_OUT, MOST_HELD_OUT
+from .material import BANDS, fold_for, numbers, of_model, readout_size, solving_device
 from .references import samples_for
 from .sampling.ask import asked, levels, sigma_at
 from .sampling.reader import read

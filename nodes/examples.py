@@ -56,7 +56,7 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
     if len(samples) != len(shown):
         raise ValueError(f"{node}: got {len(samples)} pictures as latents and {len(shown)} images of what should be read. Connect as many."
                          + (said_of_batches(model) if len(samples) < len(shown) else ""))
-    said = conditionings(node, positive, len(samples))
+    said = conditionings(node, positive, [len(latent["samples"]) for latent in latents])
     for i, (latent, image) in enumerate(zip(samples, shown), 1):
         shapes = [x.shape[-1] / x.shape[-2] for x in (latent, image)]
         pixel = 1 / min(latent.shape[-2:])  # a VAE cuts off less than one
@@ -82,7 +82,9 @@ def prepared(node: str, images: list[Tensor], kind: str) -> list[Tensor]:
     return KNOWN[kind](node, single) if kind in KNOWN else [image.clamp(0, 1) for image in single]
 
 
-def conditionings(node: str, positive: list[list], count: int) -> list[list]:
+def conditionings(node: str, positive: list[list], counts: list[int]) -> list[list]:
+    """One for each picture, of which the host's lists have so many (`counts`) in each item."""
+    positive, count = each_its_own(positive, counts), sum(counts)
     if len(positive) not in (1, count):
         raise ValueError(f"{node}: got {count} pictures and {len(positive)} conditionings. Connect one for all, or one for each.")
     for tensor, more in (part for conditioning in positive for part in conditioning):
@@ -96,6 +98,13 @@ def conditionings(node: str, positive: list[list], count: int) -> list[list]:
                              "wrong pictures. Connect a list of conditionings instead, such as Apply ControlNet gives behind Rebatch Images "
                              "(batch_size 1).")
     return positive * (count if len(positive) == 1 else 1)
+
+
+def each_its_own(positive: list[list], counts: list[int]) -> list[list]:
+    """`positive`, where ComfyUI's Resolution Bucket has put the conditionings of a batch's pictures into one."""
+    if [len(conditioning) for conditioning in positive] != counts or any(x in more for c in positive for _, more in c for x in ("area", "mask")):
+        return positive
+    return [[part] for conditioning in positive for part in conditioning]
 
 
 def per_picture(more: dict) -> list[Tensor]:

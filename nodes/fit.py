@@ -36,5 +36,5 @@ class FitReadoutHead(io.ComfyNode):
         checks.heads_fit(NODE, model, [])
         given = examples(NODE, model, latents, positive, image, kind)
         head, found = fitted(Material(NODE, model, given, kind), seed)
-        report = quality.report(NODE, head, found, f"fitted from {len(given)} pictures in {time.monotonic() - begin:.0f} seconds")
+        report = quality.report(NODE, head, found, f"fitted from {len(given)} pictures in {time.monotonic() - begin:.0f} seconds", given)
         return io.NodeOutput(head, quality.on_the_node(cls, report), quality.sheet(model, head, found))

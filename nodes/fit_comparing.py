@@ -20,14 +20,15 @@ NODE = "Fit Comparing Head"
 
 def pictures(images: list[Tensor], positive: list[list], kind: str, tracks: list[dict] | None, groups: list[str] | None) -> Pictures:
     """Of the host's lists."""
-    found = []
+    found, counts = [], []
     for image in images:
         image = checks.picture(NODE, image).float().cpu()
         checks.brightness(NODE, image)
         found += image.clamp(0, 1).split(1)
+        counts.append(len(image))
     if len(found) < 2:
         raise ValueError(f"{NODE}: got one picture, and it needs two at least, one to fit and one to judge by. Two dozen do well.")
-    return Pictures(found, conditionings(NODE, positive, len(found)), labels(groups, kind, len(found)), paths(tracks, kind, found))
+    return Pictures(found, conditionings(NODE, positive, counts), labels(groups, kind, len(found)), paths(tracks, kind, found))
 
 
 def labels(groups: list[str] | None, kind: str, count: int) -> list[str] | None:

@@ -10,14 +10,13 @@ from ..heads.config import CONTROL_RANGES, DEFAULT_RANGE
 from ..rg_core import fitting, taps
 from ..rg_core.head import resize
 from ..rg_core.pictures import fit, to_range
+from . import held_out
 from .examples import Example, batches
 from .references import family
 from .sampling.ask import asked, sigma_at
 from .sampling.reader import read
 
 BANDS = 5         # of noise, in which heads are fitted and judged
-HELD_OUT = 0.2    # of the pictures
-MOST_HELD_OUT = 16
 FEW = 64          # values that stand for all of a tensor
 
 
@@ -84,9 +83,8 @@ class Material:
         """The places of the pictures to learn from, and of those to judge by, at random."""
         rest, held = [], []
         for group in self.groups():
-            order = [group[i] for i in torch.randperm(len(group), generator=rng).tolist()]
-            most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(order))))
-            rest, held = rest + order[most:], held + order[:most]
+            parts = held_out.split(self.node, [self.given[i].latent for i in group], rng)
+            rest, held = (before + [group[i] for i in part] for before, part in zip((rest, held), parts))
         return rest, held
 
     def groups(self) -> list[list[int]]:

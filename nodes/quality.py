@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..rg_core.estimates import from_range
 from ..rg_core.head import resize
+from . import order
 from .examples import Example
 from .log import log
 from .sampling.screen import client
@@ -59,12 +60,15 @@ class Judge:
         return Quality([(band + 0.5) / bands for band in range(bands)], shares, acting / bands, seen)
 
 
-def report(node: str, head, found: Quality, made: str) -> str:
-    """In words; `made` says from what and how."""
+def report(node: str, head, found: Quality, made: str, given: list[Example]) -> str:
+    """In words; `made` says how it was made from the pictures `given`."""
     best = max(found.shares)
     words = ("It reads well." if best >= GOOD else "It reads roughly: guiding by it should work, though not exactly." if best >= USEFUL else
              "It is not fit for use: it reads hardly anything. Give it more pictures, or ones that differ more; perhaps the model does not know "
              "what should be read.")
+    if best < GOOD and order.differs(given):
+        words += (" The pictures and the images of what should be read of them come in different orders: most of these fit another picture than the "
+                  "one in their place. Give both in the same order.")
     if best < USEFUL:
         log.warning("%s: the %s head is not fit for use; see the report.", node, head.kind)
     levels = "\n".join(f"  percent {p:.1f}: {max(0.0, share):.2f}" for p, share in zip(found.percents, found.shares))
@@ -99,14 +103,24 @@ def in_turn(sides: Sequence[Tensor]) -> Tensor:
     return readouts * sign[:, None]
 
 
-def told(node: str, head, found: Quality, sides: Sequence[Tensor], seconds: float) -> str:
-    """The report on a head that tells pictures with something from those without it, by the features [N, bands, F] of some of each. All bands
-    count: the best of five praises chance. docs/attributes.md has how often this does."""
+def told_rightly(sides: Sequence[Tensor]) -> tuple[Tensor, float]:
+    """Which pictures are, of those with features [N, bands, F] with something and without it, and what share of them; each side counts alike, however
+    many it has."""
     rights = in_turn(sides) > 0
-    share = sum(side.double().mean().item() for side in rights.split([len(side) for side in sides])) / 2  # each side alike, however many it has
-    if share < ROUGHLY:
+    return rights, sum(side.double().mean().item() for side in rights.split([len(side) for side in sides])) / 2
+
+
+def told(node: str, head, found: Quality, features: tuple[Sequence[Tensor], Sequence[Tensor]], seconds: float) -> str:
+    """The report on a head that tells pictures with something from those without it, by the features of some of each [N, bands, F], and by those of
+    their sizes [N, 1, F]. All bands count: the best of five praises chance. docs/attributes.md has how often this does."""
+    sides, (rights, share), (_, by_size) = features[0], *map(told_rightly, features)
+    if by_size >= WELL:
+        log.warning("%s: the pictures with %s and those without it are of different sizes, by which alone %.0f%% of them can be told, and the head "
+                    "may have learnt that. Give it pictures of the same sizes on both sides.", node, head.kind, 100 * by_size)
+    elif share < ROUGHLY:
         log.warning("%s: the head for %s is not fit for use; see the report.", node, head.kind)
-    words = ("It is not fit for use: it hardly tells them apart. Give it more pictures, alike but for this." if share < ROUGHLY else
+    words = ("It may tell their sizes alone, which differ. Give it pictures of the same sizes on both sides." if by_size >= WELL else
+             "It is not fit for use: it hardly tells them apart. Give it more pictures, alike but for this." if share < ROUGHLY else
              f"It may tell them, but so few pictures cannot show it. Give it {FEW} of each or more." if min(map(len, sides)) < FEW else
              "It tells them well." if share >= WELL else "It tells them roughly.")
     levels = "\n".join(f"  percent {p:.1f}: {right} of {len(rights)}" for p, right in zip(found.percents, rights.sum(0).tolist()))

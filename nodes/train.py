@@ -58,5 +58,5 @@ class TrainReadoutHead(io.ComfyNode):
         going_on = resume[0] and last is not None
         training = Training(Material(NODE, model, examples(NODE, model, latents, positive, image, kind), kind), recipe, seed[0])
         head, found, made = trained(training, last if going_on else following, going_on)
-        report = quality.on_the_node(cls, quality.report(NODE, head, found, made))
+        report = quality.on_the_node(cls, quality.report(NODE, head, found, made, training.material.given))
         return io.NodeOutput(head, {"loss": training.curve}, report, quality.sheet(model, head, found))

@@ -158,3 +158,15 @@ def test_where_the_file_could_not_be_written_the_command_says_so_and_fails(scene
     assert run(scenes, out="full.safetensors") == 1
     assert not (scenes / "full.safetensors").exists() and "cannot be written" in caplog.text
     assert "not kept, for nothing could be written to full.safetensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending, encoding", [(".txt", "utf-8"), (".txt", "utf-8-sig"), (".txt", "utf-16"), (".caption", "utf-8")])
+def test_captions_are_read_as_editors_save_them(tmp_path, ending, encoding):
+    (tmp_path / f"a{ending}").write_text("a château at dusk\n", encoding=encoding)
+    assert folders.caption(tmp_path / "a.png") == "a château at dusk" and folders.caption(tmp_path / "b.png") == ""
+
+
+def test_captions_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "a.txt").write_text("a château", encoding="latin-1")
+    with pytest.raises(folders.FolderError, match="a.txt is no text in UTF-8"):
+        folders.caption(tmp_path / "a.png")

@@ -1,4 +1,5 @@
 """Folders of pictures, and of what should be read of each: files of the same name, whatever the ending."""
+import codecs
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+CAPTIONS = (".txt", ".caption")
 MOST_NAMED = 5  # files in a message
 DEEP = {"I": 65535, "F": 1}  # what is white in pictures whose mode begins so
 
@@ -41,9 +43,15 @@ def pairs(pictures_folder: Path, targets_folder: Path) -> list[tuple[Path, Path]
 
 
 def caption(picture: Path) -> str:
-    """What the text file beside a picture says of it; nothing where there is none."""
-    path = picture.with_suffix(".txt")
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+    """What the text file beside a picture says of it; nothing where there is none. Raises FolderError."""
+    path = next((path for path in map(picture.with_suffix, CAPTIONS) if path.exists()), None)
+    if path is None:
+        return ""
+    text = path.read_bytes()
+    try:
+        return text.decode("utf-16" if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise FolderError(f"{path} is no text in UTF-8 ({error}). Save it as such.") from error
 
 
 def load(path: Path) -> Tensor:

@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGINT, before)
     to_pil_image(quality.sheet(training.material.model, head, found)[0].movedim(-1, 0)).save(options.out.with_suffix(".png"))
-    print(quality.report(NODE, head, found, made), flush=True)
+    print(quality.report(NODE, head, found, made, training.material.given), flush=True)
     return 0 if training.written else 1
 
 

@@ -69,13 +69,28 @@ def test_so_few_pictures_are_not_praised(w):
     assert "percent 0.5: 8 of 8" in report and "so few pictures cannot show it. Give it 10 of each" in report
 
 
+def test_sizes_are_not_praised(w, caplog):
+    """Pictures of the same kinds, in two sizes."""
+    latents = w.latents(world.draw(24, seed=103).image)["samples"]
+    report = w.fit(pictures_with=[{"samples": latents[:12]}], pictures_without=[{"samples": latents[12:, :, :, :48]}])[1]
+    assert "It may tell their sizes alone" in report and "by which alone 100% of them can be told" in caplog.text
+
+
+def test_copies_are_not_judged_by_each_other(w):
+    """Pictures that nothing tells apart, each there four times."""
+    latents = w.latents(world.draw(12, seed=103).image)["samples"]
+    report = w.fit(pictures_with=[{"samples": latents[:6].repeat(4, 1, 1, 1)}], pictures_without=[{"samples": latents[6:].repeat(4, 1, 1, 1)}])[1]
+    assert " of 12\n" in report and "tells them" not in report.replace("hardly tells them", "")
+
+
 def said(having, lacking, shift, seed) -> str:
     """What is said of pictures whose features are noise, alike in all bands for the most part, that `shift` tells apart."""
     rng, found = torch.Generator().manual_seed(seed), quality.Quality([0.1, 0.3, 0.5, 0.7, 0.9], [0.0] * 5, 0.0, [])
     sides = [torch.randn(n, 1, 300, generator=rng) + torch.randn(n, 5, 300, generator=rng) + sign * shift
              for n, sign in ((having, 1), (lacking, -1))]
     head = SimpleNamespace(kind="old", base_model="", start=0.0, config={"fitted_on": {"pictures": having + lacking}})
-    return quality.told("Fit Attribute", head, found, sides, 0.0).splitlines()[1]
+    sizes = [attribute.size_of(torch.zeros(1, 3, 64, 64)).expand(n, 1, -1) for n in (having, lacking)]
+    return quality.told("Fit Attribute", head, found, (sides, sizes), 0.0).splitlines()[1]
 
 
 @pytest.mark.parametrize("having, lacking", [(10, 10), (10, 90), (40, 40)])

@@ -7,11 +7,12 @@ import comfy.controlnet
 import comfy.model_management
 import pytest
 import torch
+from comfy_extras import nodes_dataset
 
 from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes import demo_model, estimate, examples, fit, fitter, guide, heads, material, quality, targets
+from readout_guidance_pack.nodes import demo_model, estimate, examples, fit, fitter, guide, heads, held_out, material, quality, targets
 from readout_guidance_pack.rg_core import fitting
 from tiny_transformers import tiny_model
 
@@ -116,6 +117,42 @@ def test_each_picture_is_read_by_its_own_words(w, depth):
     said = [w.clip.encode_from_tokens_scheduled(w.clip.tokenize(p)) for p in w.scene.prompts()]
     assert not same(depth[0], w.fit(positive=said)[0])
     assert same(w.fit(positive=said)[0], w.fit(positive=said)[0])
+
+
+@pytest.mark.parametrize("sizes", [[12], [8, 4]])
+def test_each_picture_of_a_bucket_is_read_by_its_own_words(w, sizes):
+    """The host's Resolution Bucket gives a batch of one size and a conditioning with the words of each of its pictures."""
+    latents = [{"samples": x} for x in w.latents["samples"][:, :, :48].split(sizes)]
+    for bucket in latents[1:]:
+        bucket["samples"] = bucket["samples"][:, :, :, :48]
+    shown = [image[None, :48, :latents[min(i // 8, len(sizes) - 1)]["samples"].shape[-1]] for i, image in enumerate(w.depth)]
+    said = [w.clip.encode_from_tokens_scheduled(w.clip.tokenize(p)) for p in w.scene.prompts()]
+    buckets = nodes_dataset.ResolutionBucket.execute([{"samples": x[None]} for bucket in latents for x in bucket["samples"]], said).args
+    assert [len(bucket) for bucket in buckets[1]] == sizes
+    assert same(w.fit(latents=buckets[0], positive=buckets[1], image=shown)[0], w.fit(latents=latents, positive=said, image=shown)[0])
+
+
+@pytest.mark.parametrize("order, said", [("same", False), ("shuffled", True), ("shifted", True), ("none", False)])
+def test_pictures_and_targets_in_different_orders_are_said(w, depth, order, said):
+    places = {"same": torch.arange(12), "shuffled": torch.randperm(12, generator=torch.Generator().manual_seed(1)),
+              "shifted": torch.arange(12).roll(1), "none": torch.arange(12)}[order]
+    image = torch.rand(12, 64, 64, 3, generator=torch.Generator().manual_seed(2)) if order == "none" else w.depth[places]
+    report = w.fit(image=[image])[1]
+    assert ("come in different orders" in report) == said
+
+
+def test_copies_of_a_picture_are_held_out_together():
+    rng = torch.Generator().manual_seed(1)
+    made = torch.randn(10, 1, 4, 16, 16, generator=rng)
+    pictures = [*made, *(made[:6] + 0.01 * torch.randn(6, 1, 4, 16, 16, generator=rng))]
+    for seed in range(20):
+        rest, held = held_out.split("test", pictures, torch.Generator().manual_seed(seed))
+        assert sorted(rest + held) == list(range(16)) and 3 <= len(held) <= 4
+        assert not {i % 10 for i in rest} & {i % 10 for i in held}
+    assert held_out.split("test", list(made), torch.Generator().manual_seed(3))[1] == torch.randperm(
+        10, generator=torch.Generator().manual_seed(3))[:2].tolist()
+    with pytest.raises(ValueError, match="^test: all 3 pictures are the same one"):
+        held_out.split("test", [made[0]] * 3, rng)
 
 
 def test_the_seed_is_all_that_chance_depends_on(w, depth):
