@@ -13,7 +13,7 @@ from ..rg_core.head import resize
 from . import order
 from .examples import Example
 from .log import log
-from .sampling.screen import client
+from .sampling.screen import page
 
 # Shares of what differs between pictures that a head must read to guide at a noise level, to be of use at all, and to be good. Even one that reads
 # worse than the mean picture there is better begun with than not: docs/fitting.md.
@@ -79,10 +79,10 @@ def report(node: str, head, found: Quality, made: str, given: list[Example]) -> 
 
 
 def on_the_node(cls, words: str) -> str:
-    """`words`, shown on the node of class `cls` that is being executed too, as the host's Get Image Size does."""
-    server, node_id = client(), cls.hidden and cls.hidden.unique_id
+    """`words`, shown on the node of class `cls` that is being executed too, as the host's Get Image Size does, but only in the page that runs it."""
+    server, node_id = page(), cls.hidden and cls.hidden.unique_id
     if server is not None and node_id:
-        server.send_progress_text(words, node_id)
+        server.send_progress_text(words, node_id, sid=server.client_id)
     return words
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import comfy.utils
 import latent_preview
 import torch
+from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_management import InterruptProcessingException
 from comfy_api import feature_flags
 from PIL import Image
@@ -21,8 +22,9 @@ class Screen:
     """After each step of a run on MODEL: the picture so far, and what the run's `trace` saw last.
 
     On the node that samples it takes the place of the host's own preview; on another one, and where another pack wants to know of each step, it
-    comes besides. Nothing is shown where nobody looks. Where the host shows no previews, which is how it starts, and where another pack's previews
-    are no pictures, the picture so far is as rough as its latents' colours are. What cannot be shown is said in `log`, and ends no run.
+    comes besides. Nothing is sent that was not asked for: where the host shows no previews, which is how it starts, only a client that takes
+    previews with their node, as the page does, is sent this; where the prompt itself asks for none, nobody is. There, and where another pack's
+    previews are no pictures, the picture so far is as rough as its latents' colours are. What cannot be shown is said in `log`, and ends no run.
     """
 
     def __init__(self, trace: Trace, model, log: Log):
@@ -35,8 +37,7 @@ class Screen:
 
     def follows(self, callback: Callable | None, steps: int) -> Callable | None:
         """What the sampler should call after each step, in the place of `callback`."""
-        watched = comfy.utils.PROGRESS_BAR_HOOK if self.node_id is None else client()
-        if not watched:
+        if not asked_for(self.node_id is None):
             return callback
         bar = comfy.utils.ProgressBar(steps) if self.node_id is None else None
         replaced = bar is not None and getattr(callback, "__module__", None) == latent_preview.__name__  # the host's own shows its preview only
@@ -91,19 +92,28 @@ def latents_seen(latent_format) -> Callable[[torch.Tensor], Image.Image | None]:
     return seen
 
 
-def client():
-    """The host's server, if somebody's page waits for what it sends."""
-    server = getattr(sys.modules.get("server"), "PromptServer", None)
-    instance = getattr(server, "instance", None)
-    return instance if instance is not None and instance.client_id else None
+def page():
+    """The host's server, if the client whose prompt it executes takes previews with their node, as the page does. Others would take one for a
+    preview of the node that is being executed, or for a picture that it saves."""
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    known = server is not None and feature_flags.supports_feature(server.sockets_metadata, server.client_id, "supports_preview_metadata")
+    return server if known else None
+
+
+def asked_for(on_itself: bool) -> bool:
+    """Whether whoever waits for this run wants to see it, on the node that samples or on another."""
+    server = page()
+    if server is None:
+        return on_itself and comfy.utils.PROGRESS_BAR_HOOK is not None and args.preview_method != LatentPreviewMethod.NoPreviews
+    running, _ = server.prompt_queue.get_current_queue_volatile()
+    return not any(extra.get("preview_method") == LatentPreviewMethod.NoPreviews.value for _, _, _, extra, *_ in running)
 
 
 def send(image: Image.Image, node_id: str) -> None:
     """Shows `image` on a node that is not the one being executed."""
     from protocol import BinaryEventTypes  # the host's, there wherever its server is
 
-    server = client()
-    # Older clients would take it for a picture of the node that is being executed.
-    if server is not None and feature_flags.supports_feature(server.sockets_metadata, server.client_id, "supports_preview_metadata"):
+    server = page()
+    if server is not None:
         about = {name: node_id for name in ("node_id", "display_node_id", "parent_node_id", "real_node_id")} | {"prompt_id": server.last_prompt_id}
         server.send_sync(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, ((FORMAT, image, None), about), server.client_id)

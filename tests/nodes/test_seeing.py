@@ -100,8 +100,14 @@ def test_there_is_always_something_to_show(tmp_path):
     assert wide.width > seeing.sheet([], None, None, "step 1").width > seeing.MARGIN
 
 
-def test_where_the_host_shows_no_previews_the_node_shows_what_is_read_all_the_same(w, shown, monkeypatch):
+def test_where_the_host_shows_no_previews_only_the_page_is_shown_what_is_read_unless_the_prompt_asks_for_none(w, shown, monkeypatch):
     monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.NoPreviews)
+    w.run()
+    assert not shown
+    server = page(monkeypatch)
+    w.run()
+    assert len(shown) == STEPS
+    server.asks["preview_method"] = "none"
     w.run()
     assert len(shown) == STEPS
 
@@ -122,8 +128,11 @@ def test_another_node_that_samples_keeps_its_preview_and_ours_is_shown_on_the_on
 
 
 def page(monkeypatch):
-    """A server with a client that takes previews with their node."""
-    server = SimpleNamespace(client_id="page", last_prompt_id="p", sockets_metadata={"page": {"feature_flags": {"supports_preview_metadata": True}}})
+    """A server that executes a prompt, with `asks` beside it, of a client that takes previews with their node."""
+    asks = {}
+    queue = SimpleNamespace(get_current_queue_volatile=lambda: ([(0, "p", {}, asks, [], {})], []))
+    server = SimpleNamespace(client_id="page", last_prompt_id="p", prompt_queue=queue, asks=asks,
+                             sockets_metadata={"page": {"feature_flags": {"supports_preview_metadata": True}}})
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
     return server
 
