@@ -5,7 +5,7 @@
     python run.py evaluate [--seeds N] [--json FILE]   control, guided against unguided, over many seeds; --help: other tables
     python run.py bench [--json FILE]             cost of a guided step against a plain one; --help: other models, how it grows
     python run.py gpu [--only WHAT ...] [--json FILE]   on an NVIDIA card: is it right, what does it cost; --help
-    python run.py serve                           the same ComfyUI, left running
+    python run.py serve [--port N] [--output FOLDER]   the same ComfyUI, left running; opens no browser
     python run.py test [pytest arguments]         the tests; without arguments, the drag editor's on the oldest and the newest page too
     python run.py raise-page                      makes the newest page on PyPI the newest that is tested
     python run.py train-demo [--model transformer] [--heads [KIND ...]]   trains a demo model and its heads from nothing; --help

@@ -31,15 +31,16 @@ class WorkflowFailed(RuntimeError):
 
 class Server:
     """Use as a context manager: `with Server(output) as server: server.run(workflow)`. `pack` stands among its custom nodes by the name `folder`,
-    beside `extra_nodes`, which are files or folders."""
+    beside `extra_nodes`, which are files or folders. `port` 0 is a free one; raises OSError for one that is taken."""
 
     def __init__(self, output: Path, home: Path = ROOT / ".cache" / "server", extra_nodes: Sequence[Path] = (), pack: Path = ROOT,
-                 folder: str = PACK_FOLDER):
+                 folder: str = PACK_FOLDER, port: int = 0):
         self.output, self.home, self.extra_nodes, self.pack, self.folder = output, home, extra_nodes, pack, folder
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
+            if os.name == "posix":
+                free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that a server has just left is free
+            free.bind(("127.0.0.1", port))
+            self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
         self.client = uuid.uuid4().hex
 
     def __enter__(self) -> "Server":
