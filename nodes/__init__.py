@@ -3,6 +3,7 @@ from comfy_api.latest import ComfyExtension
 
 from . import attribute, colour, demo, estimate, fit, fit_comparing, guide, heads, published, references, relations, show, targets, tracks, train
 from .installed import serve_files, warn_of_another
+from .prompts import read_prompts
 
 NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, fit.FitReadoutHead, fit_comparing.FitComparingHead,
          attribute.FitAttribute, train.TrainReadoutHead, targets.PoseTarget, targets.DepthTarget, targets.EdgeTarget, targets.MapTarget,
@@ -21,4 +22,5 @@ async def comfy_entrypoint() -> ReadoutGuidance:
     heads.register_folder()
     warn_of_another(node.define_schema().node_id for node in NODES)
     serve_files()
+    read_prompts()
     return ReadoutGuidance()
