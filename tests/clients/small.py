@@ -2,6 +2,7 @@
 import json
 
 from tools import templates
+from tools.workflow import to_api
 
 STEPS = 4
 
@@ -16,3 +17,10 @@ def workflow(control: str) -> dict:
         elif node["type"] in ("EmptyLatentImage", "ReadoutDemoScene"):
             values[-1] = 1
     return content
+
+
+def prompt(content: dict, object_info: dict) -> dict:
+    """The prompt of a workflow as the page exports it for the API: with the titles of nodes."""
+    titles = {str(node["id"]): node.get("title") for node in content["nodes"]}
+    return {name: node | {"_meta": {"title": titles[name] or object_info[node["class_type"]]["display_name"]}}
+            for name, node in to_api(content, object_info).items()}
