@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from ...rg_core.head import ReadoutHead
+from ...rg_core.regions import repeat
 from ...rg_core.taps import Reading
 from ...rg_core.targets import Target
+from .inpainting import Inpainting, digest, rows
 from .step import Step
 
 NOT_READ = {"control", "hooks"}  # of a reference's conditioning: their models are loaded for the guided picture alone
@@ -17,13 +19,15 @@ class Reader:
     was read; the reference's way does not depend on the picture being made, so the next run need not read it again.
 
     `source` is the MODEL that it is kept for, `dtype` the type that it is kept and used in: at once, so that the first run
-    equals the next ones. `node` is for messages.
+    equals the next ones. `inpainting` is what the run shows beside its latents. `node` is for messages.
     """
 
-    def __init__(self, node: str, reference, source, dtype: torch.dtype):
-        self.node, self.reference, self.source, self.dtype = node, reference, source, dtype
+    def __init__(self, node: str, reference, source, dtype: torch.dtype, inpainting: Inpainting):
+        self.node, self.reference, self.source, self.dtype, self.inpainting = node, reference, source, dtype, inpainting
         self.used: set[tuple] = set()  # what this run needs of what the reference keeps
         self.conds: list[dict] | None = None
+        self.pictures = 0  # as many as are read: where each of the batch has a mask of its own, the reference beside each
+        self.told = ""     # what the model is shown of it
 
     def way(self, name: str, step: Step) -> tuple[Tensor, Tensor]:
         """The reference at this noise level and what a denoiser would predict there, [R, C, H, W] each; `name` is of the target
@@ -36,20 +40,18 @@ class Reader:
 
     def readouts(self, name: str, step: Step, heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
         """What each head reads [R, C, *size] of the reference, whose sizes (H, W) these are, by the reference's own words."""
-        keys = {head: (head, step.sigma, self.dtype) for head in heads}
+        here = self.seen(name, step)
+        keys = {head: (head, step.sigma, self.dtype, self.told) for head in heads}
         self.used.update(keys.values())
         known = self.reference.readouts.get(self.source, {})
         found = {head: known[key] for head, key in keys.items() if key in known}
         missing = {head: size for head, size in heads.items() if head not in found}
         if missing:
-            latent, _ = self.way(name, step)
-            step = step.at(latent)
-            conds = self.prepared(step)
-            if not step.parts(conds):
+            if not here.parts(self.conds):
                 raise ValueError(f"{self.node}: what the reference of the {name} target was made with says nothing at this noise "
                                  "level, so it cannot be read. Make the reference with a conditioning that acts all the time, or let "
                                  "the target end before.")
-            for head, readout in self.read(step, conds, missing).items():
+            for head, readout in self.read(here, self.conds, missing).items():
                 found[head] = readout
                 self.reference.keep(self.source, keys[head], readout, self.used)
         with torch.inference_mode(False):
@@ -57,36 +59,45 @@ class Reader:
 
     def readouts_for(self, conds: list[dict], name: str, step: Step, heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
         """The same by other words than the reference's own; not kept."""
-        latent, _ = self.way(name, step)
+        here = self.seen(name, step)
+        conds = self.inpainting.again(step.model, self.clean(here.x), conds)
         with torch.inference_mode(False):
-            return {head: readout.float() for head, readout in self.read(step.at(latent), conds, heads).items()}
+            return {head: readout.float() for head, readout in self.read(here, conds, heads).items()}
 
     def read(self, step: Step, conds: list[dict], heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
         with torch.no_grad():
             reading = step.read(conds, heads)
         return {head: read(head, reading, size).to(self.dtype) for head, size in heads.items()}
 
-    def prepared(self, step: Step) -> list[dict]:
-        """The reference's own conditioning, made ready once for this run."""
+    def clean(self, like: Tensor) -> Tensor:
+        """The reference without noise, as many pictures as there are in `like`."""
+        return repeat(self.reference.trajectory.latents[0].to(like), len(like))
+
+    def seen(self, name: str, step: Step) -> Step:
+        """The step at the reference; makes its own conditioning ready, once for this run."""
+        latent, _ = self.way(name, step)
         if self.conds is None:
             given = [[c, {k: v for k, v in more.items() if k not in NOT_READ}] for c, more in self.reference.conditioning]
-            # The picture and the seed are what inpainting and unCLIP models complete a conditioning with.
-            self.conds = comfy.samplers.process_conds(
-                step.model, step.x, {"positive": comfy.sampler_helpers.convert_cond(given)}, step.x.device,
-                latent_image=self.reference.trajectory.latents[0].to(step.x), seed=0)["positive"]
-        return self.conds
+            own = self.clean(repeat(latent, max(len(latent), len(self.inpainting.latent_image))))
+            conds, more = self.inpainting.told(step.model, own, comfy.sampler_helpers.convert_cond(given))
+            self.conds = comfy.samplers.process_conds(step.model, own, {"positive": conds}, own.device, **more)["positive"]
+            self.pictures = rows(self.conds, len(latent))
+            self.told = digest(self.conds, self.pictures)
+        latent = repeat(latent, self.pictures)
+        return step.at(self.inpainting.noisy(step.model, latent, self.clean(latent), step.sigma))
 
 
 class Readers:
-    """Those of one run, by reference. Arguments as of Reader."""
+    """Those of one run, by reference. Arguments as of Reader; `inpainting` is known when sampling begins."""
 
     def __init__(self, node: str, source, dtype: torch.dtype):
         self.node, self.source, self.dtype = node, source, dtype
+        self.inpainting: Inpainting | None = None
         self.known: dict[object, Reader] = {}
 
     def of(self, target: Target) -> Reader:
         if target.reference not in self.known:
-            self.known[target.reference] = Reader(self.node, target.reference, self.source, self.dtype)
+            self.known[target.reference] = Reader(self.node, target.reference, self.source, self.dtype, self.inpainting)
         return self.known[target.reference]
 
     def way(self, target: Target, step: Step) -> tuple[Tensor, Tensor]:

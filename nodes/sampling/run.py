@@ -26,6 +26,7 @@ from ...rg_core.targets import Target, heads
 from . import memory, reasons, windows
 from .asking import Asking, must_be_together
 from .conditioning import Still, parts
+from .inpainting import Inpainting
 from .landing import Landed, Landing, landings
 from .log import Log
 from .moves import Moves, planned
@@ -85,7 +86,8 @@ class Run:
         return loaded, conds, models
 
     def sampler_sample(self, executor, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
-        """Learns what the sampler makes of predictions, before it begins."""
+        """Learns what the sampler makes of predictions, before it begins, and what it shows the model beside latents."""
+        self.readers.inpainting = Inpainting.of_run(model_wrap.conds.get("positive"), latent_image, denoise_mask)
         if not self.move.per_step:
             self.landed = Landed(landings(executor.class_obj, model_wrap, sigmas, extra_args))
         if denoise_mask is not None:
