@@ -16,6 +16,7 @@ from .held_out import HELD_OUT, MOST_HELD_OUT
 from .material import BANDS, fold_for, numbers, of_model, readout_size, solving_device
 from .references import samples_for
 from .sampling.ask import asked, levels, sigma_at
+from .sampling.inpainting import with_holes
 from .sampling.reader import read
 
 # docs/comparing.md has the measurements that chose these.
@@ -90,7 +91,8 @@ class Comparer:
         return [replace(c, pictures=x) for c, x in zip(made, latents)]
 
     def look(self, band: int, comparison: Comparison, positive: list, use) -> None:
-        """Calls `use(band, comparison, reading)` at a level in the band at random, each picture under noise of its own."""
+        """Calls `use(band, comparison, reading)` at a level in the band at random, each picture under noise of its own. What inpainting models are to
+        make is the same part of all, as in a guided run."""
         samples = comparison.pictures
         percent = (band + torch.rand((), generator=self.rng).item()) / BANDS
         sigmas = torch.full((len(samples),), sigma_at(self.model, percent))
@@ -100,7 +102,8 @@ class Comparer:
                 self.levels = levels(self.model, base_model, reading, LEVELS)
             use(band, comparison, reading)
 
-        asked(self.node, self.model, positive, samples, torch.randn(samples.shape, generator=self.rng), sigmas, seen)
+        noise = torch.randn(samples.shape, generator=self.rng)
+        asked(self.node, self.model, with_holes(self.model, positive, samples, self.rng, 1), samples, noise, sigmas, seen)
 
     def size(self, comparison: Comparison) -> tuple[int, int]:
         """(H, W) of readouts of it."""

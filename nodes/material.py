@@ -14,6 +14,7 @@ from . import held_out
 from .examples import Example, batches
 from .references import family
 from .sampling.ask import asked, sigma_at
+from .sampling.inpainting import with_holes
 from .sampling.reader import read
 
 BANDS = 5         # of noise, in which heads are fitted and judged
@@ -138,7 +139,8 @@ class Material:
             levels = torch.tensor([sigma_at(self.model, p) for p in percents.tolist()])
             noise = torch.randn(samples.shape, generator=rng)
             with torch.inference_mode():
-                found = asked(self.node, self.model, some[0].positive, samples, noise, levels, use)
+                positive = with_holes(self.model, some[0].positive, samples, rng, len(some))
+                found = asked(self.node, self.model, positive, samples, noise, levels, use)
             yield some, found
 
 

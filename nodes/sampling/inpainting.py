@@ -87,3 +87,37 @@ def digest(conds: list[dict], count: int) -> str:
     for x in shown(conds):
         made.update(x[:count].float().cpu().contiguous().numpy().tobytes())
     return made.hexdigest()
+
+
+def takes_masks(model) -> bool:
+    """Whether MODEL is shown which part of a picture is to be made."""
+    network, made = model.model, model.get_model_object("latent_format")
+    x = torch.zeros(1, made.latent_channels, *[1] * (made.latent_dimensions - 2), 2, 2)
+    parts = [network.concat_cond(noise=x, latent_image=x, denoise_mask=mask, device=x.device) for mask in (x, x + 1)]
+    return parts[0] is not None and not torch.equal(*parts)
+
+
+def with_holes(model, positive: list, samples: Tensor, rng: torch.Generator, holes: int) -> list:
+    """The CONDITIONING `positive` for pictures [B, C, H, W] that heads of MODEL are made from. On inpainting models, where it says nothing of a hole
+    itself, it has one at random in each, `holes` in all: as often the whole picture, as without a mask, as a part with the picture around it."""
+    if any(MASK in more for _, more in positive) or not takes_masks(model):
+        return positive
+    hole = repeat(torch.stack([a_hole(samples.shape[-2:], rng) for _ in range(holes)]), len(samples))
+    hole = hole.view(-1, *[1] * (samples.ndim - 3), *hole.shape[-2:])
+    blank = getattr(model.model, "blank_inpaint_image_like", None)  # as latents are inside the model
+    blank = torch.zeros_like(samples) if blank is None else model.model.process_latent_out(blank(samples))
+    return [[words, more | {MASK: hole.float(), PICTURE: torch.where(hole, blank, samples)}] for words, more in positive]
+
+
+def a_hole(size: tuple[int, int], rng: torch.Generator) -> Tensor:
+    """[H, W], true where it is: everywhere in half of the cases, else a box of a quarter to the whole of each side."""
+    hole, (half, *sides) = torch.zeros(size, dtype=torch.bool), torch.rand(5, generator=rng).tolist()
+    if half < 0.5:
+        return ~hole
+    spans = []
+    for n, extent, place in zip(size, sides[:2], sides[2:]):
+        length = max(1, round(n * (0.25 + 0.75 * extent)))
+        low = round((n - length) * place)
+        spans.append(slice(low, low + length))
+    hole[tuple(spans)] = True
+    return hole
