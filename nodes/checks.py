@@ -30,9 +30,9 @@ def dense(x: object) -> bool:
     return isinstance(x, Tensor) and x.layout == torch.strided and not x.is_meta
 
 
-def picture(node: str, image: Tensor) -> Tensor:
+def picture(node: str, image: Tensor, finite: bool = True) -> Tensor:
     """The host's IMAGE [B, H, W, C], a single [H, W, C], or grey ones as masks are, [B, H, W] or [H, W], as [B, 3, H, W]; bytes as 0 to 1, what is
-    transparent over black. Raises ValueError for an empty or unusable one."""
+    transparent over black. Raises ValueError for an empty or unusable one, also for one that is not `finite` where it should be."""
     if not dense(image):
         raise ValueError(f"{node}: the image is a {type(image).__name__}, and a picture is a dense tensor [batch, height, width, channels]. "
                          "Connect an IMAGE, such as Load Image gives.")
@@ -48,7 +48,7 @@ def picture(node: str, image: Tensor) -> Tensor:
                          "4 channels. Check the node that made it.")
     if len(image) > MOST_PICTURES:
         raise ValueError(f"{node}: the image is a batch of {len(image)} pictures, and the most is {MOST_PICTURES}. Take fewer of them at a time.")
-    if not (image.float().abs() < HUGE).all():
+    if finite and not (image.float().abs() < HUGE).all():
         raise ValueError(f"{node}: the image holds NaN, infinite or huge values. Check the node that made it.")
     if not image.is_floating_point():
         image = image / (1 if image.dtype == torch.bool else 255)

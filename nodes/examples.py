@@ -9,9 +9,10 @@ from torch import Tensor
 from ..heads.config import KINDS, NAME
 from . import checks
 from .references import samples_for
-from .targets import KNOWN
+from .targets import ADVICE_MAP, maps_of
 
 BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and pictures, that the model is asked about at a time
+ADVICE = ADVICE_MAP._replace(holes="to be as far as the farthest")
 NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
 
 
@@ -79,7 +80,8 @@ def prepared(node: str, images: list[Tensor], kind: str) -> list[Tensor]:
         image = checks.picture(node, image).float().cpu()
         checks.brightness(node, image)
         single += image.split(1)
-    return KNOWN[kind](node, single) if kind in KNOWN else [image.clamp(0, 1) for image in single]
+    images = [image for image, _ in maps_of(node, kind, single, ADVICE)]
+    return images if kind in KINDS.values() else [image.clamp(0, 1) for image in images]
 
 
 def conditionings(node: str, positive: list[list], counts: list[int]) -> list[list]:

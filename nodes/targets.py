@@ -1,5 +1,6 @@
 """Pose, Depth and Edge Target: what the user has, as something to steer towards."""
 import math
+from typing import NamedTuple
 
 import torch
 from comfy_api.latest import io
@@ -9,15 +10,11 @@ from ..rg_core.pictures import fit
 from ..rg_core.regions import repeat
 from ..rg_core.targets import Spatial, Target
 from . import checks, skeletons
+from .depth_maps import GREYS, INVERSE, Advice, Maps, depth_maps, from_geometry
 from .keypoints import drawn
 from .log import log
-from .types import CATEGORY, Guidance, Head, PoseKeypoint
+from .types import CATEGORY, Geometry, Guidance, Head, PoseKeypoint
 
-# What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
-COLOURED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
-NO_DEPTH, BYTES = 30, 255  # times as far as half of a map, and beyond what bytes hold, a value is no distance
-SOME, GAP = 0.01, 0.1      # of a map, and of half of its distances: more zeros than this with nothing below that beside them are none
-NARROW = 0.15       # of the range from black to white: maps that use less of it are of another scale
 GREY_GROUND = 0.2
 WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
                         tooltip="How hard this target pulls. Where it acts alone, the weight multiplies strength. 0 turns it off.")
@@ -42,32 +39,50 @@ def inputs(picture: list, kind: str, *more) -> list:
     ]
 
 
-def chained(name: str, head, image: Tensor, weight: float, start: float, end: float, mask: Tensor | None,
+def chained(name: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
             guidance: tuple | None) -> io.NodeOutput:
     node = f"{name.capitalize()} Target"
     checks.head_kind(node, head, name)
     return towards(node, head, image, weight, start, end, mask, guidance)
 
 
-def towards(node: str, head, image: Tensor, weight: float, start: float, end: float, mask: Tensor | None, guidance: tuple | None) -> io.NodeOutput:
-    """`image` [B, 3, h, w] is what `head` should read, from when it can."""
+def towards(node: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
+            guidance: tuple | None) -> io.NodeOutput:
+    """`image` [B, 3, h, w] is what `head` should read, from when it can; with it, where it is known."""
     checks.when(node, weight, start, end)
     start = checks.later_start(node, head, start, end)
-    mask = checks.mask(node, mask)
+    mask, (image, known) = checks.mask(node, mask), image if isinstance(image, tuple) else (image, None)
     checks.same_size(node, mask, image)
-    target = Spatial(name=head.kind, head=head, image=image, mask=mask, weight=weight, start=start, end=end)
+    target = Spatial(name=head.kind, head=head, image=image, known=known, mask=mask, weight=weight, start=start, end=end)
     return io.NodeOutput((*(guidance or ()), target))
 
 
-def present(node: str, image: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The mask without the skeletons [B, 3, H, W] in which nobody is: their pictures are not guided."""
+class Empty(NamedTuple):
+    """What is said of pictures that hold nothing: of all of them, and of one in a batch."""
+    whole: str
+    one: str
+
+
+EMPTY = {"pose": Empty("the skeleton's picture is all black, so it holds no pose", "there is nobody in picture {} of the pose"),
+         "edge": Empty("the edges are all black, so there is nothing to draw", "there are no edges in picture {}"),
+         "depth": Empty("the depth map holds no depth anywhere", "there is no depth in picture {}")}
+
+
+def some_there(node: str, there: Tensor, said: Empty) -> None:
+    """`there` [B] says which pictures hold something; the others are not guided."""
+    if not there.any():
+        raise ValueError(f"{node}: {said.whole}. Check what made it.")
+    if not there.all():
+        nothing = ", ".join(str(k) for k in ((~there).nonzero()[:, 0] + 1).tolist())
+        log.warning("%s: %s, so it does not guide those pictures.", node, said.one.format(nothing))
+
+
+def present(node: str, image: Tensor, mask: Tensor | None, kind: str) -> Tensor | None:
+    """The mask without the pictures [B, 3, H, W] of skeletons or edges in which there are none: those are not guided."""
     there = image.amax((1, 2, 3)) >= 1 / 255
+    some_there(node, there, EMPTY[kind])
     if there.all():
         return mask
-    if not there.any():
-        raise ValueError(f"{node}: the skeleton's picture is all black, so it holds no pose. Check what made it.")
-    nobody = ", ".join(str(k) for k in ((~there).nonzero()[:, 0] + 1).tolist())
-    log.warning("%s: there is nobody in picture %s of the pose, so it does not guide those pictures.", node, nobody)
     mask = torch.ones(1, 1, *image.shape[-2:]) if mask is None else mask
     both = math.lcm(len(mask), len(image))
     return repeat(mask, both) * repeat(there.to(mask), both).view(-1, 1, 1, 1)
@@ -95,75 +110,12 @@ class PoseTarget(io.ComfyNode):
             mask = None if mask is None else fit(mask.float(), image.shape[-2:])  # nobody sees the size that it is drawn in
         else:
             image, = skeletons.prepared(node, [checks.picture(node, image)])
-        return chained("pose", head, image, weight, start_percent, end_percent, present(node, image, mask), guidance)
+        return chained("pose", head, image, weight, start_percent, end_percent, present(node, image, mask, "pose"), guidance)
 
 
-def depth_maps(node: str, images: list[Tensor], invert: bool, turn: str) -> list[Tensor]:
-    """Depth maps [B, 3, h, w] as people have them, in 0 to 1 and grey; warns once of what does not look like one. `turn` says how to swap near
-    and far there."""
-    seen = []
-    if any((image.amax(1) - image.amin(1)).max() > COLOURED for image in images):
-        seen.append("it is coloured, and the mean of its colours is taken: only grey maps say by it what is nearer")
-    greys = [image.float().mean(1) for image in images]
-    maps = [[(x, None, None) if plain else in_range(x, invert, turn) for x, plain in zip(grey, usual(grey))] for grey in greys]
-    found = [one for part in maps for one in part]
-    for what in (1, 2):  # said of the first picture of which it is true
-        k = next((k for k, about in enumerate(found) if about[what]), None)
-        if k is not None:
-            seen.append(f"in picture {k + 1} {found[k][what]}" if len(found) > 1 else found[k][what])
-    images = [torch.stack([1 - x if invert else x for x, *_ in part]) for part in maps]
-    single = [x for image in images for x in image]
-    flat = [str(i) for i, x in enumerate(single, 1) if x.max() - x.min() < 1 / 255]
-    if flat:
-        seen.append(f"picture {', '.join(flat)} has one value everywhere, which asks for a flat wall")
-    if sum(top_over_bottom(x) for x in single) / len(single) > UPSIDE_DOWN:
-        seen.append(f"it is brighter, so nearer, at the top than at the bottom, as few pictures are; if white is far in it, {turn}")
-    if seen:
-        log.warning("%s: the depth map may not be what it should: %s.", node, "; ".join(seen))
-    return [image[:, None].expand(-1, 3, -1, -1) for image in images]
-
-
-def usual(maps: Tensor) -> list[bool]:
-    """Which of [B, h, w] use the range from black to white, or hold one value."""
-    low, high = maps.flatten(1).amin(1), maps.flatten(1).amax(1)
-    return ((low >= -OVERSHOOT) & (high <= 1 + OVERSHOOT) & ((high - low >= NARROW) | (high - low <= 1 / 255))).tolist()
-
-
-def in_range(x: Tensor, invert: bool, turn: str) -> tuple[Tensor, str | None, str | None]:
-    """A depth map [h, w] in 0 to 1, what of it stands for no depth, and what was stretched. Each by itself, as heads know them."""
-    there, none, stretched = has_depth(x, invert), None, None
-    if there.any() and not there.all():
-        odd = ", ".join(f"{value:.3g}" for value in x[~there].unique()[-3:].tolist())
-        none = f"places of {odd} are taken to have no depth, and to be as far as the farthest"
-        far = x[there].max() if invert else x[there].min()
-        x = torch.where(there, x, torch.where(x > x[there].max(), x[there].max(), far))
-    low, high = x.min(), x.max()
-    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-        stretched = f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, near is small, so {turn}"
-    elif 1 / 255 < high - low < NARROW:  # as of 16 bits that count millimetres
-        stretched = (f"it uses {high - low:.0%} of the range from black to white, which is stretched to all of it; if it holds distances, near is "
-                     f"small, so {turn}")
-    return (x if stretched is None else (x - low) / (high - low).clamp(min=1e-30)), none, stretched
-
-
-def has_depth(x: Tensor, invert: bool) -> Tensor:
-    """Where a map [h, w] of distances, if it is `invert`ed, holds one: renderers and cameras have huge values, negative ones or zeros elsewhere."""
-    there, low, high = torch.ones_like(x, dtype=torch.bool), x.min(), x.max()
-    rest = x[x < 0.999 * high]
-    if high > BYTES and rest.numel() and rest.median() > 0:
-        there &= x <= NO_DEPTH * rest.median()
-    if low <= -1 and not ((x > 0.999 * low) & (x < 0)).any():
-        there &= x >= 0
-    rest = x[there & (x > 0)]
-    if invert and (x == 0).float().mean() > SOME and rest.numel() and rest.min() > GAP * rest.median():
-        there &= x != 0
-    return there
-
-
-def top_over_bottom(picture: Tensor) -> Tensor:
-    """By how much the upper third of [h, w] is brighter than the lower."""
-    third = max(1, len(picture) // 3)
-    return picture[:third].mean() - picture[-third:].mean()
+ADVICE = Advice(turn="switch invert", metres="choose 'distance, near black' in greys", holes="are left out")
+FLIP = "put Invert Image before this node"
+ADVICE_MAP = Advice(turn=FLIP, metres=f"near is small, so {FLIP}", holes="are left out")
 
 
 class DepthTarget(io.ComfyNode):
@@ -173,16 +125,44 @@ class DepthTarget(io.ComfyNode):
             node_id="ReadoutDepthTarget", display_name="Depth Target", category=CATEGORY,
             search_aliases=["depth map", "controlnet"],
             description="Steers towards a depth map: white is near, black is far.",
-            inputs=inputs([io.Image.Input("image", tooltip="A depth map, white near and black far, as MiDaS or Depth "
-                                          "Anything give it.")], "depth",
-                          io.Boolean.Input("invert", default=False, optional=True, tooltip="For maps in which white is far, or of distances.")),
+            inputs=[*inputs([io.Image.Input("image", optional=True, tooltip="A depth map, white near and black far, as MiDaS or MoGe draw it. "
+                                            "For others choose in greys.")], "depth",
+                            io.Boolean.Input("invert", default=False, optional=True, tooltip="For maps in which white is far.")),
+                    Geometry.Input("geometry", optional=True, tooltip="Instead of an image: what Run MoGe Inference or Run Depth Anything 3 "
+                                   "gives. Its distances are known, and turned to what heads read."),
+                    io.Combo.Input("greys", options=list(GREYS), default=INVERSE, optional=True, tooltip="What the image's greys stand for. "
+                                   "inverse distance: MiDaS, MoGe, Depth Anything 1 and 2. distance: Depth Anything 3. distance, near black: "
+                                   "metres.")],
             outputs=[Guidance.Output(display_name="guidance")])
 
     @classmethod
-    def execute(cls, head, image, weight, start_percent, end_percent, invert=False, mask=None, guidance=None):
+    def execute(cls, head, image=None, weight=1.0, start_percent=0.0, end_percent=Spatial.end, invert=False, mask=None, guidance=None, geometry=None,
+                greys=INVERSE):
         node = "Depth Target"
-        image, = depth_maps(node, [checks.picture(node, image)], invert, "switch invert")
-        return chained("depth", head, image, weight, start_percent, end_percent, mask, guidance)
+        if (image is None) == (geometry is None):
+            raise ValueError(f"{node}: got {'neither image nor' if image is None else 'both image and'} geometry. Connect one of them.")
+        if image is None:
+            maps = from_geometry(node, geometry)
+        else:
+            maps, = depth_maps(node, [checks.picture(node, image, finite=False)], greys, invert, ADVICE)
+        mask = checks.mask(node, mask)
+        known(node, maps, mask)
+        return chained("depth", head, maps, weight, start_percent, end_percent, mask, guidance)
+
+
+def known(node: str, maps: Maps, mask: Tensor | None) -> None:
+    """Something must be known of depth, and it must not be flat where the mask is."""
+    image, there = maps
+    if there is not None:
+        some_there(node, there.flatten(1).any(1), EMPTY["depth"])
+    if mask is None or mask.shape[-2:] != image.shape[-2:]:
+        return
+    for depth, inside in zip(image[:, 0], repeat(mask[:, 0] > 0, len(image))):
+        part = depth[inside.to(depth.device)]
+        if part.numel() and part.max() - part.min() < 1 / 255 < depth.max() - depth.min():
+            log.warning("%s: the depth has one value wherever the mask is white, which asks for a flat wall there. Load 3D's mask is white "
+                            "outside of its model: put Invert Mask behind it.", node)
+            return
 
 
 def lines(node: str, images: list[Tensor]) -> list[Tensor]:
@@ -192,7 +172,7 @@ def lines(node: str, images: list[Tensor]) -> list[Tensor]:
     images = [image.mean(1, keepdim=True) for image in images]
     if sum(image.mean() for image in images) / len(images) > 0.5:
         log.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
-                    "Image before this node.", node)
+                        "Image before this node.", node)
     elif sum(image.median() for image in images) / len(images) > GREY_GROUND:
         log.warning("%s: the edges are on grey, and they should be white lines on black. Grey asks for faint edges everywhere.", node)
     return [image.expand(-1, 3, -1, -1) for image in skeletons.thick_enough(images)]
@@ -205,8 +185,14 @@ def as_painted(node: str, images: list[Tensor]) -> list[Tensor]:
 
 
 # By kind, of which it is known what pictures [B, 3, h, w] should look like: what makes them so.
-KNOWN = {"depth": lambda node, images: depth_maps(node, images, False, "put Invert Image before this node"), "edge": lines,
-         "pose": skeletons.prepared}
+KNOWN = {"edge": lines, "pose": skeletons.prepared}
+
+
+def maps_of(node: str, kind: str, images: list[Tensor], advice: Advice) -> list[Maps]:
+    """What heads of this kind should read, of pictures [B, 3, h, w], and where it is known."""
+    if kind == "depth":
+        return depth_maps(node, images, INVERSE, False, advice)
+    return [(image, None) for image in KNOWN.get(kind, as_painted)(node, images)]
 
 
 class MapTarget(io.ComfyNode):
@@ -226,8 +212,10 @@ class MapTarget(io.ComfyNode):
         if head.output_head is None or head.pooled or head.kind == "keypoints":
             raise ValueError(f"{node}: a head that reads {head.kind} gives no picture to steer by. Choose one that reads a map, such as Fit Readout "
                              "Head makes.")
-        image, = KNOWN.get(head.kind, as_painted)(node, [checks.picture(node, image)])
-        return towards(node, head, image, weight, start_percent, end_percent, mask, guidance)
+        maps, = maps_of(node, head.kind, [checks.picture(node, image)], ADVICE_MAP)
+        if head.kind in KNOWN:
+            mask = present(node, maps[0], checks.mask(node, mask), head.kind)
+        return towards(node, head, maps, weight, start_percent, end_percent, mask, guidance)
 
 
 class EdgeTarget(io.ComfyNode):
@@ -244,4 +232,5 @@ class EdgeTarget(io.ComfyNode):
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
         node = "Edge Target"
         image, = lines(node, [checks.picture(node, image)])
+        mask = present(node, image, checks.mask(node, mask), "edge")
         return chained("edge", head, image, weight, start_percent, end_percent, mask, guidance)

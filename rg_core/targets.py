@@ -30,7 +30,7 @@ class Target:
     reference: Any = None   # what the caller reads with the same head, for targets that compare with another picture
     size: tuple[int, int] | None = None  # (H, W) of the readout, once known
     published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
-    BATCHED: ClassVar[tuple[str, ...]] = ("image", "mask", "reference_mask", "points")  # fields with something for each picture
+    BATCHED: ClassVar[tuple[str, ...]] = ("image", "known", "mask", "reference_mask", "points")  # fields with something for each picture
 
     def of(self, places: Tensor) -> "Target":
         """The same target for the pictures at these `places` [P] of the batch alone."""
@@ -92,6 +92,7 @@ class Spatial(Target):
     """A picture of what the head should read."""
     end: float = 0.8            # docs/moves.md
     image: Tensor               # [N, 3, h, w], 0 to 1
+    known: Tensor | None = None  # [N, 1, h, w], 0 to 1: where the image says something; everywhere if None
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
     published_weight: ClassVar[float] = 0.5
 
@@ -99,11 +100,18 @@ class Spatial(Target):
         return cut_off(self.image, size)
 
     def fitted(self, size, device):
-        image = pictures.to_range(pictures.fit(self.image.float(), size), self.head.control_range)
-        return super().fitted(size, device) | {"image": image.to(device)}
+        image, known = self.image.float(), self.known
+        if known is not None:  # what is not known is not mixed into what is
+            image, known = pictures.fit(image * known, size), pictures.fit(known, size)
+            image = image / known.clamp(min=1e-6)
+        image = pictures.to_range(pictures.fit(image, size), self.head.control_range)
+        known = None if known is None else known.to(device)
+        return super().fitted(size, device) | {"image": image.to(device), "known": known}
 
     def energy(self, readout, span, reference):
-        image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))
+        image, mask, known = (repeat(x, len(readout)) for x in (self.image, self.mask, self.known))
+        if known is not None:
+            mask = known if mask is None else mask * known
         return energies.spatial(readout, image, span, self.head.control_range, mask)
 
     def view(self, readout, reference):

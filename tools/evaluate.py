@@ -11,6 +11,7 @@ from tools.choices import choices
 from tools.colour import colours
 from tools.compare import compared
 from tools.control import CONTROLS, Bench, Setting, show
+from tools.depths import depths
 from tools.device import device_name
 from tools.displacement import displacements
 from tools.endings import endings
@@ -34,6 +35,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),
           "colour": (colours, "coarse colours of other scenes, with and without their pose"),
+          "depths": (depths, "depth as the host's nodes and sensors give it"),
           "parts": (parts, "context windows, tiles and crops"),
           "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),
           "train": (trains, "heads trained on 100 drawn pictures, beside fitted and shipped ones"),
