@@ -74,7 +74,7 @@ def odd(pictures: list[Tensor], advice: Advice) -> list[str]:
     if cut:
         seen.append(f"picture {', '.join(cut)} is hardly anything but black and white, as files of 16 bits are behind loaders that cut them to 8, "
                     "such as Load Image (from Folder); Load Image reads them whole")
-    if sum(top_over_bottom(x) for x in pictures) / len(pictures) > UPSIDE_DOWN:
+    elif sum(top_over_bottom(x) for x in pictures) / len(pictures) > UPSIDE_DOWN:
         seen.append(f"it is brighter, so nearer, at the top than at the bottom, as few pictures are; if white is far in it, {advice.turn}")
     elif any(nearest_ground(x) for x in pictures):
         seen.append("its ground is one grey that is nearer than all that stands before it, as in Load 3D's Depth view, whose ground should be black; "
@@ -217,8 +217,7 @@ def large(empty: Tensor) -> bool:
 
 
 def two_values(x: Tensor) -> bool:
-    black, white = (x <= 0).float().mean(), (x >= 1).float().mean()
-    return bool(black + white > TWO_VALUES and min(black, white) > SOME)
+    return bool(x.max() - x.min() >= 1 / 255 and ((x <= 0) | (x >= 1)).float().mean() > TWO_VALUES)
 
 
 def nearest_ground(x: Tensor) -> bool:
