@@ -22,6 +22,7 @@ from .sampling.noise import is_flow
 from .types import CATEGORY, ReferenceType
 
 REFINE = 2  # docs/relations.md: predictions beyond the first one that each step of an inversion makes
+COMES_BACK = 0.1  # of a picture, that a step of its inversion may miss
 KEY = "readout_reference"
 CACHE_MB = 1024
 SHORT = 0.1  # of main memory: with less of it left the host lets go of what nodes gave, but cannot see what a reference keeps
@@ -112,8 +113,11 @@ class Inverter(comfy.samplers.Sampler):
         def denoise(x: Tensor, sigma: float) -> Tensor:
             return model_wrap(x, x.new_full((len(x),), sigma), **extra_args)
 
-        def report(step: int, x: Tensor) -> None:
+        self.off = 0.0
+
+        def report(step: int, x: Tensor, off: float) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
+            self.off = max(self.off, off)
             callback(step, latent_image, x, len(sigmas) - 1)
 
         self.trajectory = references.invert(latent_image, sigmas, denoise, REFINE, report)
@@ -158,6 +162,9 @@ class ReadoutInvert(io.ComfyNode):
         guider.set_cfg(cfg)
         noise = guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, callback=latent_preview.prepare_callback(model, steps),
                               disable_pbar=True, seed=0)
+        if sampler.off > COMES_BACK:
+            logging.warning("%s: the picture will not come back as it was, for a step of the inversion misses it by up to %.0f%%. Use more steps, "
+                            "another scheduler than %s, such as karras, or a lower cfg.", node, 100 * sampler.off, scheduler)
         trajectory = references.Trajectory(sampler.trajectory.sigmas, sampler.trajectory.latents.cpu())
         return io.NodeOutput({"samples": noise.to(samples.device)}, wrap(model, trajectory, positive, cache_mb))
 

@@ -1,8 +1,13 @@
 """References: a given picture at every noise level, to compare the picture being made with."""
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+EXACT = 0.02  # of what a step of an inversion should lead back to, it may miss
+SMALL = 0.1   # root mean square of latents of which shares mean little
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +45,34 @@ def renoised(clean: Tensor, noisiest: Tensor, sigma_max: float) -> Trajectory:
     return Trajectory(torch.tensor([0.0, sigma_max]), torch.stack([clean, noisiest]))
 
 
-def invert(clean: Tensor, sigmas: Tensor, denoise, refine: int, report=lambda step, latent: None) -> Trajectory:
+def invert(clean: Tensor, sigmas: Tensor, denoise, refine: int, report=lambda step, latent, off: None) -> Trajectory:
     """DDIM inversion: the latents [S, B, C, H, W] from which Euler steps along `sigmas` lead to `clean` [B, C, H, W].
 
     `sigmas` [S] ascend from 0; `denoise(x, sigma)` predicts the clean latent. Source: Song et al., arXiv 2010.02502,
     section 4.3. There the noise predicted before a step stands in for the one after it; here that is only the first
     guess, and `refine` more predictions solve for the latent whose own step leads back (fixed-point iteration, as in
-    Pan et al., arXiv 2309.04907, section 3.2). `report(step, latent)` is called after each step.
+    Pan et al., arXiv 2309.04907, section 3.2). Long steps near the clean picture need more: in all steps together as many
+    as there are steps, while they help. `report(step, latent, off)` is called after each step, whose way back misses by up to
+    about the share `off` of what it should lead to.
     """
     latents = [clean]
-    noise = None
+    noise, spare = None, len(sigmas) - 1 if refine else 0
     for step, (low, high) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):
-        x = latents[-1] if noise is None else latents[-1] + (high - low) * noise
-        for _ in range(1 + refine):
+        before, off = latents[-1], math.inf
+        x = before if noise is None else before + (high - low) * noise
+        for tries in itertools.count():
             noise = (x - denoise(x, high)) / high
-            x = latents[-1] + (high - low) * noise
+            last, x = x, before + (high - low) * noise
+            was, off = off, (rms(x - last) / rms(before).clamp(min=SMALL)).max().item()
+            if tries >= refine:
+                if off < EXACT or off >= was or spare == 0:
+                    break
+                spare -= 1
         latents.append(x)
-        report(step, x)
+        report(step, x, off)
     return Trajectory(sigmas.cpu(), torch.stack(latents))
+
+
+def rms(x: Tensor) -> Tensor:
+    """The root mean square of each picture of [B, C, H, W], [B]."""
+    return x.flatten(1).square().mean(1).sqrt()

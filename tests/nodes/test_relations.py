@@ -193,6 +193,18 @@ def test_inversion_gives_the_picture_back(w):
     assert torch.allclose(reference.trajectory.latents[-1], noise["samples"], atol=1e-4)
 
 
+@pytest.mark.parametrize("scheduler, steps, cfg, most", [
+    ("simple", 20, 1.0, 0.05), ("linear_quadratic", 20, 1.0, 0.2), ("linear_quadratic", 4, 1.0, 2.0), ("normal", 20, 7.0, 0.2)])
+def test_an_inversion_comes_back_or_says_that_it_does_not(w, caplog, scheduler, steps, cfg, most):
+    """Its steps may be long near the clean picture, and cfg makes them bend."""
+    latent, schedule = w.scene(), (cfg, "euler", scheduler, w.positive, w.negative)
+    noise, _ = references.ReadoutInvert.execute(w.model, w.positive, w.negative, latent, steps, cfg, scheduler, 64).args
+    back, = host_nodes.common_ksampler(w.model, 0, steps, *schedule, noise, disable_noise=True)
+    error = (back["samples"] - latent["samples"]).square().mean().sqrt() / latent["samples"].square().mean().sqrt()
+    assert error < most
+    assert ("Readout Invert: the picture will not come back as it was" in caplog.text) == (error > 0.1)
+
+
 def test_guidance_rests_while_a_picture_is_inverted(w):
     def inverted(model):
         return references.ReadoutInvert.execute(model, w.positive, w.negative, w.scene(), 3, 1.0, "karras", 64).args[0]["samples"]
