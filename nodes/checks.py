@@ -12,6 +12,7 @@ from ..rg_core.architectures import NoTaps
 from ..rg_core.targets import Target, heads
 
 HUGE = 1e30  # values with which nothing can be computed
+OPAQUE = 2 / 255  # values of a mask up to this are none: Load Image gives opaque pictures of some formats up to 1/256
 MOST_PICTURES = 10_000  # in a batch: what more would mean takes minutes to prepare
 
 
@@ -28,6 +29,15 @@ def shown(x: object) -> str:
 
 def dense(x: object) -> bool:
     return isinstance(x, Tensor) and x.layout == torch.strided and not x.is_meta
+
+
+def text(node: str, name: str, given: object) -> str:
+    """The text of the input called `name`. Some of the host's nodes for texts, such as Truncate Text, give a list with one in it."""
+    if isinstance(given, list) and len(given) == 1:
+        given, = given
+    if not isinstance(given, str):
+        raise ValueError(f"{node}: {name} is {shown(given)}, and should be a text. Check the node that gives it.")
+    return given
 
 
 def picture(node: str, image: Tensor, finite: bool = True) -> Tensor:
@@ -68,7 +78,7 @@ def brightness(node: str, image: Tensor) -> None:
 
 
 def mask(node: str, mask: Tensor | None) -> Tensor | None:
-    """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W]."""
+    """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W], without the traces that are left of nothing."""
     if mask is None:
         return None
     if not dense(mask) or mask.ndim not in (2, 3) and not (mask.ndim == 4 and mask.shape[1] == 1):
@@ -76,9 +86,10 @@ def mask(node: str, mask: Tensor | None) -> Tensor | None:
         raise ValueError(f"{node}: the mask is {given}, and a mask is a tensor [batch, height, width]. Connect a MASK.")
     if not torch.isfinite(mask).all():
         raise ValueError(f"{node}: the mask holds NaN or infinite values. Check the node that made it.")
+    mask = mask * (mask > OPAQUE)
     if not (mask > 0).any():
         raise ValueError(f"{node}: the mask is empty, so the target would act nowhere. Paint the area where it should act, "
-                         "or disconnect the mask.")
+                         "or disconnect the mask. (A Load Image node gives what is transparent: nothing, of most pictures.)")
     return mask.reshape(-1, 1, *mask.shape[-2:])
 
 

@@ -36,7 +36,7 @@ def encoded(vae, images: Tensor) -> Tensor:
 
 def kind_given(node: str, kind: str, called: str = "kind") -> str:
     """What a new head reads, as the input `called` so says it: "Edges" are what other heads call edge."""
-    kind = kind.strip()
+    kind = checks.text(node, called, kind).strip()
     kind = {singular(known): known for known in KINDS.values()}.get(singular(kind), kind)
     if not NAME.fullmatch(kind) or kind.endswith("."):
         raise ValueError(f"{node}: {called} is {checks.shown(kind)}. Write a short name: up to 40 letters, digits, spaces, '.', '_' and '-', a "

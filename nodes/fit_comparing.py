@@ -32,14 +32,19 @@ def pictures(images: list[Tensor], positive: list[list], kind: str, tracks: list
 
 
 def labels(groups: list[str] | None, kind: str, count: int) -> list[str] | None:
-    found = [label.strip() for text in groups or () for label in re.split(r"[,\n]", text) if label.strip()]
-    if not found:
+    texts = [checks.text(NODE, "groups", text).strip() for text in groups or ()]
+    found = texts if len(texts) > 1 else [label.strip() for text in texts for label in re.split(r"[,\n]", text) if label.strip()]
+    if not any(found):
         return None
     if kind != "identity":
         raise ValueError(f"{NODE}: groups say who is in each picture, which only a head that reads identity can use, and kind is {kind}. Disconnect "
                          "groups, or choose identity.")
     if len(found) != count:
-        raise ValueError(f"{NODE}: got {count} pictures and {len(found)} groups. Give a label for each picture, with commas or lines between.")
+        raise ValueError(f"{NODE}: got {count} pictures and {len(found)} groups. Give a label for each picture: a list of them, or one text with "
+                         "commas or lines between.")
+    if not all(found):
+        without = ", ".join(str(i) for i, label in enumerate(found, 1) if not label)
+        raise ValueError(f"{NODE}: groups have no label for picture {without}. Give each picture one.")
     if len(set(found)) < 2:
         raise ValueError(f"{NODE}: every picture is in the group {checks.shown(found[0])}, so there is nobody to tell them from. Add pictures of "
                          "somebody else, or disconnect groups.")

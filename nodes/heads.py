@@ -30,6 +30,7 @@ def register_folder() -> None:
 
 def places(node: str, filename_prefix: str) -> tuple[Path, Path | None]:
     """Where the next head of this name goes in the host's output folder, and where the last one is, if there is any."""
+    filename_prefix = checks.text(node, "filename_prefix", filename_prefix)
     try:
         folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
     except Exception as error:  # the host raises no other

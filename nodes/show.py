@@ -30,6 +30,7 @@ class ReadoutTrace(io.ComfyNode):
     @classmethod
     def execute(cls, trace):
         node = "Readout Trace"
+        trace = checks.text(node, "trace", trace)
         try:
             rows = json.loads(trace)
             good = isinstance(rows, list) and all(isinstance(row["target"], str) and row["energy"] and sum([row["sigma"], *row["energy"]]) is not None

@@ -8,6 +8,7 @@ import comfy.utils
 import pytest
 import torch
 import torch.nn.functional as F
+from comfy_extras.nodes_dataset import StripWhitespaceNode
 
 import tiny_transformers
 from random_models import conditioning, random_model
@@ -222,6 +223,16 @@ def test_pictures_of_nothing_are_said_to_be_unfit(w, caplog):
     assert "not fit for use" in report and "Fit Comparing Head: the correspondence head is not fit for use" in caplog.text
 
 
+def test_a_list_of_groups_has_a_label_for_each_picture():
+    """As captions come from a folder, with commas in them; the host's nodes for texts give each in a list of its own."""
+    captions = ["anna, smiling", "ben", "anna, smiling", " ben\n"]
+    wanted = ["anna, smiling", "ben", "anna, smiling", "ben"]
+    assert fit_comparing.labels(captions, "identity", 4) == wanted
+    assert fit_comparing.labels([StripWhitespaceNode.execute(texts=caption).args[0] for caption in captions], "identity", 4) == wanted
+    assert fit_comparing.labels(["anna, ben,\nanna\nben"], "identity", 4) == ["anna", "ben", "anna", "ben"]
+    assert fit_comparing.labels([""], "identity", 4) is fit_comparing.labels(["", " ", "", ""], "identity", 4) is None
+
+
 PATH = torch.rand(6, 5, 2) * 60
 BAD = {
     "one picture": (lambda w: {"images": [w.images[:1]]}, "got one picture"),
@@ -230,6 +241,9 @@ BAD = {
     "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 6 pictures and 3 conditionings"),
     "groups for points": (lambda w: {"groups": ["a,a,b,b,c,c"]}, "only a head that reads identity can use"),
     "fewer groups": (lambda w: {"kind": ["identity"], "groups": ["a\nb"]}, "got 6 pictures and 2 groups"),
+    "one missing, one with a comma": (lambda w: {"kind": ["identity"], "groups": ["a", "", "b, c", "a", "b", "b"]}, "no label for picture 2"),
+    "a text too few, one with a comma": (lambda w: {"kind": ["identity"], "groups": ["a", "b, c", "a", "b", "b"]}, "got 6 pictures and 5 groups"),
+    "no texts": (lambda w: {"kind": ["identity"], "groups": [1, 2, 3, 4, 5, 6]}, "groups is 1, and should be a text"),
     "one group": (lambda w: {"kind": ["identity"], "groups": ["a,a,a,a,a,a"]}, "every picture is in the group 'a'"),
     "tracks for looks": (lambda w: {"kind": ["appearance"], "tracks": [tracks(PATH)]}, "only a head that reads correspondence can use"),
     "fewer frames": (lambda w: {"tracks": [tracks(PATH[:4])]}, "got tracks of 4 frames and 6 pictures"),
