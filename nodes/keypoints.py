@@ -20,7 +20,8 @@ MOST_PIXELS = 1e6  # of a canvas's side; no point lies farther away
 LAYOUTS = {18: range(18), 25: (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18),
            17: (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)}
 NECK, SHOULDERS = 1, [2, 5]
-SURE = 0.3  # of a person's surest point: detectors whose scores reach 1 draw points above it, and other detectors have other scales
+SURE = 0.3  # from which the host's own node draws a point; of a person's surest one where another detector, with a scale of its own, made them
+OF_THE_HOST = "foot_keypoints_2d"  # a field of people that its SDPose Keypoint Extractor gives, and other detectors do not
 NOWHERE = torch.tensor([[0.0, 0.0], [-1.0, -1.0]])  # where some detectors put points that they did not find
 
 
@@ -45,8 +46,8 @@ def read(node: str, given: Any) -> tuple[Tensor, tuple[float, float]]:
             points[f, p] = body
     there = points[..., 2] > 0
     if not there.any():
-        raise ValueError(f"{node}: the pose is empty: all its points have a confidence below {VISIBLE}, or lie at 0, 0. Check the pose detector "
-                         "before it. If its confidences are of another scale, bring them to 0 to 1.")
+        raise ValueError(f"{node}: the pose is empty: all its points have a confidence below {VISIBLE} ({SURE} from SDPose), or lie at 0, 0. Check "
+                         "the pose detector before it. If its confidences are of another scale, bring them to 0 to 1.")
     found = shares(node, "points of the pose", points[..., :2], there, there)
     if found is not None:
         points[..., :2] = found
@@ -98,7 +99,7 @@ def people(node: str, number: int, frame: dict) -> tuple[list[Tensor], tuple[flo
     for person in listed:
         points = plain((person or {}).get("pose_keypoints_2d"))
         if points is not None and (not isinstance(points, (list, tuple)) or len(points)):
-            bodies.append(body(node, number, points))
+            bodies.append(body(node, number, points, OF_THE_HOST in person))
     return bodies, canvas_of(node, number, frame) if bodies else None
 
 
@@ -115,7 +116,7 @@ def canvas_of(node: str, number: int, frame: dict) -> tuple[float, float]:
     return canvas
 
 
-def body(node: str, number: int, points: Any) -> Tensor:
+def body(node: str, number: int, points: Any, of_the_host: bool = False) -> Tensor:
     """A person's points in one of LAYOUTS, as [18, 3]."""
     try:
         one_by_one = any(isinstance(plain(point), (list, tuple)) for point in points)
@@ -127,7 +128,8 @@ def body(node: str, number: int, points: Any) -> Tensor:
                          f"points or COCO's 17, x, y and confidence of each: {' or '.join(str(3 * n) for n in sorted(LAYOUTS))} numbers. Use a "
                          "detector with such a layout.") from None
     placed = torch.stack([torch.zeros(3, dtype=torch.float64) if place is None else found[place] for place in layout])
-    hidden = (placed[:, 2] < max(VISIBLE, SURE * placed[:, 2].max())) | (placed[:, None, :2] == NOWHERE).all(-1).any(-1)
+    least = SURE if of_the_host else max(VISIBLE, SURE * placed[:, 2].max())
+    hidden = (placed[:, 2] < least) | (placed[:, None, :2] == NOWHERE).all(-1).any(-1)
     placed[hidden] = 0
     if not (placed[:, :2].abs() <= MOST_PIXELS).all() or not placed.isfinite().all():
         raise ValueError(f"{node}: a person in frame {number} of the pose has a point that is NaN, infinite or far outside any picture. Check "
