@@ -15,6 +15,7 @@ COLOURED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
 FEW, FURTHER = 0.05, 0.5   # of a map may be that much outside: filters that enlarge pictures overshoot
 NO_DEPTH, BYTES = 30, 255  # times as far as half of a map, and beyond what bytes hold, a value is no distance
 SOME, GAP = 0.01, 0.1      # of a map, and of half of its distances: more zeros than this with nothing below that beside them are none
+FLAT = 3 / 255      # what is left of one value in frames of a saved video
 NARROW = 0.15       # of the range from black to white: maps that use less of it are of another scale
 CELLS = 32          # along each side, in which grounds and holes are told apart
 TWO_VALUES = 0.98   # of a map that is wholly black or white: it was cut off there
@@ -67,7 +68,7 @@ def maps(part: list[Read]) -> Maps:
 def odd(pictures: list[Tensor], advice: Advice) -> list[str]:
     """What is said of pictures [h, w], near white, that are hardly what they should be."""
     seen = []
-    flat = [str(i) for i, x in enumerate(pictures, 1) if x.max() - x.min() < 1 / 255]
+    flat = [str(i) for i, x in enumerate(pictures, 1) if x.max() - x.min() < FLAT]
     if flat:
         seen.append(f"picture {', '.join(flat)} has one value everywhere, which asks for a flat wall")
     cut = [str(i) for i, x in enumerate(pictures, 1) if two_values(x)]
@@ -117,7 +118,7 @@ def said_of(x: Tensor, advice: Advice) -> str | None:
     low, high = x.min(), x.max()
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         return f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, {advice.metres}"
-    if 1 / 255 < high - low < NARROW:  # as of 16 bits that count millimetres
+    if FLAT <= high - low < NARROW:  # as of 16 bits that count millimetres
         return (f"it uses {high - low:.0%} of the range from black to white, which is stretched to all of it; if it holds distances, "
                 f"{advice.metres}")
     return None
@@ -182,7 +183,7 @@ def usual(x: Tensor) -> bool:
     low, high = x.min(), x.max()
     outside = ((x < -OVERSHOOT) | (x > 1 + OVERSHOOT)).float().mean()
     enlarged = outside <= FEW and low >= -FURTHER and high <= 1 + FURTHER
-    return bool((high - low <= 1 / 255 and not outside) or (enlarged and high - low >= NARROW))
+    return bool((high - low < FLAT and not outside) or (enlarged and high - low >= NARROW))
 
 
 def has_depth(x: Tensor, near_black: bool) -> Tensor:

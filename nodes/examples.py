@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..heads.config import KINDS, NAME
 from . import checks
+from .depth_maps import FLAT
 from .references import samples_for
 from .targets import ADVICE_MAP, maps_of
 
@@ -67,7 +68,7 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
     if len(samples) < 2:
         raise ValueError(f"{node}: got one picture, and it needs two at least, one to learn from and one to judge by. Ten make a head, and more a "
                          "better one.")
-    if all((x.amax((2, 3)) - x.amin((2, 3))).max() < 1 / 255 for x in shown):
+    if all((x.amax((2, 3)) - x.amin((2, 3))).max() < FLAT for x in shown):
         raise ValueError(f"{node}: every image of what should be read has one colour all over, so there is nothing to read. Check the node "
                          "that made them.")
     return [Example(*parts) for parts in zip(samples, said, shown)]

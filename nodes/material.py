@@ -9,7 +9,7 @@ from torch import Tensor
 from ..heads.config import CONTROL_RANGES, DEFAULT_RANGE
 from ..rg_core import fitting, taps
 from ..rg_core.head import resize
-from ..rg_core.pictures import fit, to_range
+from ..rg_core.pictures import fit_for, to_range
 from . import held_out
 from .examples import Example, batches
 from .references import family
@@ -99,7 +99,7 @@ class Material:
     def wanted(self, example: Example) -> Tensor:
         """What should be read of it, [1, outputs, H, W], in the control range."""
         if example not in self.known:
-            self.known[example] = to_range(fit(example.image, self.size(example)), self.control_range)
+            self.known[example] = to_range(fit_for(self.kind, example.image, self.size(example)), self.control_range)
         return self.known[example]
 
     def pairs(self, example: Example, reading: taps.Reading) -> tuple[Tensor, Tensor]:

@@ -163,8 +163,8 @@ class ReadoutInvert(io.ComfyNode):
         noise = guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, callback=latent_preview.prepare_callback(model, steps),
                               disable_pbar=True, seed=0)
         if sampler.off > COMES_BACK:
-            logging.warning("%s: the picture will not come back as it was, for a step of the inversion misses it by up to %.0f%%. Use more steps, "
-                            "another scheduler than %s, such as karras, or a lower cfg.", node, 100 * sampler.off, scheduler)
+            log.warning("%s: the picture will not come back as it was, for a step of the inversion misses it by up to %.0f%%. Use more steps, "
+                        "another scheduler than %s, such as karras, or a lower cfg.", node, 100 * sampler.off, scheduler)
         trajectory = references.Trajectory(sampler.trajectory.sigmas, sampler.trajectory.latents.cpu())
         return io.NodeOutput({"samples": noise.to(samples.device)}, wrap(model, trajectory, positive, cache_mb))
 

@@ -1,4 +1,4 @@
-"""Pictures of skeletons and of lines as people have them, as heads know them."""
+"""Pictures of skeletons as people have them, as heads know them."""
 import torch
 from torch import Tensor
 
@@ -27,8 +27,3 @@ def prepared(node: str, images: list[Tensor]) -> list[Tensor]:
                     NAMES[swapped])
         found = [skeletons.in_order(image, *order) for image, order in zip(found, orders)]
     return [skeletons.as_trained(image) for image in found]
-
-
-def thick_enough(images: list[Tensor]) -> list[Tensor]:
-    """Lines [B, 1, h, w], those that are too thin for the size of their picture as thick as such lines are in a smaller one."""
-    return [torch.cat([skeletons.thickened(one) if skeletons.thin(one) else one for one in image.split(1)]) for image in images]

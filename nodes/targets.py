@@ -9,13 +9,14 @@ from torch import Tensor
 from ..rg_core.pictures import fit
 from ..rg_core.regions import repeat
 from ..rg_core.targets import Spatial, Target
-from . import checks, skeletons
+from . import bars, checks, skeletons
 from .depth_maps import GREYS, INVERSE, Advice, Maps, depth_maps, from_geometry
 from .keypoints import drawn
 from .log import log
 from .types import CATEGORY, Geometry, Guidance, Head, PoseKeypoint
 
 GREY_GROUND = 0.2
+NOTHING = 0.1       # brightness that no skeleton or line stays below; frames of a saved video have up to 0.02 where they were black
 WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
                         tooltip="How hard this target pulls. Where it acts alone, the weight multiplies strength. 0 turns it off.")
 CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
@@ -79,7 +80,7 @@ def some_there(node: str, there: Tensor, said: Empty) -> None:
 
 def present(node: str, image: Tensor, mask: Tensor | None, kind: str) -> Tensor | None:
     """The mask without the pictures [B, 3, H, W] of skeletons or edges in which there are none: those are not guided."""
-    there = image.amax((1, 2, 3)) >= 1 / 255
+    there = image.amax((1, 2, 3)) >= NOTHING
     some_there(node, there, EMPTY[kind])
     if there.all():
         return mask
@@ -109,7 +110,8 @@ class PoseTarget(io.ComfyNode):
             image = drawn(node, keypoints)
             mask = None if mask is None else fit(mask.float(), image.shape[-2:])  # nobody sees the size that it is drawn in
         else:
-            image, = skeletons.prepared(node, [checks.picture(node, image)])
+            image, mask = bars.left_out(node, "pose", checks.picture(node, image), mask)
+            image, = skeletons.prepared(node, [image])
         return chained("pose", head, image, weight, start_percent, end_percent, present(node, image, mask, "pose"), guidance)
 
 
@@ -144,7 +146,8 @@ class DepthTarget(io.ComfyNode):
         if image is None:
             maps = from_geometry(node, geometry)
         else:
-            maps, = depth_maps(node, [checks.picture(node, image, finite=False)], greys, invert, ADVICE)
+            image, mask = bars.left_out(node, "depth", checks.picture(node, image, finite=False), mask)
+            maps, = depth_maps(node, [image], greys, invert, ADVICE)
         mask = checks.mask(node, mask)
         known(node, maps, mask)
         return chained("depth", head, maps, weight, start_percent, end_percent, mask, guidance)
@@ -161,7 +164,7 @@ def known(node: str, maps: Maps, mask: Tensor | None) -> None:
         part = depth[inside.to(depth.device)]
         if part.numel() and part.max() - part.min() < 1 / 255 < depth.max() - depth.min():
             log.warning("%s: the depth has one value wherever the mask is white, which asks for a flat wall there. Load 3D's mask is white "
-                            "outside of its model: put Invert Mask behind it.", node)
+                        "outside of its model: put Invert Mask behind it.", node)
             return
 
 
@@ -169,13 +172,13 @@ def lines(node: str, images: list[Tensor]) -> list[Tensor]:
     """Edges [B, 3, h, w], grey; warns once where they look like black ones on white."""
     for image in images:
         checks.brightness(node, image)
-    images = [image.mean(1, keepdim=True) for image in images]
+    images = [image.amax(1, keepdim=True) for image in images]  # lines of any colour
     if sum(image.mean() for image in images) / len(images) > 0.5:
         log.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
-                        "Image before this node.", node)
+                    "Image before this node.", node)
     elif sum(image.median() for image in images) / len(images) > GREY_GROUND:
         log.warning("%s: the edges are on grey, and they should be white lines on black. Grey asks for faint edges everywhere.", node)
-    return [image.expand(-1, 3, -1, -1) for image in skeletons.thick_enough(images)]
+    return [image.expand(-1, 3, -1, -1) for image in images]
 
 
 def as_painted(node: str, images: list[Tensor]) -> list[Tensor]:
@@ -212,7 +215,10 @@ class MapTarget(io.ComfyNode):
         if head.output_head is None or head.pooled or head.kind == "keypoints":
             raise ValueError(f"{node}: a head that reads {head.kind} gives no picture to steer by. Choose one that reads a map, such as Fit Readout "
                              "Head makes.")
-        maps, = maps_of(node, head.kind, [checks.picture(node, image)], ADVICE_MAP)
+        image = checks.picture(node, image)
+        if head.kind in (*KNOWN, "depth"):
+            image, mask = bars.left_out(node, head.kind, image, mask)
+        maps, = maps_of(node, head.kind, [image], ADVICE_MAP)
         if head.kind in KNOWN:
             mask = present(node, maps[0], checks.mask(node, mask), head.kind)
         return towards(node, head, maps, weight, start_percent, end_percent, mask, guidance)
@@ -231,6 +237,7 @@ class EdgeTarget(io.ComfyNode):
     @classmethod
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
         node = "Edge Target"
-        image, = lines(node, [checks.picture(node, image)])
+        image, mask = bars.left_out(node, "edge", checks.picture(node, image), mask)
+        image, = lines(node, [image])
         mask = present(node, image, checks.mask(node, mask), "edge")
         return chained("edge", head, image, weight, start_percent, end_percent, mask, guidance)

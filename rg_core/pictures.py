@@ -11,6 +11,7 @@ HUES = ((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), 
         (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255),
         (255, 0, 255), (255, 0, 170), (255, 0, 85))
 LIMB_SHADE = 0.6
+THIN = 0.5  # of the brightness of lines must be left where they are made smaller; of HED's 0.6 is, of Canny's from 512 pixels to 64 0.1
 STICK = 4 / 512  # half-width of a limb and radius of a joint, as a share of the canvas's shorter side
 
 
@@ -55,14 +56,36 @@ def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
 
     The cut is the one that the host makes for ControlNet pictures, so that both kinds of control line up.
     """
+    return resized(cut(image, size), size)
+
+
+def cut(image: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = image.shape[-2:]
     ratio = size[1] / size[0]
     cut_height, cut_width = min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
     top, left = (height - cut_height) // 2, (width - cut_width) // 2
-    image = image[..., top:top + cut_height, left:left + cut_width]
+    return image[..., top:top + cut_height, left:left + cut_width]
+
+
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     if image.shape[-2:] == tuple(size):
         return image
     return F.interpolate(image, size=tuple(size), mode="bilinear", antialias=True)
+
+
+def fit_for(kind: str, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """`fit`, of what a head of this kind should read."""
+    return fit_lines(image, size) if kind == "edge" else fit(image, size)
+
+
+def fit_lines(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """`fit`, of bright lines on black. Where they are so thin that their pictures would be hardly brighter than black, as Canny's are, each pixel
+    has the brightest one that falls into it, so that lines are as bright as before, and a pixel wide."""
+    image = cut(image, size)
+    mean, brightest = resized(image, size), F.adaptive_max_pool2d(image, size)
+    lines = brightest > 0.5 * brightest.amax((1, 2, 3), keepdim=True)
+    kept = (mean * lines).sum((1, 2, 3), keepdim=True) / (brightest * lines).sum((1, 2, 3), keepdim=True).clamp(min=1e-30)
+    return torch.where(kept < THIN, brightest, mean)
 
 
 def to_range(image: Tensor, control_range: tuple[float, float]) -> Tensor:

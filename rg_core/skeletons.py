@@ -29,18 +29,6 @@ def has_ground(image: Tensor) -> Tensor:
     return image.amax(1).flatten(1).median(1).values > GROUND
 
 
-def thin(image: Tensor) -> bool:
-    """Whether the lines of `image` [1, C, H, W] are so thin for its size that hardly anything is left of them in a readout."""
-    side = min(image.shape[-2:])
-    return side > SIDE and strokes.half_width(image.amax(1)[0] > 0.5 * image.max()) * SIDE < NEAR[0] * side
-
-
-def thickened(image: Tensor) -> Tensor:
-    """Thin lines [1, C, H, W] as thick as they would be in a picture whose shorter side is SIDE."""
-    scale = SIDE / min(image.shape[-2:])
-    return F.interpolate(F.adaptive_max_pool2d(image, [round(n * scale) for n in image.shape[-2:]]), image.shape[-2:], mode="nearest-exact")
-
-
 def as_trained(image: Tensor) -> Tensor:
     """`image` [B, 3, H, W], skeletons on black, with sticks as thick as heads know them."""
     if min(image.shape[-2:]) < SIDE:

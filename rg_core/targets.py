@@ -104,7 +104,7 @@ class Spatial(Target):
         if known is not None:  # what is not known is not mixed into what is
             image, known = pictures.fit(image * known, size), pictures.fit(known, size)
             image = image / known.clamp(min=1e-6)
-        image = pictures.to_range(pictures.fit(image, size), self.head.control_range)
+        image = pictures.to_range(pictures.fit_for(self.head.kind, image, size), self.head.control_range)
         known = None if known is None else known.to(device)
         return super().fitted(size, device) | {"image": image.to(device), "known": known}
 

@@ -3,18 +3,25 @@ import copy
 import functools
 import itertools
 import logging
+from fractions import Fraction
 
+import folder_paths
+import nodes as host_nodes
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from comfy_extras.nodes_sdpose import KeypointDraw
+from comfy_api.latest import InputImpl, Types
+from comfy_extras.nodes_images import ResizeAndPadImage
+from comfy_extras.nodes_sdpose import KeypointDraw, SDPoseDrawKeypoints
+from PIL import Image
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, world
 from readout_guidance_pack.nodes import targets
 from readout_guidance_pack.nodes.heads import LoadReadoutHead
 from readout_guidance_pack.nodes.tracks import LoadTracks
+from readout_guidance_pack.rg_core.estimates import from_range
 from readout_guidance_pack.rg_core.pictures import HUES, LIMB_SHADE, draw_pose, fit
 from readout_guidance_pack.rg_core.skeletons import in_order
 
@@ -242,20 +249,34 @@ def test_edges_that_are_not_on_black_are_noticed(heads, caplog, ground, said):
     assert f"Edge Target: the edges are {said}" in caplog.text and "white lines on black" in caplog.text
 
 
-@pytest.mark.parametrize("side", [1024, 2048, 3000])
-def test_thin_edges_of_a_large_picture_are_as_strong_as_those_of_a_small_one(heads, side):
-    """One pixel wide, as Canny draws them at any size."""
-    def edges(side):
-        image = torch.zeros(1, side, side, 1)
-        image[:, side // 4] = image[:, :, side // 2] = 1
-        target = targets.EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)[0][0]
-        assert target.image.shape[-2:] == (side, side)
-        return fit(target.image, (64, 64))
+def edges_at(heads, image, size=(64, 64)):
+    """What an Edge Target of `image` asks for in readouts of `size`, 0 to 1, [B, H, W]."""
+    target = targets.EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)[0][0].at([n * heads["edge"].stride for n in size], "cpu")
+    return from_range(target.image, heads["edge"].control_range)[:, 0]
 
-    assert torch.allclose(edges(side), edges(512), atol=0.02)
-    soft = torch.rand(1, 1, side // 16, side // 16, generator=torch.manual_seed(0)).pow(4)
-    soft = F.interpolate(soft, (side, side), mode="bilinear").movedim(1, -1)  # wide lines, as HED's
-    assert torch.allclose(targets.EdgeTarget.execute(heads["edge"], soft, 1.0, 0.0, 0.9)[0][0].image[:, 0], soft[..., 0], atol=1e-6)
+
+@pytest.mark.parametrize("side", [128, 512, 1024, 3000])
+def test_edges_a_pixel_wide_are_as_bright_in_a_readout_as_in_their_picture(heads, side):
+    """As Canny draws them at any size."""
+    image, wanted = torch.zeros(1, side, side, 1), torch.zeros(1, 64, 64)
+    image[:, side // 4] = image[:, :, side // 2] = 1
+    wanted[:, 16] = wanted[:, :, 32] = 1
+    assert torch.allclose(edges_at(heads, image), wanted, atol=1e-6)
+
+
+def test_wide_edges_are_made_smaller_as_pictures_are(heads):
+    """As HED's: a thin one beside them changes nothing."""
+    soft = torch.rand(1, 1, 64, 64, generator=torch.manual_seed(0)).pow(4)
+    soft = F.interpolate(soft, (1024, 1024), mode="bilinear")
+    soft[..., 512, :] = 1
+    assert torch.allclose(edges_at(heads, soft.movedim(1, -1)), fit(soft, (64, 64))[:, 0], atol=1e-6)
+
+
+def test_edges_may_be_of_any_colour(heads):
+    """As the host's MediaPipe node draws them, green by default."""
+    white = world.edges(world.draw(1, 64, 64, seed=0).image)[..., None].expand(-1, -1, -1, 3)
+    for colour in [(0, 255, 0), (255, 0, 0), (0, 0, 255)]:
+        assert torch.allclose(edges_at(heads, white * torch.tensor(colour) / 255), edges_at(heads, white), atol=1e-6)
 
 
 @functools.cache
@@ -321,13 +342,32 @@ def test_swapped_colours_of_drawers_with_bright_limbs_are_swapped_back(heads, ca
 
 
 def test_joints_count_by_the_scale_of_their_detectors_scores(pose):
-    """The host's own node draws what is above 0.3; other scores reach 6."""
-    for scale in (1.0, 6.0):
+    """Scores of some detectors reach 6."""
+    for scale in (1.0, 0.5, 6.0):
         points = person()
         points[2::3] = [scale * (0.2 if k == 4 else 0.95) for k in range(18)]
         unseen = person()
         unseen[4 * 3 + 2] = 0
         assert torch.equal(pose([frame(points)]).image, pose([frame(unseen)]).image)
+
+
+def test_joints_that_the_hosts_own_node_does_not_draw_are_hidden(pose):
+    """Of its SDPose Keypoint Extractor, whatever the person's other scores are; from 0.3 on they are drawn."""
+    def of_the_host(scores):
+        people = [{"pose_keypoints_2d": np.column_stack([XY, scores]).flatten().tolist()} | {
+            f"{part}_keypoints_2d": [0.0] * 3 * count for part, count in (("foot", 6), ("face", 70), ("hand_right", 21), ("hand_left", 21))}]
+        return [{"canvas_width": 512, "canvas_height": 512, "people": people}]
+
+    scores = np.full(18, 0.5)
+    scores[4], scores[7] = 0.29, 0.3
+    shown = SDPoseDrawKeypoints.execute(of_the_host(scores), True, False, False, False, 4, 3, 0.3, True).args[0]
+    unseen = person()
+    unseen[4 * 3 + 2] = 0
+    assert torch.equal(pose(of_the_host(scores)).image, pose([frame(unseen)]).image)
+    drawn_there = [bool(shown[0, int(XY[k][1]), int(XY[k][0])].any()) for k in (4, 7)]
+    assert drawn_there == [False, True]
+    with pytest.raises(ValueError, match="Pose Target: the pose is empty.*0.3 from SDPose"):
+        pose(of_the_host(np.full(18, 0.29)))
 
 
 @pytest.mark.parametrize("image, said", [
@@ -344,6 +384,125 @@ def test_what_is_no_picture_is_explained(heads, image, said):
 def test_what_is_no_mask_is_explained(heads, mask, said):
     with pytest.raises(ValueError, match=f"Depth Target: .*{said}"):
         targets.DepthTarget.execute(heads["depth"], RAMP[:, ::8, ::8], 1.0, 0.0, 0.9, mask=mask)
+
+
+@pytest.fixture
+def loaded(tmp_path, monkeypatch):
+    """The host's Load Image of a picture that was saved under this name, whose suffix says how: (IMAGE, MASK)."""
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
+
+    def load(name, picture, **options):
+        picture.save(tmp_path / name, **options)
+        return host_nodes.LoadImage().load_image(name)
+    return load
+
+
+@pytest.mark.parametrize("name, mode", [("opaque.webp", "RGB"), ("opaque.gif", "P"), ("grey.png", "LA"), ("opaque.png", "RGBA")])
+def test_the_mask_of_an_opaque_picture_is_empty(heads, loaded, name, mode):
+    picture = Image.fromarray((RAMP[0] * 255).byte().numpy())
+    image, mask = loaded(name, (picture.convert("L") if mode == "LA" else picture).convert(mode))
+    assert mask.shape == image.shape[:3] and mask.max() < 0.005  # of some formats it is not 0
+    with pytest.raises(ValueError, match="Depth Target: the mask is empty.*what is transparent"):
+        targets.DepthTarget.execute(heads["depth"], image, 1.0, 0.0, 0.9, mask=mask)
+
+
+def test_what_is_transparent_in_a_grey_picture_is_all_of_its_mask(heads, loaded):
+    picture = Image.fromarray((RAMP[0, ..., 0] * 255).byte().numpy()).convert("LA")
+    picture.putalpha(Image.fromarray(np.repeat(np.repeat(np.uint8([[0, 255], [255, 255]]), 32, 0), 32, 1)))
+    image, mask = loaded("grey.png", picture)
+    assert mask[0, 40, 40] > 0
+    target, = targets.DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)[0]
+    assert target.mask[0, 0, :32, :32].min() > 0.99 and target.mask.sum() == target.mask[..., :32, :32].sum()
+
+
+def saved_as_video(frames, folder):
+    """[B, H, W, 3] as the host saves and loads it."""
+    path = str(folder / "frames.mp4")
+    InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(24))).save_to(path)
+    return InputImpl.VideoFromFile(path).get_components().images
+
+
+def test_a_frame_of_a_saved_video_with_nobody_in_it_does_not_guide_its_picture(heads, tmp_path, caplog):
+    frames = skeleton(512)[:2]
+    frames = saved_as_video(torch.stack([frames[0], torch.zeros_like(frames[0]), frames[1]]), tmp_path)
+    assert 1 / 255 < frames[1].max() < 0.03  # what is left of black
+    target, = targets.PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames)[0]
+    assert target.mask.amax((1, 2, 3)).tolist() == [1, 0, 1] and "nobody in picture 2" in caplog.text
+    with pytest.raises(ValueError, match="Pose Target: .*all black"):
+        targets.PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames[1:2])
+
+
+def test_a_flat_frame_of_a_saved_video_is_a_flat_wall(heads, tmp_path, caplog):
+    """And not what the video's coding left of it, stretched from black to white."""
+    frames = saved_as_video(torch.stack([skeleton(512)[0], torch.full((512, 512, 3), 0.5)]), tmp_path)
+    assert frames[1].mean(-1).max() - frames[1].mean(-1).min() > 1 / 255
+    target, = targets.DepthTarget.execute(heads["depth"], frames[1:], 1.0, 0.0, 0.9)[0]
+    assert (target.image - 0.5).abs().max() < 0.02 and "one value everywhere" in caplog.text
+
+
+def padded(image, width, height, colour="white", interpolation="area"):
+    return ResizeAndPadImage.execute(image, width, height, colour, interpolation).args[0]
+
+
+@pytest.mark.parametrize("kind", ["pose", "edge", "depth"])
+@pytest.mark.parametrize("size, mode", [((96, 64), "area"), ((64, 96), "bicubic"), ((97, 64), "nearest-exact")])
+def test_bars_are_no_picture(heads, caplog, kind, size, mode):
+    """Resize And Pad Image's, white and left and right or above and below."""
+    nodes = {"pose": targets.PoseTarget, "edge": targets.EdgeTarget, "depth": targets.DepthTarget}
+    scene = world.draw(1, 64, 64, seed=0)
+    image = {"pose": draw_pose(scene.keypoints[:, None], (64, 64)).movedim(1, -1), "depth": scene.nearness[..., None],
+             "edge": world.edges(scene.image)[..., None]}[kind].expand(-1, -1, -1, 3)
+    made = functools.partial(nodes[kind].execute, head=heads[kind], weight=1.0, start_percent=0.0, end_percent=0.9)
+    wanted, = made(image=image)[0]
+    caplog.clear()
+    image = padded(image, *size, interpolation=mode)
+    target, = made(image=image)[0]
+    assert f"{kind.capitalize()} Target: the picture has bars of one colour at its edges" in caplog.text
+    bars = [(n - 64) // 2 for n in size[::-1]]
+    inside = target.mask[0, 0] > 0
+    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
+    for found, low in ((rows, bars[0]), (columns, bars[1])):  # but for a line, which resizing may have mixed with a bar
+        assert found[0] == low + (low > 0) and found[-1] == low + 63 - (low > 0)
+    assert inside.sum() == len(rows) * len(columns) and target.mask[0, 0, inside].min() == 1
+    there = wanted.image[..., rows[0] - bars[0]:rows[-1] - bars[0] + 1, columns[0] - bars[1]:columns[-1] - bars[1] + 1]
+    assert torch.allclose(target.image[..., inside].flatten(), there.flatten(), atol=1e-5)
+    half = torch.zeros(1, *size[::-1])
+    half[:, :, :size[0] // 2] = 1
+    masked, = made(image=image, mask=half)[0]
+    assert torch.equal(masked.mask, target.mask * half)
+    with pytest.raises(ValueError, match="the mask is 8x8"):
+        made(image=image, mask=torch.ones(1, 8, 8))
+
+
+def test_bars_around_some_pictures_and_of_other_colours(heads, caplog):
+    """Pad Image for Outpainting's are grey, on any side; black ones ask for nothing in lines on black, and for what is far in a depth map."""
+    scene = world.draw(2, 64, 64, seed=0)
+    edges, depth = (x[..., None].expand(-1, -1, -1, 3) for x in (world.edges(scene.image), scene.nearness))
+    outpainted, _ = host_nodes.ImagePadForOutpaint().expand_image(edges, 32, 0, 0, 0, 0)
+    mixed = torch.cat([outpainted[:1], F.pad(edges[1:], (0, 0, 32, 0))])
+    target, = targets.EdgeTarget.execute(heads["edge"], mixed, 1.0, 0.0, 0.9)[0]
+    assert target.mask[0].sum() == 64 * 63 and target.mask[1].min() == 1 and caplog.text.count("bars of one colour") == 1
+    target, = targets.DepthTarget.execute(heads["depth"], padded(depth, 96, 64, "black"), 1.0, 0.0, 0.9)[0]
+    assert target.mask.shape[0] == 2 and (target.mask.flatten(1).sum(1) == 64 * 62).all()
+
+
+def no_bars():
+    """Pictures that end in one colour by themselves."""
+    wall, ball, ground = torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 3), torch.linspace(-1, 2, 64).clamp(0, 1).view(1, 64, 1, 1)
+    wall[:, :, :20] = 1
+    ball[:, 20:44, 20:44] = 1
+    steps = torch.zeros(1, 64, 64, 3)
+    steps[:, :, :20], steps[:, :, 44:] = 0.3, 1
+    frame = torch.ones(1, 64, 64, 3)
+    frame[:, 30:40, 10:54] = 0
+    return {"a wall on one side": wall, "something on black": ball, "a sky and a ground": ground.expand(1, 64, 64, 3), "three walls": steps,
+            "something far in a wall": frame, "one value": torch.ones(1, 64, 64, 3), "a pixel": torch.ones(1, 1, 1, 3)}
+
+
+@pytest.mark.parametrize("case", no_bars())
+def test_a_depth_map_that_ends_in_one_value_has_no_bars(heads, caplog, case):
+    target, = targets.DepthTarget.execute(heads["depth"], no_bars()[case], 1.0, 0.0, 0.9)[0]
+    assert target.mask is None and "bars" not in caplog.text
 
 
 @pytest.mark.parametrize("node", [LoadReadoutHead, LoadTracks])
