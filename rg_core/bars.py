@@ -13,8 +13,9 @@ def bars(image: Tensor, paired: bool) -> tuple[int, int, int, int]:
     sides = [lines for way in (image.permute(1, 2, 0), image.permute(2, 1, 0)) for lines in (way, way.flip(0))]  # [N, M, C]
     found = [bar(lines) for lines in sides]
     if paired:
-        pairs = [pair(sides[i:i + 2], found[i:i + 2]) for i in (0, 2)]
-        widths = [*pairs[0], *pairs[1]] if not all(map(any, pairs)) else [0] * 4
+        grounds = [all(run for run, _ in found[2 - i:4 - i]) for i in (0, 2)]  # what goes on along both other sides is a ground
+        pairs = [[0, 0] if ground else pair(sides[i:i + 2], found[i:i + 2]) for i, ground in zip((0, 2), grounds)]
+        widths = [*pairs[0], *pairs[1]]
     else:
         widths = [run if ends and lines[0, 0].max() > STEP else 0 for (run, ends), lines in zip(found, sides)]
     top, bottom, left, right = [n + BLENDED if n else 0 for n in widths]
