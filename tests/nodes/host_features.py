@@ -47,7 +47,7 @@ def make_head(name, kind="pose"):
 class Graph:
     """A model, its conditionings, and how they are sampled; a feature changes some of these."""
 
-    scheduler = "normal"
+    scheduler, sampler = "normal", "euler"
     move = Move(moves=1)  # what is looked at is a step
 
     def __init__(self, model=None, name="small"):
@@ -74,7 +74,7 @@ class Graph:
     def run(self, guides: bool = True) -> torch.Tensor:
         model = guided("test", self.model, (self.target,), self.move, recompute=self.recompute) if guides else self.model
         if self.guider is None and self.sigmas is None:
-            return host_nodes.common_ksampler(model, SEED, 4, self.cfg, "euler", self.scheduler, self.positive, self.negative,
+            return host_nodes.common_ksampler(model, SEED, 4, self.cfg, self.sampler, self.scheduler, self.positive, self.negative,
                                               self.latent, **self.options)[0]["samples"]
         guider = self.guider(model) if self.guider else nodes_custom_sampler.CFGGuider.execute(model, self.positive, self.negative,
                                                                                               self.cfg)[0]
