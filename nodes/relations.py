@@ -117,16 +117,21 @@ def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | No
     return left, top, right - left, bottom - top
 
 
+def box_input(name: str, tooltip: str):
+    """A box that is connected or not there. The host's input has a default, 512 pixels wide and high, which clients would fill in for it."""
+    box = io.BoundingBox.Input(name, optional=True, socketless=False, force_input=True, tooltip=tooltip)
+    box.default = None
+    return box
+
+
 def likeness_inputs(head: list, target: type[Target]) -> list:
     where = "The same size as the reference's picture, or of its shape."
     return [
         *head, REFERENCE, *when(target),
         io.Mask.Input("mask", optional=True, tooltip=f"Where it acts in the picture being made: white. {where}"),
         io.Mask.Input("reference_mask", optional=True, tooltip=f"What counts of the reference: white. {where}"),
-        io.BoundingBox.Input("box", optional=True, socketless=False, force_input=True,
-                             tooltip="Where it acts in the picture being made, in its pixels."),
-        io.BoundingBox.Input("reference_box", optional=True, socketless=False, force_input=True,
-                             tooltip="What counts of the reference, in its pixels."),
+        box_input("box", "Where it acts in the picture being made, in its pixels."),
+        box_input("reference_box", "What counts of the reference, in its pixels."),
         CHAIN,
     ]
 

@@ -55,5 +55,6 @@ def test_clients_are_told_which_inputs_are_typed_and_which_are_links(server):
     typed = {place for place, (kind, options) in inputs.items() if options.get("widgetType") or kind.startswith("READOUT_") and "default" in options}
     assert len(told) == 30 and typed == {("ReadoutDragTarget", "drags")}
     assert inputs["ReadoutDragTarget", "drags"][1]["widgetType"] == "STRING"
-    # The host's boxes have a default, as its own widget has; they are links here.
-    assert all(spec[1]["forceInput"] for spec in inputs.values() if spec[0] == "BOUNDING_BOX")
+    # What has a default is filled in: a box that nobody drew would be one.
+    assert not [place for place, (kind, options) in inputs.items() if options.get("forceInput") and "default" in options]
+    assert [spec[1]["forceInput"] for spec in inputs.values() if spec[0] == "BOUNDING_BOX"] == [True] * 6

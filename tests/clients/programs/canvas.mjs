@@ -18,7 +18,7 @@ Object.keys(prompt).forEach(make);
 
 const client = new Client({ api_host: new URL(server).host, WebSocket, fetch });
 await client.connect();
-const { images } = await workflow.invoke(client);
+const { images } = await workflow.invoke_polling(client); // invoke may resolve before a busy server has sent the last of its outputs
 for (const [place, { type, data }] of images.entries()) {
     if (type === "url" && data.includes("type=temp")) continue; // what nodes show, and do not save
     const content = type === "url" ? await (await fetch(data)).arrayBuffer() : data;
