@@ -4,15 +4,20 @@ import reprlib
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..heads import KINDS, base_models
 from ..rg_core import taps
 from ..rg_core.architectures import NoTaps
+from ..rg_core.regions import repeat
 from ..rg_core.targets import Target, heads
+from .log import log
 
 HUGE = 1e30  # values with which nothing can be computed
 OPAQUE = 2 / 255  # values of a mask up to this are none: Load Image gives opaque pictures of some formats up to 1/256
+RIM, GROWN = 2, 4  # latents at the rim of a mask that what is around it shows in, and pixels that the host adds to a mask
+FLAT = 0.1  # of the deviation of what is around them: latents that vary less show nothing
 MOST_PICTURES = 10_000  # in a batch: what more would mean takes minutes to prepare
 
 
@@ -77,8 +82,9 @@ def brightness(node: str, image: Tensor) -> None:
                          "before, for example by 1/255.")
 
 
-def mask(node: str, mask: Tensor | None) -> Tensor | None:
-    """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W], without the traces that are left of nothing."""
+def mask(node: str, mask: Tensor | None, name: str = "mask") -> Tensor | None:
+    """The host's MASK [H, W] or [B, H, W] as [B, 1, H, W], without the traces that are left of nothing; one that was checked before may be given
+    again."""
     if mask is None:
         return None
     if not dense(mask) or mask.ndim not in (2, 3) and not (mask.ndim == 4 and mask.shape[1] == 1):
@@ -90,7 +96,17 @@ def mask(node: str, mask: Tensor | None) -> Tensor | None:
     if not (mask > 0).any():
         raise ValueError(f"{node}: the mask is empty, so the target would act nowhere. Paint the area where it should act, "
                          "or disconnect the mask. (A Load Image node gives what is transparent: nothing, of most pictures.)")
+    if mask.ndim == 3:
+        some_empty(node, mask, name)
     return mask.reshape(-1, 1, *mask.shape[-2:])
+
+
+def some_empty(node: str, mask: Tensor, name: str) -> None:
+    """Says which pictures a mask [B, H, W] leaves out."""
+    empty = [str(k) for k, one in enumerate(mask, 1) if not (one > 0).any()]
+    if empty:
+        log.warning("%s: the %s is empty for picture %s of %d, where this target does nothing. Paint the area where it should act there, or "
+                    "disconnect the mask.", node, name, ", ".join(empty), len(mask))
 
 
 def same_size(node: str, mask: Tensor | None, image: Tensor) -> None:
@@ -103,7 +119,7 @@ def same_size(node: str, mask: Tensor | None, image: Tensor) -> None:
 
 def mask_of(node: str, given: Tensor | None, reference, name: str = "mask") -> Tensor | None:
     """`mask`, which must have the shape of the reference's picture."""
-    checked, (height, width) = mask(node, given), pixels(reference)
+    checked, (height, width) = mask(node, given, name), pixels(reference)
     if checked is not None and another_shape(checked.shape[-2:], reference):
         raise ValueError(f"{node}: the {name} is {checked.shape[-1]}x{checked.shape[-2]} pixels and the reference's picture {width}x{height}, "
                          "which is of another shape. Make the mask as large as the picture, or disconnect it. (A Load Image node gives a mask "
@@ -126,14 +142,15 @@ def another_shape(size: tuple[int, int], reference) -> bool:
     return abs(math.log(size[1] * height / (size[0] * width))) > 0.03
 
 
-def latent(node: str, given: dict) -> Tensor:
-    """The samples of the host's LATENT, [B, C, H, W], or [B, C, 1, H, W] as models take them that make videos too."""
+def latent(node: str, given: dict, model=None) -> Tensor:
+    """The samples of the host's LATENT, [B, C, H, W], or [B, C, 1, H, W] as models take them that make videos too; `model` is the MODEL that they
+    are for, if there is one."""
     samples = given.get("samples") if isinstance(given, dict) else None
     if not dense(samples) or samples.ndim not in (4, 5) or 0 in samples.shape:
         shape = tuple(samples.shape) if isinstance(samples, Tensor) else shown(given)
         raise ValueError(f"{node}: the latent's shape is {shape}, and a picture's is [batch, channels, height, "
                          "width]. Connect the latent of a picture.")
-    no_video(node, samples)
+    no_video(node, samples, model)
     if not torch.isfinite(samples).all():
         raise ValueError(f"{node}: the latent holds NaN or infinite values. Check the node that made it.")
     return samples
@@ -222,15 +239,36 @@ def targets_fit(node: str, model, targets: tuple) -> None:
                              "Connect the VAE that belongs to the model.")
 
 
-def no_video(node: str, samples: Tensor) -> None:
-    """Latents must be of pictures, [B, C, T, H, W] of models that make videos too."""
+def no_hole(node: str, latent: dict, samples: Tensor, downscale: int) -> None:
+    """Warns where `samples` [B, C, H, W] are flat inside of the LATENT's mask: some nodes encode grey there, to be painted over. `downscale` is how
+    many pixels there are for each latent."""
+    if latent.get("noise_mask") is None:
+        return
+    mask, rim = latent["noise_mask"], max(RIM, GROWN // downscale)
+    mask = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]).float(), samples.shape[-2:], mode="bilinear")
+    inside = 1 - F.max_pool2d(1 - mask, 2 * rim + 1, 1, rim) > 0.5
+    for x, hole, masked in zip(samples.float(), repeat(inside, len(samples)), repeat(mask, len(samples)), strict=True):
+        known, rest = x[:, hole[0]], x[:, masked[0] < 0.5]
+        if min(known.shape[1], rest.shape[1]) > 1 and known.std(1).norm() < FLAT * rest.std(1).norm():
+            log.warning("%s: the latent is flat inside of its mask. VAE Encode (for Inpainting) encodes grey there, and this node takes that "
+                        "for a part of the picture. Encode the picture with VAE Encode.", node)
+            return
+
+
+def no_video(node: str, samples: Tensor, model=None) -> None:
+    """Latents must be of pictures, [B, C, T, H, W] of models that make videos too; `model` is the MODEL that they are for, if there is one."""
     if samples.ndim not in (4, 5):
         raise ValueError(f"{node}: the latent's shape is {tuple(samples.shape)}, as of a sound or of a video with its sound, which cannot be guided. "
                          "Sample pictures, or take the MODEL from before guidance.")
     if samples.ndim == 5 and samples.shape[2] > 1:
-        raise ValueError(f"{node}: the latent has {samples.shape[2]} frames, and videos cannot be guided yet. Sample single pictures with this model "
+        frames, batches = samples.shape[2], "put Rebatch Images (batch_size 1) before VAE Encode and Rebatch Latents behind it."
+        if model is not None and type(model.model.model_config).__name__ == "QwenImage":
+            raise ValueError(f"{node}: the latent has {frames} frames, as Qwen-Image Layered has for a picture and its {frames - 1} layers, and "
+                             "layers cannot be guided yet. Sample single pictures (a latent of one frame), or take the MODEL from before guidance. "
+                             f"If these are pictures: this VAE takes batches for frames; {batches}")
+        raise ValueError(f"{node}: the latent has {frames} frames, and videos cannot be guided yet. Sample single pictures with this model "
                          "(a latent of one frame), or take the MODEL from before guidance. If these are pictures: this VAE takes batches for videos; "
-                         "put Rebatch Images (batch_size 1) before VAE Encode and Rebatch Latents behind it.")
+                         f"{batches}")
 
 
 def heads_fit(node: str, model, heads: Iterable) -> None:

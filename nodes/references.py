@@ -70,10 +70,11 @@ def wrap(model, trajectory: references.Trajectory, conditioning: list, cache_mb:
 
 def samples_for(node: str, model, latent: dict) -> Tensor:
     """The LATENT's samples, which must fit the model, as it takes them: [B, C, H, W], or [B, C, 1, H, W] if it makes videos too."""
-    samples, made = checks.latent(node, latent), model.get_model_object("latent_format")
+    samples, made = checks.latent(node, latent, model), model.get_model_object("latent_format")
     if samples.shape[1] != made.latent_channels:
         raise ValueError(f"{node}: the latent has {samples.shape[1]} channels, and this model ({family(model)}) works with "
                          f"{made.latent_channels}. Encode the picture with the VAE that belongs to the model.")
+    checks.no_hole(node, latent, one_frame(samples), made.spacial_downscale_ratio)
     return one_frame(samples).unsqueeze(2) if made.latent_dimensions == 3 else one_frame(samples)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...rg_core import architectures, taps
 from ...rg_core.features import AS_THEY_ARE
 from . import windows
+from .conditioning import GAP, uncovered
 from .guidance import unguide
 from .log import Log
 from .memory import managed
@@ -30,9 +31,14 @@ class Asker(comfy.samplers.Sampler):
         model, conds, levels = model_wrap.inner_model, model_wrap.conds["positive"], self.levels.to(noise)
         x = model.model_sampling.noise_scaling(levels, noise, latent_image)
         step = Step(Log(self.node), comfy.samplers.calc_cond_batch, model, x, levels, extra_args["model_options"])
-        if not step.parts(conds):
+        acting = step.parts(conds)
+        if not acting:
             raise ValueError(f"{self.node}: the conditioning does not act at this noise level, so the model was not asked. Connect one without a "
                              "limit in time, or choose another noise level.")
+        gap = uncovered(acting, x)
+        if gap > GAP:
+            raise ValueError(f"{self.node}: the conditioning leaves out {gap:.0%} of the picture, of which nothing would be read. Connect one for "
+                             "the whole picture, from before an area or mask is set; an empty prompt will do.")
         self.found = self.use(model, step.read(conds, self.heads))
         return latent_image
 

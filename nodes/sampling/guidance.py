@@ -31,10 +31,10 @@ class Guidance:
         return Samplings(self.node)
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
-        checks.no_video(self.node, latent_image)
+        model = executor.class_obj.model_patcher
+        checks.no_video(self.node, latent_image, model)
         checks.noise_levels(self.node, sigmas)
         sampling = self.samplings.add(latent_image, noise)
-        model = executor.class_obj.model_patcher
         model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
         run = Run(self, executor.class_obj, self.samplings.log, sampling.got)
         if len(sigmas) > 1 and sigmas[-1] > sigmas[0]:

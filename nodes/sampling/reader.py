@@ -8,6 +8,7 @@ from ...rg_core.head import ReadoutHead
 from ...rg_core.regions import repeat
 from ...rg_core.taps import Reading
 from ...rg_core.targets import Target
+from .conditioning import GAP, uncovered
 from .inpainting import Inpainting, digest, rows
 from .step import Step
 
@@ -47,10 +48,14 @@ class Reader:
         found = {head: known[key] for head, key in keys.items() if key in known}
         missing = {head: size for head, size in heads.items() if head not in found}
         if missing:
-            if not here.parts(self.conds):
+            acting = here.parts(self.conds)
+            if not acting:
                 raise ValueError(f"{self.node}: what the reference of the {name} target was made with says nothing at this noise "
                                  "level, so it cannot be read. Make the reference with a conditioning that acts all the time, or let "
                                  "the target end before.")
+            if uncovered(acting, here.x) > GAP:
+                step.log.warn(f"what the reference of the {name} target was made with leaves out {uncovered(acting, here.x):.0%} of the picture, and "
+                              "nothing is read of the reference there. Make it with a conditioning for the whole picture.", f"gap of {name}")
             for head, readout in self.read(here, self.conds, missing).items():
                 found[head] = readout
                 self.reference.keep(self.source, keys[head], readout, self.used)

@@ -1,7 +1,9 @@
 """Readout Estimate inside the real host, on the demo model."""
 import copy
 
+import comfy.hooks
 import node_helpers
+import nodes as host_nodes
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
@@ -200,6 +202,27 @@ def test_several_conditionings_share_the_picture(w):
     assert torch.allclose(one, twice, atol=1e-4) and not torch.allclose(one, both, atol=1e-4)
 
 
+def test_areas_that_cover_the_picture_together_read_it_whole(w):
+    halves = [part for at in (0.0, 0.5) for part in host_nodes.ConditioningSetAreaPercentage().append(w.positive, 0.5, 1.0, at, 0.0, 1.0)[0]]
+    rest = comfy.hooks.set_default_conds_and_combine([halves[:1]], [w.positive])
+    for positive in (halves, rest[0]):
+        assert (w.estimate("depth", positive=positive)[0].mean(-1) - w.scene.nearness).abs().mean() < 0.15
+
+
+def test_a_latent_with_a_grey_hole_is_noticed(w, caplog):
+    image, mask = w.scene.image.movedim(1, -1), torch.zeros(1, 64, 64)
+    mask[:, 16:48, 16:48] = 1
+    whole = {"samples": w.vae.encode(image), "noise_mask": mask[:, None]}
+    w.estimate("depth", latent=whole)
+    w.estimate("depth", latent={**whole, "samples": torch.zeros(4, 3, 64, 64)})  # nothing at all
+    assert "flat" not in caplog.text
+    holed, = host_nodes.VAEEncodeForInpaint().encode(w.vae, image, mask)
+    w.estimate("depth", latent=holed)
+    references.ReadoutReference.execute(w.model, w.positive, holed, 1, 64)
+    said = [record.getMessage() for record in caplog.records if "flat inside of its mask" in record.getMessage()]
+    assert [text.split(":")[0] for text in said] == ["Readout Estimate", "Readout Reference"]
+
+
 BAD = {
     "neither": (lambda w: {"latent": None}, ["neither latent nor image"]),
     "both": (lambda w: {"latent": {"samples": torch.zeros(1, 3, 8, 8)}, "image": torch.zeros(1, 8, 8, 3)}, ["both latent and image"]),
@@ -212,6 +235,10 @@ BAD = {
     "other model's head": (lambda w: {"head": ReadoutHead("pose", [1280, 640], base_model="SD 1.5"),
                                       "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["SD 1.5", "[1280, 640]", "DemoWorld", "128"]),
     "other skeleton": (lambda w: {"head": keypoint_head(17), "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["17 heatmaps", "18"]),
+    "an area": (lambda w: {"positive": host_nodes.ConditioningSetAreaPercentage().append(w.positive, 0.5, 1.0, 0.0, 0.0, 1.0)[0]},
+                ["leaves out 50% of the picture"]),
+    "a mask": (lambda w: {"positive": host_nodes.ConditioningSetMask().append(w.positive, torch.eye(64)[None], "default", 1.0)[0]},
+               ["leaves out 98% of the picture"]),
     "too late": (lambda w: {"positive": node_helpers.conditioning_set_values(w.positive, {"start_percent": 0.0, "end_percent": 0.2}),
                             "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["does not act at this noise level"]),
 }

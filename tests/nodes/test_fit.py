@@ -272,6 +272,7 @@ BAD = {
     "hints in one": (lambda w: {"positive": hinted(w.empty, 12)}, "holds 12 pictures or masks in one.* Connect a list of conditionings"),
     "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "holds 3 pictures or masks in one"),
     "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "holds 12 pictures"),
+    "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the picture"),
     "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one colour all over"),
     "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image holds NaN"),
     "bytes": (lambda w: {"image": [w.depth * 255], "kind": ["own"]}, "values from .* to 253"),

@@ -378,6 +378,18 @@ def test_what_is_no_picture_is_explained(heads, image, said):
         targets.EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)
 
 
+def test_a_mask_that_is_empty_for_some_pictures_is_said_once(heads, pose, caplog):
+    mask = torch.zeros(3, 64, 64)
+    mask[1, 8:, 8:] = 1
+    said = "the mask is empty for picture 1, 3 of 3, where this target does nothing"
+    targets.DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)
+    pose([frame(person(), width=64, height=64)], mask=mask)
+    assert [record.getMessage().split(". Paint")[0] for record in caplog.records] == [f"Depth Target: {said}", f"Pose Target: {said}"]
+    caplog.clear()
+    targets.DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask[1:2])
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("mask, said", [
     (torch.zeros(8, 8), "empty"), (torch.ones(1, 8, 8, 3), "shape"), (torch.ones(8), "shape"), (np.ones((8, 8)), "ndarray"),
     (torch.full((8, 8), float("nan")), "NaN"), (torch.ones(4, 4), "4x4")])

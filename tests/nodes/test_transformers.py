@@ -288,6 +288,17 @@ def test_videos_are_refused_by_name(inference_mode):
                             conditioning("wan", 2), latent, disable_pbar=True)
 
 
+def test_layers_are_refused_by_name(inference_mode):
+    model = tiny_model("qwen-image", use_additional_t_cond=True)
+    target, latent = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16)), torch.zeros(1, 16, 4, 8, 6)
+    said = "the latent has 4 frames, as Qwen-Image Layered has for a picture and its 3 layers, and layers cannot be guided yet"
+    with pytest.raises(ValueError, match=f"^test: {said}"):
+        comfy.sample.sample(guided("test", model, (target,), Move()), latent, 2, 3.0, "euler", "simple", conditioning("qwen-image", 1),
+                            conditioning("qwen-image", 2), latent, disable_pbar=True)
+    with pytest.raises(ValueError, match=f"^Readout Reference: {said}"):
+        ReadoutReference.execute(model, conditioning("qwen-image", 1), {"samples": latent}, 1, 64)
+
+
 def test_engines_are_refused_by_name(inference_mode):
     """TensorRT's stand in the place of the whole network, which is then of no class of the host's."""
     model = tiny_model("flux")
