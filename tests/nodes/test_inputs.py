@@ -383,7 +383,7 @@ def test_a_mask_that_is_empty_for_some_pictures_is_said_once(heads, pose, caplog
     mask[1, 8:, 8:] = 1
     said = "the mask is empty for picture 1, 3 of 3, where this target does nothing"
     targets.DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)
-    pose([frame(person(), width=64, height=64)], mask=mask)
+    pose([frame(person())], mask=mask)
     assert [record.getMessage().split(". Paint")[0] for record in caplog.records] == [f"Depth Target: {said}", f"Pose Target: {said}"]
     caplog.clear()
     targets.DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask[1:2])
