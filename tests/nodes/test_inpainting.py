@@ -236,3 +236,10 @@ def test_holes_are_of_every_size_from_a_quarter_of_the_sides():
     heights, widths = (holes[~whole].any(dim).sum(-1) for dim in (2, 1))
     assert heights.min() == 4 and widths.min() == 6 and heights.max() == 16 and widths.max() == 24
     assert holes[~whole].float().mean(0).min() > 0  # every place is in one
+
+
+def test_a_reference_whose_words_leave_out_a_part_is_said_once(unet, caplog):
+    left, = host_nodes.ConditioningSetAreaPercentage().append(unet.words, 0.5, 1.0, 0.0, 0.0, 1.0)
+    unet.sample(unet.reference(9, left), unet.picture(9))
+    said = [record.getMessage() for record in caplog.records if "leaves out" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith("test: what the reference of the appearance target was made with leaves out 50% of the picture")
