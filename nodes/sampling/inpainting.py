@@ -1,6 +1,6 @@
 """What inpainting models are shown beside noisy latents: which part of the picture is to be made, the hole, and the rest of it."""
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import comfy.samplers
 import comfy.utils
@@ -25,7 +25,7 @@ class Inpainting:
     """
     latent_image: Tensor
     denoise_mask: Tensor | None = None
-    concat: dict | None = None
+    concat: dict = field(default_factory=dict)
 
     @classmethod
     def of_run(cls, positive: list[dict] | None, latent_image: Tensor, denoise_mask: Tensor | None) -> "Inpainting":

@@ -20,11 +20,13 @@ class Reader:
     was read; the reference's way does not depend on the picture being made, so the next run need not read it again.
 
     `source` is the MODEL that it is kept for, `dtype` the type that it is kept and used in: at once, so that the first run
-    equals the next ones. `inpainting` is what the run shows beside its latents. `node` is for messages.
+    equals the next ones. `inpainting` is what the run shows beside its latents, if it said so: guiders
+    of other packs may sample in a way of their own. `node` is for messages.
     """
 
-    def __init__(self, node: str, reference, source, dtype: torch.dtype, inpainting: Inpainting):
-        self.node, self.reference, self.source, self.dtype, self.inpainting = node, reference, source, dtype, inpainting
+    def __init__(self, node: str, reference, source, dtype: torch.dtype, inpainting: Inpainting | None):
+        self.node, self.reference, self.source, self.dtype = node, reference, source, dtype
+        self.inpainting = inpainting or Inpainting(reference.trajectory.latents[0])
         self.used: set[tuple] = set()  # what this run needs of what the reference keeps
         self.conds: list[dict] | None = None
         self.pictures = 0  # as many as are read: where each of the batch has a mask of its own, the reference beside each
