@@ -27,6 +27,7 @@ from readout_guidance_pack.heads.config import NAME
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes import demo_model, drag_paths, guide, references, relations, targets, track_points
 from readout_guidance_pack.nodes import tracks as tracks_node
+from readout_guidance_pack.nodes.depth_maps import GREYS
 from readout_guidance_pack.nodes.sampling.log import Log
 from readout_guidance_pack.nodes.sampling.screen import Screen
 from readout_guidance_pack.nodes.sampling.trace import Trace
@@ -189,7 +190,7 @@ def pictures(rng, w):
 
 def finite(output) -> None:
     target, = output[0]
-    for x in (target.image, target.mask):
+    for x in (target.image, target.mask, getattr(target, "known", None)):
         assert x is None or torch.isfinite(x.float()).all()
     size = target.at((64, 64), torch.device("cpu"))
     energy = size.energy(torch.zeros(3, 3, *size.size), torch.ones(3), None)
@@ -262,7 +263,17 @@ def depths(rng, w):
     """In all ranges and layouts, some of them whole."""
     image = torch.rand(rng.choice([(2, 16, 24, 3), (2, 16, 24), (16, 24), (1, 16, 24, 1), (16, 24, 4), (3, 16, 3)])) ** rng.choice([1, 4])
     image = image * rng.choice([1, 0.06, 10, 65535, -1, 1e-9, 3e38]) + rng.choice([0, 0.4, 1, -1000])
-    finite(targets.DepthTarget.execute(w.heads["depth"], broken(rng, image) if rng.random() < 0.5 else image, 1.0, 0.0, 0.9, rng.random() < 0.3))
+    finite(targets.DepthTarget.execute(w.heads["depth"], broken(rng, image) if rng.random() < 0.5 else image, 1.0, 0.0, 0.9, rng.random() < 0.3,
+                                       greys=rng.choice(GREYS)))
+
+
+def geometries(rng, w):
+    """As the host's two nodes make them, with places that hold nothing."""
+    shape = rng.choice([(2, 16, 24), (1, 1, 1), (3, 40, 40)])
+    depth = torch.rand(shape) * rng.choice([1, 10, 1e-9, 3e38]) + rng.choice([0, 1, -1])
+    depth[torch.rand(shape) < rng.choice([0, 0.2, 0.9])] = rng.choice([0.0, torch.inf, torch.nan])
+    geometry = {"depth": depth, "image": torch.rand(*shape, 3)} | rng.choice([{}, {"mask": torch.rand(shape) > 0.3}, {"sky": torch.rand(shape)}])
+    finite(targets.DepthTarget.execute(w.heads["depth"], geometry=broken(rng, geometry) if rng.random() < 0.5 else geometry))
 
 
 def lines(rng, w):
@@ -362,7 +373,7 @@ def latents(rng, w):
 
 
 EXPLAINED = (safetensors_bytes, safetensors_config, pickle_bytes, pickle_content, keypoints, pictures, drags, tracks, tracks_file, likenesses,
-             guidances, latents, skeletons, depths, lines, scores, joined_tracks, track_layouts)
+             guidances, latents, skeletons, depths, geometries, lines, scores, joined_tracks, track_layouts)
 KINDS = (*EXPLAINED, previews, runs)
 
 
