@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import comfy.controlnet
 import comfy.model_management
+import folder_paths
 import pytest
 import torch
 from comfy_extras import nodes_dataset
@@ -192,6 +193,17 @@ def test_a_kind_of_ones_own_steers_by_map_target_alone(w):
 @pytest.mark.parametrize("written, kind", [("Depth", "depth"), (" edges", "edge"), ("POSE", "pose"), ("Dresses", "Dresses"), ("glass", "glass")])
 def test_the_known_kinds_are_known_however_they_are_written(written, kind):
     assert examples.kind_given("Fit Readout Head", written) == kind
+
+
+def test_a_text_may_be_a_list_of_one(tmp_path, monkeypatch):
+    """As the host's nodes for texts give it."""
+    given = nodes_dataset.TruncateTextNode.execute(texts="Depth maps", max_length=5).args[0]
+    assert examples.kind_given("Fit Readout Head", given) == "depth"
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    assert heads.places("Save Readout Head", ["readout_heads/of_a_list"])[0].name.startswith("of_a_list_")
+    for text in (["a", "b"], [], 3, None, [["a"]]):
+        with pytest.raises(ValueError, match="^Fit Attribute: name is .*should be a text"):
+            examples.kind_given("Fit Attribute", text, "name")
 
 
 def test_targets_start_where_the_head_reads_something(depth):
