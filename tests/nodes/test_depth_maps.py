@@ -137,10 +137,13 @@ def test_holes_of_sensors_are_left_out(depth, caplog, how, value, scale):
     assert torch.allclose(target.image[:, 0][~none], whole.image[:, 0][~none], atol=0.02)
 
 
-def test_black_holes_in_nearness_are_left_out(depth, caplog):
+def test_black_holes_in_nearness_are_left_out(depth, heads, caplog):
     none = holes(0.22)
-    target = depth((WANTED * 0.8 + 0.2).masked_fill(none, 0))
+    image = (WANTED * 0.8 + 0.2).masked_fill(none, 0)
+    target = depth(image)
     assert torch.equal(target.known[:, 0] > 0, ~none) and "places of 0 are taken to have no depth" in caplog.text
+    same, = targets.MapTarget.execute(heads["depth"], depths.picture(image), 1.0, 0.0, 0.8)[0]
+    assert torch.equal(same.known, target.known) and torch.equal(same.image, target.image)
 
 
 def test_black_grounds_are_no_holes(depth, caplog):
