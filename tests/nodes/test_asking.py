@@ -64,7 +64,7 @@ def several_hints(graph: Graph) -> None:
 
 ASKED_APART = {"halves": halves, "keys shared in halves": shared_in_halves, "several hints": several_hints,
                "token merging": patched(nodes_tomesd.TomePatchModel.execute, 0.4),
-               "HyperTile": patched(nodes_hypertile.HyperTile.execute, 256, 3, 2, False)}
+               "HyperTile": patched(nodes_hypertile.HyperTile.execute, 32, 3, 0, False)}
 
 
 ROUGH = {"zero terminal SNR": 2e-4}  # begins at a sigma of 4518, of which float32 has no more than four digits behind the point
