@@ -32,16 +32,18 @@ class Sampling:
 
 
 class Samplings:
-    """Those of one guided MODEL so far, in one run of the workflow, and what was said there."""
+    """Those of one guided MODEL so far, in one run of the workflow, what was said there, and the last pictures of earlier runs, which the host need
+    not sample again."""
 
     def __init__(self, node: str):
-        self.node, self.prompt, self.log, self.seen = node, None, Log(node), []
+        self.node, self.prompt, self.log, self.seen, self.earlier = node, None, Log(node), [], []
 
     def add(self, latents: Tensor, noise: Tensor) -> Sampling:
         """One that begins with `latents` and this `noise`. Warns, once, if these look like a part of what was sampled before."""
         where = get_executing_context()
         prompt = where and where.prompt_id
         if prompt != self.prompt:
+            self.earlier = [*self.earlier, *self.pictures()][-MOST:]
             self.prompt, self.log, self.seen = prompt, Log(self.node), []
         before = self.before(latents, where) if latents.any() else None
         goes_on = before and (before.where == where is not None or not noise.any())
@@ -58,13 +60,16 @@ class Samplings:
                 return sampling
         if "part" in self.log.said:
             return None
-        if any(likeness_of_parts(given, picture) > SHOWN for sampling in self.seen for picture in sampling.pictures):
+        if any(likeness_of_parts(given, picture) > SHOWN for picture in [*self.earlier, *self.pictures()]):
             self.warn("it is sampled for what looks like a part of a picture that it was sampled for before")
         elif any(sampling.where == where is not None for sampling in self.seen):
             self.warn("one node samples it more than once, from given pictures")
         elif any(math.prod(size) < 0.9 * math.prod(sampling.size) for sampling in self.seen):
             self.warn(f"it is sampled at {size[1]}x{size[0]} latents, smaller than before, from a given picture")
         return None
+
+    def pictures(self) -> list[Tensor]:
+        return [picture for sampling in self.seen for picture in sampling.pictures]
 
     def warn(self, sign: str) -> None:
         self.log.warn(f"{sign}. If those are parts of the picture (tiles, a detailer's crops), each is steered towards the whole target, which is "

@@ -82,6 +82,18 @@ def test_a_crop_enlarged_to_the_first_size_is_a_part(w, caplog):
     assert said(caplog, "a part of a picture that it was sampled for before") == said(caplog, "before guidance") == 1
 
 
+def test_a_crop_of_what_an_earlier_run_made_is_a_part(w, caplog):
+    """Where the host has kept that, and runs the detailer alone."""
+    model = applied(w)
+    with CurrentNodeContext("first", "3"):
+        first = sampled(w, model, torch.zeros(1, 3, 64, 64))
+    with CurrentNodeContext("second", "4"):
+        sampled(w, model, first, denoise=0.5)
+        assert said(caplog, "before guidance") == 0
+        sampled(w, model, enlarged(first[..., 8:40, 16:48], SIZE), denoise=0.5)
+    assert said(caplog, "a part of a picture that it was sampled for before") == 1
+
+
 def test_parts_are_said_in_each_run_of_the_workflow(w, caplog):
     """However long the host keeps the MODEL."""
     model = applied(w)
