@@ -100,8 +100,10 @@ def test_conditionings_that_share_a_picture_under_deep_shrink_are_one(factor):
     one, two = Graph(), Graph()
     for graph in (one, two):
         patched(nodes_model_downscale.PatchModelAddDownscale.execute, 3, factor, 0.0, 1.0, True, "bicubic", "bicubic")(graph)
+        graph.sigmas, graph.move = torch.tensor([14.0, 5.0]), Move(0.3, moves=1)
     two.positive = [part for _ in range(2) for part in host_nodes.ConditioningSetArea().append(two.positive, SIZE[1] * 8, SIZE[0] * 8, 0, 0, 0.5)[0]]
-    assert close(two.run(), one.run())
+    moves = [(graph.run() - graph.run(False)).flatten() for graph in (one, two)]
+    assert torch.cosine_similarity(*moves, dim=0) > 0.999
 
 
 def test_hooked_conditionings_of_one_lora_are_one():
