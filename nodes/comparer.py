@@ -12,7 +12,7 @@ from ..rg_core.pairs import KINDS, Comparison
 from ..rg_core.pictures import fit
 from .examples import encoded
 from .fitter import LEVELS, SHARED
-from .held_out import HELD_OUT, MOST_HELD_OUT
+from .held_out import HELD_OUT, MOST_HELD_OUT, distinct, split
 from .material import BANDS, fold_for, numbers, of_model, readout_size, solving_device
 from .references import samples_for
 from .sampling.ask import asked, levels, sigma_at
@@ -53,6 +53,8 @@ class Comparer:
         self.differences = comparing.Differences(BANDS, sum(self.channels))
         self.levels: Tensor | None = None
         self.seed, self.rng = seed, torch.Generator().manual_seed(seed)
+        frames = [[i] for i in range(len(given.images))]  # of a video are alike, and are no copies
+        self.copies = {i: places for places in (distinct(balanced(given)) if given.tracks is None else frames) for i in places}
 
     def one_of(self, places: list[int]) -> int:
         return places[int(torch.randint(len(places), (), generator=self.rng))]
@@ -64,7 +66,7 @@ class Comparer:
     def comparison(self, i: int, among: list[int]) -> Comparison:
         """One of picture `i`, with others `among` the pictures where they are grouped."""
         image, who = self.given.images[i], self.given.groups
-        others = [k for k in among if k != i]
+        others = [k for k in among if k not in self.copies[i]]
         made = self.rule.comparison(image, self.picked(others or [i], image), self.rng)
         if who is None:
             return made
@@ -121,12 +123,25 @@ class Comparer:
         return from_maps(self.kind, self.channels, maps, self.levels, compares=True, **self.about | {"config": config}, **more)
 
 
+def balanced(given: Pictures) -> list[Tensor]:
+    """The pictures from -1 to 1, where a white one is as near to others as a black one."""
+    return [image * 2 - 1 for image in given.images]
+
+
+def divided(comparer: Comparer) -> tuple[list[int], list[int]]:
+    """The places of pictures to learn from, and of those to judge by. Frames of a video are divided as they are."""
+    if comparer.given.tracks is None:
+        return split(comparer.node, balanced(comparer.given), comparer.rng)
+    everything = torch.randperm(len(comparer.given.images), generator=comparer.rng).tolist()
+    most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(everything))))
+    return everything[most:], everything[:most]
+
+
 def fitted(comparer: Comparer) -> tuple[LinearHead, Found]:
     """A head, and how one that was made without the held-out pictures does on those."""
     given, rule = comparer.given, comparer.rule
-    everything = torch.randperm(len(given.images), generator=comparer.rng).tolist()
-    most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(everything))))
-    held, rest = everything[:most], everything[most:]
+    rest, held = divided(comparer)
+    everything = held + rest
     progress = comfy.utils.ProgressBar(BANDS * len(rest) + len(held) + BANDS * len(everything))  # encoded, and looked at
 
     def encoded(i: int, among: list[int]) -> list[Comparison]:

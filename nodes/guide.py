@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..rg_core.updates import Move
 from . import extension, ksampler
+from .log import log
 from .sampling import Trace, guided
 from .sampling.memory import CHOICES
 from .sampling.screen import latents_seen
@@ -23,6 +24,21 @@ MOVES = io.Int.Input("moves", default=Move.moves, min=0, max=50, optional=True, 
                      "shorter ones. More moves obey better and take longer.")
 
 
+def gives_a_merge_its_weights(prompt: dict, node_id: str) -> bool:
+    """Whether the MODEL of a node becomes, itself or by way of other nodes, the second one of a merge, which takes a model's weights alone."""
+    behind, found = [node_id], set()
+    while behind:
+        link = [behind.pop(), 0]
+        for taker, node in prompt.items():
+            for name, value in node["inputs"].items():
+                if value == link and "merge" in node["class_type"].lower() and name == "model2":
+                    return True
+                if value == link and name.startswith("model") and taker not in found:
+                    found.add(taker)
+                    behind.append(taker)
+    return False
+
+
 class ApplyReadoutGuidance(io.ComfyNode):
     extension = extension  # where other packs find it
 
@@ -36,12 +52,15 @@ class ApplyReadoutGuidance(io.ComfyNode):
                     Guidance.Input("guidance", tooltip="For the whole picture. Give detailers and tile upscalers, which sample parts of it, the "
                                    "model from before this node."),
                     STRENGTH, RECOMPUTE, MOVES],
-            outputs=[io.Model.Output()], hidden=[io.Hidden.unique_id])
+            outputs=[io.Model.Output()], hidden=[io.Hidden.unique_id, io.Hidden.prompt])
 
     @classmethod
     def execute(cls, model, guidance, strength, recompute=CHOICES[0], moves=Move.moves):
-        trace = Trace(shown_on=cls.hidden and cls.hidden.unique_id)
-        return io.NodeOutput(guided("Apply Readout Guidance", model, guidance, Move(strength, moves=moves), trace, recompute))
+        node, asked = "Apply Readout Guidance", cls.hidden
+        trace = Trace(shown_on=asked and asked.unique_id)
+        if asked and asked.prompt and gives_a_merge_its_weights(asked.prompt, asked.unique_id):
+            log.warning("%s: its model becomes model2 of a merge, which takes its weights and no guidance. Put this node behind the merge.", node)
+        return io.NodeOutput(guided(node, model, guidance, Move(strength, moves=moves), trace, recompute))
 
 
 class KSamplerReadoutGuidance(io.ComfyNode):

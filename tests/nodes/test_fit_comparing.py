@@ -171,6 +171,24 @@ def test_grouped_pictures_are_compared_with_their_own_and_with_others(w, monkeyp
         assert distances[1].min() > 0 or who[i] == who[like]
 
 
+def test_copies_of_a_picture_judge_no_head_that_learnt_from_it_and_are_no_other_picture(w):
+    images = [image for image in w.images.movedim(-1, 1).split(1) for _ in range(3)]
+    for seed in range(5):
+        fitter = comparer.Comparer("test", w.model, w.vae, comparer.Pictures(images, [w.empty] * 18, groups=["a", "b", "c"] * 6), "identity", seed)
+        rest, held = comparer.divided(fitter)
+        assert sorted(rest + held) == list(range(18)) and not {i // 3 for i in rest} & {i // 3 for i in held}
+        shown = fitter.comparison(0, range(18)).pictures
+        assert not any(torch.equal(shown[0], other) for other in shown[1:])
+
+
+def test_frames_of_a_video_are_no_copies(w):
+    frames = w.images[:1].movedim(-1, 1).expand(6, -1, -1, -1).split(1)
+    fitter = comparer.Comparer("test", w.model, w.vae, comparer.Pictures(list(frames), [w.empty] * 6, tracks=(PATH / 64, torch.ones(6, 5) > 0)),
+                               "correspondence", 0)
+    rest, held = comparer.divided(fitter)
+    assert sorted(rest + held) == list(range(6)) and len(held) == 1 and fitter.tracked(0, rest)
+
+
 def test_pictures_of_several_sizes(w):
     wide = world.draw(3, 48, 80, seed=8).image.movedim(1, -1)
     for kind in pairs.KINDS:
@@ -219,7 +237,7 @@ def test_a_model_that_gives_no_numbers_is_named(w, monkeypatch):
 
 def test_pictures_of_nothing_are_said_to_be_unfit(w, caplog):
     with caplog.at_level(logging.WARNING):
-        _, report, _ = w.fit(images=[torch.full((4, 64, 64, 3), 0.5)])
+        _, report, _ = w.fit(images=[torch.tensor([0.1, 0.3, 0.7, 0.9]).view(4, 1, 1, 1).expand(4, 64, 64, 3)])
     assert "not fit for use" in report and "Fit Comparing Head: the correspondence head is not fit for use" in caplog.text
 
 
@@ -236,6 +254,7 @@ def test_a_list_of_groups_has_a_label_for_each_picture():
 PATH = torch.rand(6, 5, 2) * 60
 BAD = {
     "one picture": (lambda w: {"images": [w.images[:1]]}, "got one picture"),
+    "one picture again and again": (lambda w: {"images": [w.images[:1].repeat(4, 1, 1, 1)]}, "all 4 pictures are the same one"),
     "nan": (lambda w: {"images": [w.images * torch.nan]}, "image holds NaN"),
     "bytes": (lambda w: {"images": [w.images * 255]}, "values from"),
     "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 6 pictures and 3 conditionings"),
