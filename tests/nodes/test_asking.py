@@ -72,6 +72,7 @@ UNLIKE = {"EasyCache"}  # leaves out steps of the plain run, of guided ones none
 
 
 SLOW = pytest.mark.slow
+COUNTS = [2, *(pytest.param(count, marks=SLOW) for count in (1, 3, 4))]
 CASES = [pytest.param(feature, count, marks=SLOW if feature in FEATURES and count != 2 else ())
          for feature in FEATURES | ASKED_APART if feature not in UNLIKE for count in (1, 2, 3, 4)]
 
@@ -106,17 +107,19 @@ def test_patches_that_want_both_branches_are_seen_through():
     assert not torch.allclose(guided_run, asking.run(False), rtol=1e-2)
 
 
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("sampler", comfy.samplers.KSampler.SAMPLERS)
-def test_no_sampler_makes_something_of_nothing(sampler):
+def test_no_sampler_makes_something_of_nothing(sampler, count):
     graph = Graph()
     graph.cfg, graph.sampler = 7.0, sampler
-    pictures(graph, 2)
+    pictures(graph, count)
     assert off(graph) < ROUNDING
 
 
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("name", HERE)
-def test_no_model_makes_something_of_nothing(name):
+def test_no_model_makes_something_of_nothing(name, count):
     model = tiny_model(name)
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
-    plain = sampled(model, name)
-    assert (sampled(guided("test", model, (target,), NOTHING), name) - plain).abs().max() < ROUNDING * plain.abs().max()
+    plain = sampled(model, name, count=count)
+    assert (sampled(guided("test", model, (target,), NOTHING), name, count=count) - plain).abs().max() < ROUNDING * plain.abs().max()

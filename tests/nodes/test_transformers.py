@@ -135,8 +135,8 @@ def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name, m
     assert change[1].argmax().item() == place[0] * before.shape[-1] + place[1]
 
 
-def sampled(model, name: str, steps: int = 4, cfg: float = 3.0, size: tuple[int, int] | None = None):
-    latent = torch.zeros(2, *TINY[name].shape[:-2], *(size or TINY[name].shape[-2:]))
+def sampled(model, name: str, steps: int = 4, cfg: float = 3.0, size: tuple[int, int] | None = None, count: int = 2):
+    latent = torch.zeros(count, *TINY[name].shape[:-2], *(size or TINY[name].shape[-2:]))
     noise = comfy.sample.prepare_noise(latent, 5)
     return comfy.sample.sample(model, noise, steps, cfg, "euler", "simple", conditioning(name, 1), conditioning(name, 2), latent, disable_pbar=True)
 
