@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..rg_core.head import ReadoutHead
-from ..rg_core.linear_head import LinearHead
+from ..rg_core.readout.head import ReadoutHead
+from ..rg_core.readout.linear_head import LinearHead
 from . import published
 from .config import KINDS, FieldError, HeadConfig, kind_of
 

@@ -1,16 +1,38 @@
 """The boundary: everything that knows ComfyUI."""
 from comfy_api.latest import ComfyExtension
 
-from . import attribute, colour, demo, estimate, fit, fit_comparing, guide, heads, published, references, relations, show, targets, tracks, train
-from .installed import serve_files, warn_of_another
-from .prompts import read_prompts
+from .demo.demo_nodes import DemoReader, DemoScene, LoadDemoModel
+from .make_heads import load_save
+from .make_heads.estimate import ReadoutEstimate
+from .make_heads.fit import FitReadoutHead
+from .make_heads.fit_attribute import FitAttribute
+from .make_heads.fit_comparing import FitComparingHead
+from .make_heads.train import TrainReadoutHead
+from .references.invert import ReadoutInvert
+from .references.recording_ksampler import KSamplerReadoutReference
+from .references.renoise import ReadoutReference
+from .samplers.apply import ApplyReadoutGuidance
+from .samplers.guided_ksampler import KSamplerReadoutGuidance
+from .samplers.published import KSamplerReadoutGuidancePublished
+from .startup.installation import serve_files, warn_of_another
+from .startup.prompts import read_prompts
+from .targets.attribute import AttributeTarget
+from .targets.colour import ColourTarget
+from .targets.depth import DepthTarget
+from .targets.drag import DragTarget
+from .targets.drag_path import DragPath
+from .targets.edge import EdgeTarget
+from .targets.likeness import AppearanceTarget, IdentityTarget, StructureTarget
+from .targets.load_tracks import LoadTracks
+from .targets.map import MapTarget
+from .targets.pose import PoseTarget
+from .views.compare import ReadoutCompare
+from .views.trace import ReadoutTrace
 
-NODES = [heads.LoadReadoutHead, heads.SaveReadoutHead, estimate.ReadoutEstimate, fit.FitReadoutHead, fit_comparing.FitComparingHead,
-         attribute.FitAttribute, train.TrainReadoutHead, targets.PoseTarget, targets.DepthTarget, targets.EdgeTarget, targets.MapTarget,
-         attribute.AttributeTarget, relations.DragTarget, relations.AppearanceTarget, relations.StructureTarget, relations.IdentityTarget,
-         colour.ColourTarget, relations.DragPath, tracks.LoadTracks, references.ReadoutReference, references.ReadoutInvert,
-         references.KSamplerReadoutReference, guide.ApplyReadoutGuidance, guide.KSamplerReadoutGuidance, published.KSamplerReadoutGuidancePublished,
-         show.ReadoutTrace, show.ReadoutCompare, demo.LoadDemoModel, demo.DemoScene, demo.DemoReader]
+NODES = [load_save.LoadReadoutHead, load_save.SaveReadoutHead, ReadoutEstimate, FitReadoutHead, FitComparingHead, FitAttribute, TrainReadoutHead,
+         PoseTarget, DepthTarget, EdgeTarget, MapTarget, AttributeTarget, DragTarget, AppearanceTarget, StructureTarget, IdentityTarget, ColourTarget,
+         DragPath, LoadTracks, ReadoutReference, ReadoutInvert, KSamplerReadoutReference, ApplyReadoutGuidance, KSamplerReadoutGuidance,
+         KSamplerReadoutGuidancePublished, ReadoutTrace, ReadoutCompare, LoadDemoModel, DemoScene, DemoReader]
 
 
 class ReadoutGuidance(ComfyExtension):
@@ -19,7 +41,7 @@ class ReadoutGuidance(ComfyExtension):
 
 
 async def comfy_entrypoint() -> ReadoutGuidance:
-    heads.register_folder()
+    load_save.register_folder()
     warn_of_another(node.define_schema().node_id for node in NODES)
     serve_files()
     read_prompts()

@@ -2,11 +2,12 @@
 import pytest
 import torch
 
-from readout_guidance_pack.nodes.sampling import memory
-from readout_guidance_pack.nodes.sampling.reader import Reader
-from tools import bench, scaling
-from tools.bench_models import demo
-from tools.costs import STEPS, most_kept, sample
+from readout_guidance_pack.nodes.engine import memory
+from readout_guidance_pack.nodes.engine.reader import Reader
+from tools import bench
+from tools.benchmarks import scaling
+from tools.benchmarks.costs import STEPS, most_kept, sample
+from tools.benchmarks.models import demo
 
 
 def test_what_is_kept_counts_storages_once_and_no_weights():

@@ -1,9 +1,9 @@
-"""The subgraph blueprints are what tools/blueprints.py says, and hold together."""
+"""The subgraph blueprints are what tools/assets/blueprints.py says, and hold together."""
 import json
 
 import pytest
 
-from tools import blueprints
+from tools.assets import blueprints
 
 WRITTEN = blueprints.written()
 

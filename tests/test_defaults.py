@@ -4,13 +4,15 @@ import re
 
 import pytest
 
-from readout_guidance_pack.nodes import NODES, heads
-from readout_guidance_pack.rg_core.targets import Appearance, Attribute, Colour, Drag, Identity, Spatial
-from readout_guidance_pack.rg_core.updates import Move
-from tools import ROOT, relations
-from tools.workflow import to_api
+from readout_guidance_pack.nodes import NODES
+from readout_guidance_pack.nodes.make_heads import load_save
+from readout_guidance_pack.rg_core.guidance.targets import Appearance, Attribute, Colour, Drag, Identity, Spatial
+from readout_guidance_pack.rg_core.guidance.updates import Move
+from tools import ROOT
+from tools.assets.workflow import to_api
+from tools.tables import relations
 
-heads.register_folder()
+load_save.register_folder()
 INFO = {node.define_schema().node_id: node.GET_NODE_INFO_V1() for node in NODES}
 TARGETS = {"ReadoutPoseTarget": Spatial, "ReadoutDepthTarget": Spatial, "ReadoutEdgeTarget": Spatial, "ReadoutMapTarget": Spatial,
            "ReadoutAttributeTarget": Attribute, "ReadoutDragTarget": Drag,

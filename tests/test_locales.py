@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from readout_guidance_pack.nodes import NODES, heads
+from readout_guidance_pack.nodes import NODES
+from readout_guidance_pack.nodes.make_heads import load_save
 from tools import ROOT
 
-heads.register_folder()
+load_save.register_folder()
 LANGUAGES = sorted(path.name for path in (ROOT / "locales").iterdir())
 ENGLISH = dict(re.findall(r'^  (\w+): "(.*)",$', (ROOT / "web" / "words.js").read_text(), re.M))
 SYNTAX = set("{}@|")  # the page reads these as more than text everywhere but in tooltips

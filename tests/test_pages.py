@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 import run
-from readout_guidance_pack.nodes import NODES, heads
+from readout_guidance_pack.nodes import NODES
+from readout_guidance_pack.nodes.make_heads import load_save
 from tools import ROOT
 
-heads.register_folder()
+load_save.register_folder()
 HELP = ROOT / "web" / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")),
          *sorted(HELP.rglob("*.md"))]

@@ -15,7 +15,7 @@ import torch
 from comfy_config.config_parser import extract_node_configuration
 
 from readout_guidance_pack.heads import load_head
-from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 
 ROOT = Path(__file__).parent.parent
 

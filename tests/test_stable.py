@@ -7,11 +7,12 @@ import json
 
 import pytest
 
-from readout_guidance_pack.nodes import NODES, heads
+from readout_guidance_pack.nodes import NODES
+from readout_guidance_pack.nodes.make_heads import load_save
 from tools import ROOT
-from tools.workflow import is_widget, to_api
+from tools.assets.workflow import is_widget, to_api
 
-heads.register_folder()
+load_save.register_folder()
 SAVED = ROOT / "tests" / "saved"
 NODES_FILE = SAVED / "nodes.json"
 INFO = {node.define_schema().node_id: node.GET_NODE_INFO_V1() for node in NODES}

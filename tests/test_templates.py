@@ -1,13 +1,13 @@
-"""The templates for published models are what tools/templates.py says; all hold together, with every file that they load named and to be had."""
+"""The templates for published models are as tools/assets/templates.py makes them; each names every file that it loads, and where to get it."""
 import json
 from itertools import combinations
 
 import pytest
 
 from readout_guidance_pack.heads.published import HEADS
-from tools import templates
-from tools.blueprints import information
-from tools.workflow import NOT_RUN, to_api
+from tools.assets import templates
+from tools.assets.blueprints import information
+from tools.assets.workflow import NOT_RUN, to_api
 
 INFO = information()
 ALL = sorted(templates.FOLDER.glob("*.json"))

@@ -12,9 +12,10 @@ from torchvision.transforms.functional import to_pil_image
 from readout_guidance_pack.heads import load_head, load_training
 from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.heads.files import HeadFileError
-from readout_guidance_pack.nodes import demo_model
-from readout_guidance_pack.nodes.train import TrainReadoutHead
-from tools import folders, train_head
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.make_heads.train import TrainReadoutHead
+from tools import train_head
+from tools.host import folders
 
 FEW = ["--steps", "4", "--batch-size", "2", "--seed", "3"]
 

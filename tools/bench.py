@@ -5,7 +5,7 @@ steps of DPM++ 2M karras with cfg, its targets acting when they do by default; o
 compared is made in turn in one run and compared by its medians, so that a busy machine slows both. SD 1.5
 and SDXL are the real architectures with random weights, SDXL's 10 GB on a CPU, and a random head of the published shape.
 
-Last comes what one guided step keeps for its backward pass, weights aside; KEPT and HEAD in nodes/sampling/memory.py, by which the
+Last comes what one guided step keeps for its backward pass, weights aside; KEPT and HEAD in nodes/engine/memory.py, by which the
 pack tells the host what it needs, were chosen from these figures and are in their unit.
 
 `--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py. `--fit [--pictures N]`: what fitting a head costs, see fit_costs.py.
@@ -22,17 +22,19 @@ import comfy.samplers
 import comfy.utils
 import torch
 
-from readout_guidance_pack.nodes.sampling import memory, witness
-from readout_guidance_pack.nodes.sampling.gradients import differentiable
-from readout_guidance_pack.rg_core import gradients, taps
+from readout_guidance_pack.nodes.engine import memory
+from readout_guidance_pack.nodes.engine.autograd import witness
+from readout_guidance_pack.nodes.engine.autograd.inference_tensors import differentiable
+from readout_guidance_pack.rg_core.features import taps
+from readout_guidance_pack.rg_core.guidance import gradients
 from tools import end, to_write, write_json
-from tools.bench_models import ALL_THE_TIME, MODELS, Subject, guided_by, pictures, spatial, steps
-from tools.bench_transformers import transformers
-from tools.costs import STEPS, Cost, in_turn, most_kept, sample
-from tools.device import device_name
-from tools.fit_costs import fit_costs
-from tools.scaling import scaling
-from tools.starts import starts
+from tools.benchmarks.costs import STEPS, Cost, in_turn, most_kept, sample
+from tools.benchmarks.device import device_name
+from tools.benchmarks.fit_costs import fit_costs
+from tools.benchmarks.models import ALL_THE_TIME, MODELS, Subject, guided_by, pictures, spatial, steps
+from tools.benchmarks.scaling import scaling
+from tools.benchmarks.starts import starts
+from tools.benchmarks.transformers import transformers
 
 PICTURE_STEPS, SAMPLER, SCHEDULER = 20, "dpmpp_2m", "karras"
 PICTURE_ROUNDS = 1  # of the large models: on two CPU cores each picture of SDXL takes minutes

@@ -8,9 +8,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from readout_guidance_pack.heads.demo import judge, world
-from tools import ROOT, end, templates, to_write, write_json
-from tools.device import device_name
-from tools.server import Server, WorkflowFailed
+from tools import ROOT, end, to_write, write_json
+from tools.assets import templates
+from tools.benchmarks.device import device_name
+from tools.host.server import Server, WorkflowFailed
 
 OUTPUT = ROOT / "output"
 ROWS = ("target", "unguided", "guided")

@@ -4,29 +4,29 @@ How a figure comes about is said in control.py.
 """
 import argparse
 
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools import end, to_write, write_json
-from tools.attributes import attributes
-from tools.choices import choices
-from tools.colour import colours
-from tools.compare import compared
-from tools.control import CONTROLS, Bench, Setting, show
-from tools.depths import depths
-from tools.device import device_name
-from tools.displacement import displacements
-from tools.endings import endings
-from tools.estimates import estimates
-from tools.fit import fits
-from tools.moves import moves
-from tools.parts import parts
-from tools.precisions import precisions
-from tools.presets import presets
-from tools.ranges import ranges
-from tools.relations import relations
-from tools.samplers import samplers
-from tools.steps import steps
-from tools.train import trains
-from tools.transformer import transformer
+from tools.benchmarks.device import device_name
+from tools.tables.attributes import attributes
+from tools.tables.choices import choices
+from tools.tables.colour import colours
+from tools.tables.compare import compared
+from tools.tables.control import CONTROLS, Bench, Setting, show
+from tools.tables.depths import depths
+from tools.tables.displacement import displacements
+from tools.tables.endings import endings
+from tools.tables.estimates import estimates
+from tools.tables.fit import fits
+from tools.tables.moves import moves
+from tools.tables.parts import parts
+from tools.tables.precisions import precisions
+from tools.tables.presets import presets
+from tools.tables.ranges import ranges
+from tools.tables.relations import relations
+from tools.tables.samplers import samplers
+from tools.tables.steps import steps
+from tools.tables.train import trains
+from tools.tables.transformer import transformer
 
 TABLES = {"relations": (relations, "drag, appearance, identity, structure and inversion"), "moves": (moves, "the move's form and size, for pose"),
           "ranges": (ranges, "how long and how hard targets act, judged at half the distance too"),

@@ -21,8 +21,9 @@ from functools import partial
 
 import torch
 
-from tools import ROOT, gpu_server, to_write
-from tools.device import device_name
+from tools import ROOT, to_write
+from tools.benchmarks.device import device_name
+from tools.gpu_jobs import server as gpu_server
 
 FOLDER = ROOT / ".cache" / "gpu"
 MODELS = {"sd15": 64, "sdxl": 128}  # their usual latents' sides
@@ -34,7 +35,7 @@ report: dict = {}
 
 
 def draw(name: str) -> None:
-    from tools import checkpoints
+    from tools.random_weights import checkpoints
     path = FOLDER / "models" / FOLDERS[name] / f"{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def job(name: str, label: str, do: str, **more) -> dict:
             "save": str(FOLDER / f"{label.replace(' ', '_')}.pt"), "size": [MODELS[name]] * 2} | more
 
 
-def process(setting: dict, threads: int | None = None, main: str = "tools.gpu_step") -> list[dict]:
+def process(setting: dict, threads: int | None = None, main: str = "tools.gpu_jobs.step") -> list[dict]:
     """The results of one process; what it says is shown as it comes."""
     start = "import comfy_aimdo.control; comfy_aimdo.control.init(); " if setting.get("dynamic") else ""
     begin = "import json, sys; from tools.gpu_step import prepare; prepare(json.loads(sys.argv[1])); "  # before anything imports the host
@@ -147,7 +148,7 @@ def edge() -> None:
 
 def transformers() -> None:
     """Flow transformers: right, as above; on smaller cards; and what steps cost, on a quiet one."""
-    by = partial(process, main="tools.gpu_transformers")
+    by = partial(process, main="tools.gpu_jobs.transformers")
 
     def job(label: str, do: str, **more) -> dict:
         return {"label": label, "do": do, "save": str(FOLDER / f"{label.replace(' ', '_')}.pt"), "size": [32, 32]} | more

@@ -4,7 +4,7 @@ import signal
 import sys
 
 from tools import ROOT, here
-from tools.server import Server
+from tools.host.server import Server
 
 
 def port(text: str) -> int:

@@ -16,10 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from readout_guidance_pack.heads import save_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, TRANSFORMER_FILE, text, world
-from readout_guidance_pack.rg_core import energies, pictures, taps, training
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.recipes import SMALL
-from tools import demo_training, demo_transformer, demo_unet
+from readout_guidance_pack.rg_core.features import taps
+from readout_guidance_pack.rg_core.guidance import energies
+from readout_guidance_pack.rg_core.images import pictures
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
+from readout_guidance_pack.rg_core.training import training
+from readout_guidance_pack.rg_core.training.recipes import SMALL
+from tools.demo_world import demo_training, demo_transformer, demo_unet
 
 CONTROL_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)}
 TRAINING_SCENES, HELD_OUT_SCENES = 1536, 256

@@ -20,13 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from readout_guidance_pack.nodes import checks, demo_model, quality
-from readout_guidance_pack.nodes.examples import examples, kind_given
-from readout_guidance_pack.nodes.material import Material
-from readout_guidance_pack.nodes.training import Training, trained
-from readout_guidance_pack.rg_core.recipes import RECIPES, SMALL
+from readout_guidance_pack.nodes.common import model_checks
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.make_heads import reports
+from readout_guidance_pack.nodes.make_heads.examples import examples, kind_given
+from readout_guidance_pack.nodes.make_heads.training import Training, trained
+from readout_guidance_pack.nodes.make_heads.training_set import Material
+from readout_guidance_pack.rg_core.training.recipes import RECIPES, SMALL
 from tools import here
-from tools.folders import caption, load, pairs
+from tools.host.folders import caption, load, pairs
 
 NODE = "train-head"
 SHOW_EVERY = 50  # steps
@@ -83,7 +85,7 @@ def material(options: argparse.Namespace) -> Material:
     """The folders, encoded. Raises ValueError."""
     kind, found = kind_given(NODE, options.kind), pairs(options.pictures, options.targets)
     model, clip, vae = loaded(options)
-    checks.heads_fit(NODE, model, [])
+    model_checks.heads_fit(NODE, model, [])
     captions = [caption(picture) for picture, _ in found]
     said = {words: clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in dict.fromkeys(captions)}
     latents, wanted = [], []
@@ -132,8 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         signal.signal(signal.SIGINT, before)
-    to_pil_image(quality.sheet(training.material.model, head, found)[0].movedim(-1, 0)).save(options.out.with_suffix(".png"))
-    print(quality.report(NODE, head, found, made, training.material.given), flush=True)
+    to_pil_image(reports.sheet(training.material.model, head, found)[0].movedim(-1, 0)).save(options.out.with_suffix(".png"))
+    print(reports.report(NODE, head, found, made, training.material.given), flush=True)
     return 0 if training.written else 1
 
 

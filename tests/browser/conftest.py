@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from page import ADD_DRAG_TARGET, Editor, opened
-from tools.server import Server
+from tools.host.server import Server
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]

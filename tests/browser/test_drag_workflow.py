@@ -2,8 +2,8 @@
 import pytest
 
 from page import READY, Editor, close, opened
-from tools import templates
-from tools.server import PACK_FOLDER
+from tools.assets import templates
+from tools.host.server import PACK_FOLDER
 
 WORKFLOW = templates.path("drag")
 

@@ -7,8 +7,8 @@ import pytest
 
 from own_models import save_skeleton
 from page import SAVED, empty, opened, search
-from tools import checkpoints
-from tools.server import PACK_FOLDER, Server
+from tools.host.server import PACK_FOLDER, Server
+from tools.random_weights import checkpoints
 
 pytestmark = pytest.mark.slow
 CHECKPOINT, POSE, HEAD = "my_own.safetensors", "skeleton.png", "readout_sdv15_spatial_pose.pt"

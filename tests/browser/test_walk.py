@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from page import READY, SAVED, empty, opened, search
-from tools import ROOT, release, templates
-from tools.server import Server
+from tools import ROOT, release
+from tools.assets import templates
+from tools.host.server import Server
 
 DEMO = [*templates.DEMO]
 RENDERINGS = ["classic", "vue"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools import ROOT
-from tools.server import Server
+from tools.host.server import Server
 
 HERE, CACHE = Path(__file__).parent, ROOT / ".cache"
 

@@ -1,8 +1,8 @@
 """The demo's workflows, made small."""
 import json
 
-from tools import templates
-from tools.workflow import to_api
+from tools.assets import templates
+from tools.assets.workflow import to_api
 
 STEPS = 4
 

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from small import workflow
-from tools.server import WorkflowFailed
-from tools.workflow import to_api
+from tools.assets.workflow import to_api
+from tools.host.server import WorkflowFailed
 
 ONE, ANOTHER = [[0.25, 0.33], [0.2, 0.5]], [[0.5, 0.3], [0.6, 0.3]]
 LISTS = {"a drag": [ONE], "as long as a link": [ONE, ANOTHER], "points by name": [[{"x": 16, "y": 21}, {"x": 13, "y": 32}]], "none": []}

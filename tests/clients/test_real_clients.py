@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from small import prompt, workflow
-from tools.workflow import is_widget
+from tools.assets.workflow import is_widget
 
 PROGRAMS = Path(__file__).parent / "programs"
 CONTROLS = ["pose", "drag"]

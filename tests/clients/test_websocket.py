@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from small import STEPS, workflow
-from tools.workflow import to_api
+from tools.assets.workflow import to_api
 
 PREVIEW, TEXT, PREVIEW_OF_A_NODE = 1, 3, 4  # the host's kinds of binary messages
 SEEDS = itertools.count()  # another one each time, so that nothing comes from the server's cache

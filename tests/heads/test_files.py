@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from readout_guidance_pack import heads
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.linear_head import from_maps
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
+from readout_guidance_pack.rg_core.readout.linear_head import from_maps
 
 CHANNELS = [32, 64, 32]
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from readout_guidance_pack import heads
 from readout_guidance_pack.heads.published import HEADS
-from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 from test_head import by_the_formulas  # tests/rg_core is on the path
 from tools import convert
 

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from readout_guidance_pack.rg_core.pictures import draw_pose
-from tools.server import Server
+from readout_guidance_pack.rg_core.images.pictures import draw_pose
+from tools.host.server import Server
 
 # The host's words where weights do not fit, and for anything that went wrong.
 TROUBLE = re.compile(r"error|warning|exception|traceback|missing|unexpected|invalid|left over", re.IGNORECASE)

@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from own_models import is_a_picture, pictures, run, save_skeleton, traced
-from tools import ROOT, checkpoints, templates
-from tools.server import Server
+from tools import ROOT
+from tools.assets import templates
+from tools.host.server import Server
+from tools.random_weights import checkpoints
 
 pytestmark = pytest.mark.slow
 CHECKPOINT, UNET, SKELETON = "sd15_random.safetensors", "sdxl_unet_random.safetensors", "skeleton.png"

@@ -9,8 +9,9 @@ import urllib.request
 import pytest
 
 from test_server import graph
-from tools import ROOT, release, templates
-from tools.server import PACK_FOLDER, Server, WorkflowFailed
+from tools import ROOT, release
+from tools.assets import templates
+from tools.host.server import PACK_FOLDER, Server, WorkflowFailed
 
 ODD, ASKED = "9.Führung 画像 {v1} #2 100%", "9"  # a folder's name, and what the page takes it for when it wants help
 TWICE, DAMAGED = "Readout Guidance (2)", "damaged"

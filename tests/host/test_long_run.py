@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from test_server import graph
-from tools.server import Server, WorkflowFailed
+from tools.host.server import Server, WorkflowFailed
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the memory limit is one for glibc")]
 GUIDED, STEPS, CYCLES = "KSamplerReadoutGuidance", 6, 10

@@ -12,10 +12,11 @@ from torchvision.transforms.functional import to_tensor
 from own_models import traced
 from readout_guidance_pack.heads import save_head
 from readout_guidance_pack.heads.base_models import BASE_MODELS
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from tools import ROOT, templates
-from tools.server import Server, WorkflowFailed
-from tools.workflow import to_api
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
+from tools import ROOT
+from tools.assets import templates
+from tools.assets.workflow import to_api
+from tools.host.server import Server, WorkflowFailed
 
 FEW = 6
 # How many pictures each node of a workflow saves.

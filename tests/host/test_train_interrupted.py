@@ -5,7 +5,7 @@ from PIL import Image
 from readout_guidance_pack.heads import load_head, load_training
 from test_server import changed, odd
 from tools import ROOT
-from tools.server import Server, WorkflowFailed
+from tools.host.server import Server, WorkflowFailed
 
 STEPS = 24
 

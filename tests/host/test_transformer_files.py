@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from own_models import is_a_picture, pictures, run
-from tools import ROOT, templates, transformer_checkpoints
-from tools.server import Server
+from tools import ROOT
+from tools.assets import templates
+from tools.host.server import Server
+from tools.random_weights import transformer_checkpoints
 
 pytestmark = pytest.mark.slow
 SIZE, PICTURES, STEPS = 128, 12, 4

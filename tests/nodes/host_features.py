@@ -26,10 +26,10 @@ from comfy_extras import (
 )
 
 from random_models import MODELS, SMALL, conditioning, random_model
-from readout_guidance_pack.nodes.sampling import guided
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.targets import Spatial
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.engine import guided
+from readout_guidance_pack.rg_core.guidance.targets import Spatial
+from readout_guidance_pack.rg_core.guidance.updates import Move
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 
 SIZE, SEED = (16, 24), 3
 CPU = torch.device("cpu")

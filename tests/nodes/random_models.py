@@ -4,7 +4,7 @@ import comfy.supported_models
 import torch
 
 from readout_guidance_pack.heads.base_models import BASE_MODELS
-from tools.checkpoints import SD15_UNET, SDXL_UNET
+from tools.random_weights.checkpoints import SD15_UNET, SDXL_UNET
 
 SMALL = SD15_UNET | {"model_channels": 32}
 SHALLOW_SDXL = SDXL_UNET | {"transformer_depth": [0, 0, 2, 2, 1, 1], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 1, 1, 1],

@@ -10,9 +10,9 @@ import torch
 from comfy_extras import nodes_hypertile, nodes_tomesd
 
 from host_features import FEATURES, Graph, apply_control, make_adapter, patched
-from readout_guidance_pack.nodes.sampling import guided
-from readout_guidance_pack.rg_core.targets import Spatial
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.engine import guided
+from readout_guidance_pack.rg_core.guidance.targets import Spatial
+from readout_guidance_pack.rg_core.guidance.updates import Move
 from test_transformers import depth_head, sampled
 from tiny_transformers import HERE, tiny_model
 

@@ -6,8 +6,14 @@ import torch
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes import attribute, demo_model, estimate, guide, heads, quality, targets
-from readout_guidance_pack.rg_core.targets import Attribute
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.make_heads import estimate, fit_attribute, load_save, reports
+from readout_guidance_pack.nodes.make_heads.evaluation import Quality
+from readout_guidance_pack.nodes.make_heads.fit_attribute import FitAttribute
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.nodes.targets.attribute import AttributeTarget
+from readout_guidance_pack.nodes.targets.map import MapTarget
+from readout_guidance_pack.rg_core.guidance.targets import Attribute
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 SIZE = 64
@@ -28,10 +34,10 @@ class World:
         """As the host calls it: every input is a list."""
         given = {"model": [self.model], "pictures_with": [self.dusk], "pictures_without": [self.other], "positive": [self.empty], "name": ["dusk"],
                  "seed": [1]}
-        return attribute.FitAttribute.execute(**given | changes).args
+        return FitAttribute.execute(**given | changes).args
 
     def sampled(self, guidance, strength=0.1):
-        latent = guide.KSamplerReadoutGuidance.execute(self.model, 1, 8, 3.0, "euler", "karras", self.empty, self.empty,
+        latent = guided_ksampler.KSamplerReadoutGuidance.execute(self.model, 1, 8, 3.0, "euler", "karras", self.empty, self.empty,
                                                        {"samples": torch.zeros(4, 3, SIZE, SIZE)}, 1.0, guidance, strength)[0]
         return self.vae.decode(latent["samples"]).movedim(-1, 1)
 
@@ -49,7 +55,7 @@ def dusk(w):
 
 
 def target(head, amount, **more):
-    return attribute.AttributeTarget.execute(head, amount, 0.0, 0.9, **more)[0]
+    return AttributeTarget.execute(head, amount, 0.0, 0.9, **more)[0]
 
 
 def test_the_report_says_what_it_tells_by_the_other_pictures(dusk):
@@ -85,12 +91,12 @@ def test_copies_are_not_judged_by_each_other(w):
 
 def said(having, lacking, shift, seed) -> str:
     """What is said of pictures whose features are noise, alike in all bands for the most part, that `shift` tells apart."""
-    rng, found = torch.Generator().manual_seed(seed), quality.Quality([0.1, 0.3, 0.5, 0.7, 0.9], [0.0] * 5, 0.0, [])
+    rng, found = torch.Generator().manual_seed(seed), Quality([0.1, 0.3, 0.5, 0.7, 0.9], [0.0] * 5, 0.0, [])
     sides = [torch.randn(n, 1, 300, generator=rng) + torch.randn(n, 5, 300, generator=rng) + sign * shift
              for n, sign in ((having, 1), (lacking, -1))]
     head = SimpleNamespace(kind="old", base_model="", start=0.0, config={"fitted_on": {"pictures": having + lacking}})
-    sizes = [attribute.size_of(torch.zeros(1, 3, 64, 64)).expand(n, 1, -1) for n in (having, lacking)]
-    return quality.told("Fit Attribute", head, found, (sides, sizes), 0.0).splitlines()[1]
+    sizes = [fit_attribute.size_of(torch.zeros(1, 3, 64, 64)).expand(n, 1, -1) for n in (having, lacking)]
+    return reports.told("Fit Attribute", head, found, (sides, sizes), 0.0).splitlines()[1]
 
 
 @pytest.mark.parametrize("having, lacking", [(10, 10), (10, 90), (40, 40)])
@@ -133,8 +139,8 @@ def test_it_pulls_until_the_picture_has_as_much(dusk):
 
 
 def test_saved_and_loaded_it_is_the_same(dusk, tmp_path, monkeypatch):
-    monkeypatch.setattr(heads.folder_paths, "get_output_directory", lambda: str(tmp_path))
-    heads.SaveReadoutHead.execute(dusk[0], "dusk")
+    monkeypatch.setattr(load_save.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    load_save.SaveReadoutHead.execute(dusk[0], "dusk")
     head = load_head(next(tmp_path.glob("dusk*.safetensors")))
     assert head.pooled and head.kind == "dusk"
     assert all(torch.equal(x, y.cpu()) for x, y in zip(head.state_dict().values(), dusk[0].state_dict().values(), strict=True))
@@ -148,9 +154,9 @@ def test_an_estimate_shows_where_it_is_seen(w, dusk):
 
 def test_heads_are_told_apart(w, dusk):
     with pytest.raises(ValueError, match="^Map Target: a head that reads dusk gives no picture"):
-        targets.MapTarget.execute(dusk[0], torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.9)
+        MapTarget.execute(dusk[0], torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.9)
     with pytest.raises(ValueError, match="^Attribute Target: the head reads pose, which is no attribute"):
-        target(load_head(heads.HEADS_FOLDER / "demo_pose.safetensors"), 1.0)
+        target(load_head(load_save.HEADS_FOLDER / "demo_pose.safetensors"), 1.0)
 
 
 BAD = {

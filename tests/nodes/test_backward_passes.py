@@ -11,7 +11,8 @@ from comfy.ldm.wan import model as caller
 from comfy.model_patcher import ModelPatcher
 
 from host_features import Graph
-from readout_guidance_pack.nodes.sampling.gradients import alike, with_backwards
+from readout_guidance_pack.nodes.engine.autograd.kernels import with_backwards
+from readout_guidance_pack.nodes.engine.autograd.options import alike
 
 HEADS = 2
 

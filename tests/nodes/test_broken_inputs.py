@@ -25,14 +25,21 @@ from safetensors.torch import save_file
 from readout_guidance_pack.heads import HeadFileError, load_head
 from readout_guidance_pack.heads.config import NAME
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
-from readout_guidance_pack.nodes import demo_model, drag_paths, guide, references, relations, targets, track_points
-from readout_guidance_pack.nodes import tracks as tracks_node
-from readout_guidance_pack.nodes.depth_maps import GREYS
-from readout_guidance_pack.nodes.sampling.log import Log
-from readout_guidance_pack.nodes.sampling.screen import Screen
-from readout_guidance_pack.nodes.sampling.trace import Trace
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.pictures import draw_pose
+from readout_guidance_pack.nodes.common.log import Log
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.engine.live_view import Screen
+from readout_guidance_pack.nodes.engine.trace import Trace
+from readout_guidance_pack.nodes.inputs import drag_paths, track_points
+from readout_guidance_pack.nodes.inputs.depth_maps import GREYS
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
+from readout_guidance_pack.nodes.targets import load_tracks as tracks_node
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.nodes.targets.edge import EdgeTarget
+from readout_guidance_pack.nodes.targets.likeness import AppearanceTarget, IdentityTarget
+from readout_guidance_pack.nodes.targets.pose import PoseTarget
+from readout_guidance_pack.rg_core.images.pictures import draw_pose
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 
 FEW, ALL = 40, 20_000  # of each kind each time; of all kinds by hand
 SECONDS, MEMORY = 20, 2 * 2**30  # that one may take at most, and all together
@@ -113,7 +120,7 @@ def w(tmp_path_factory):
         heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in
                  ("pose", "depth", "edge", "correspondence", "appearance", "identity")}
         positive = clip.encode_from_tokens_scheduled(clip.tokenize("a figure"))
-        reference = references.ReadoutReference.execute(model, positive, {"samples": torch.zeros(1, 3, 64, 64)}, 0, 64)[0]
+        reference = ReadoutReference.execute(model, positive, {"samples": torch.zeros(1, 3, 64, 64)}, 0, 64)[0]
         with torch.inference_mode(False):
             torch.manual_seed(0)
             head = ReadoutHead("pose", [32, 64, 32], projection_dim=128, emb_channels=40, hidden=(8, 8)).eval()
@@ -178,12 +185,12 @@ def pickle_content(rng, w):
 def keypoints(rng, w):
     person = {"pose_keypoints_2d": [v for k in range(18) for v in (20.0 + 7 * k, 30.0 + 9 * (k % 5), 1.0)]}
     frames = [{"canvas_width": 256, "canvas_height": 192, "people": [person, person]} for _ in range(2)]
-    finite(targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, keypoints=broken(rng, frames)))
+    finite(PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, keypoints=broken(rng, frames)))
 
 
 def pictures(rng, w):
     kind = rng.choice(["pose", "depth", "edge"])
-    node = {"pose": targets.PoseTarget, "depth": targets.DepthTarget, "edge": targets.EdgeTarget}[kind]
+    node = {"pose": PoseTarget, "depth": DepthTarget, "edge": EdgeTarget}[kind]
     given = {"image": torch.rand(2, 16, 24, 3), "weight": 1.0, "start_percent": 0.0, "end_percent": 0.9, "mask": torch.ones(2, 16, 24)}
     finite(node.execute(w.heads[kind], **some_broken(rng, given)))
 
@@ -229,7 +236,7 @@ def tracks_file(rng, w):
 
 def likenesses(rng, w):
     kind = rng.choice(["appearance", "identity"])
-    node = {"appearance": relations.AppearanceTarget, "identity": relations.IdentityTarget}[kind]
+    node = {"appearance": AppearanceTarget, "identity": IdentityTarget}[kind]
     box = {"x": 8, "y": 8, "width": 30, "height": 40}
     given = {"weight": 1.0, "start_percent": 0.0, "end_percent": 0.9, "mask": torch.ones(1, 64, 64), "reference_mask": torch.ones(64, 64),
              "box": [box], "reference_box": box}
@@ -239,9 +246,9 @@ def likenesses(rng, w):
 
 def guidances(rng, w):
     """What reaches the sampler's node."""
-    pose = targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, image=torch.rand(1, 64, 64, 3))[0]
+    pose = PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, image=torch.rand(1, 64, 64, 3))[0]
     given = some_broken(rng, {"guidance": pose, "strength": 0.1})
-    guide.ApplyReadoutGuidance.execute(w.model, given["guidance"], given["strength"])
+    ApplyReadoutGuidance.execute(w.model, given["guidance"], given["strength"])
 
 
 def skeletons(rng, w):
@@ -256,14 +263,14 @@ def skeletons(rng, w):
         image = torch.cat([image, (image != ground).any(-1, keepdim=True).float()], -1)
     if rng.random() < 0.3:
         image = image[..., [2, 1, 0, *range(3, image.shape[-1])]]
-    finite(targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, image=broken(rng, image) if rng.random() < 0.5 else image))
+    finite(PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, image=broken(rng, image) if rng.random() < 0.5 else image))
 
 
 def depths(rng, w):
     """In all ranges and layouts, some of them whole."""
     image = torch.rand(rng.choice([(2, 16, 24, 3), (2, 16, 24), (16, 24), (1, 16, 24, 1), (16, 24, 4), (3, 16, 3)])) ** rng.choice([1, 4])
     image = image * rng.choice([1, 0.06, 10, 65535, -1, 1e-9, 3e38]) + rng.choice([0, 0.4, 1, -1000])
-    finite(targets.DepthTarget.execute(w.heads["depth"], broken(rng, image) if rng.random() < 0.5 else image, 1.0, 0.0, 0.9, rng.random() < 0.3,
+    finite(DepthTarget.execute(w.heads["depth"], broken(rng, image) if rng.random() < 0.5 else image, 1.0, 0.0, 0.9, rng.random() < 0.3,
                                        greys=rng.choice(GREYS)))
 
 
@@ -273,7 +280,7 @@ def geometries(rng, w):
     depth = torch.rand(shape) * rng.choice([1, 10, 1e-9, 3e38]) + rng.choice([0, 1, -1])
     depth[torch.rand(shape) < rng.choice([0, 0.2, 0.9])] = rng.choice([0.0, torch.inf, torch.nan])
     geometry = {"depth": depth, "image": torch.rand(*shape, 3)} | rng.choice([{}, {"mask": torch.rand(shape) > 0.3}, {"sky": torch.rand(shape)}])
-    finite(targets.DepthTarget.execute(w.heads["depth"], geometry=broken(rng, geometry) if rng.random() < 0.5 else geometry))
+    finite(DepthTarget.execute(w.heads["depth"], geometry=broken(rng, geometry) if rng.random() < 0.5 else geometry))
 
 
 def lines(rng, w):
@@ -281,7 +288,7 @@ def lines(rng, w):
     ground = rng.choice([0.0, 0.3, 1.0])
     image = torch.full((1, *rng.choice([(24, 16), (1100, 530)]), 3), ground)
     image[:, ::rng.choice([7, 300])] = 1 - ground
-    finite(targets.EdgeTarget.execute(w.heads["edge"], broken(rng, image) if rng.random() < 0.5 else image, 1.0, 0.0, 0.9))
+    finite(EdgeTarget.execute(w.heads["edge"], broken(rng, image) if rng.random() < 0.5 else image, 1.0, 0.0, 0.9))
 
 
 def scores(rng, w):
@@ -291,7 +298,7 @@ def scores(rng, w):
     points = [[x / 256 if share else x, y / 192 if share else y, s] for x, y, s in points]
     person = {"pose_keypoints_2d": points if rng.random() < 0.3 else [v for point in points for v in point]}
     frames = [{"canvas_width": 256, "canvas_height": 192, "people": [person]}]
-    finite(targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, keypoints=broken(rng, frames) if rng.random() < 0.6 else frames))
+    finite(PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, keypoints=broken(rng, frames) if rng.random() < 0.6 else frames))
 
 
 def joined_tracks(rng, w):
@@ -352,8 +359,8 @@ def runs(rng, w):
     mask = broken(rng, torch.ones(1, 16, 16)) if rng.random() < 0.5 else None
     sampler = comfy.samplers.sampler_object(rng.choice(["euler", "lcm", "dpmpp_2m", "heun", "dpmpp_sde", "res_multistep"]))
     torch.manual_seed(0)
-    pose = targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, image=torch.rand(1, 16, 16, 3))[0]
-    guided = guide.ApplyReadoutGuidance.execute(w.model, pose, 0.1)[0]
+    pose = PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, image=torch.rand(1, 16, 16, 3))[0]
+    guided = ApplyReadoutGuidance.execute(w.model, pose, 0.1)[0]
 
     def sampled(model):
         return comfy.sample.sample_custom(model, torch.ones(1, 3, 16, 16), 1.0, sampler, levels, w.positive, w.positive, torch.zeros(1, 3, 16, 16),
@@ -368,7 +375,7 @@ def runs(rng, w):
 
 def latents(rng, w):
     given = broken(rng, {"samples": torch.zeros(1, 3, 16, 16)})
-    made = references.ReadoutReference.execute(w.model, w.positive, given, 0, 1)[0]
+    made = ReadoutReference.execute(w.model, w.positive, given, 0, 1)[0]
     assert torch.isfinite(made.trajectory.latents).all()
 
 

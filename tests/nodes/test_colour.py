@@ -13,14 +13,19 @@ from comfy_extras import nodes_custom_sampler as custom
 
 from random_models import conditioning, patcher_of, random_model
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes import colour, demo, guide, published, references, relations
-from readout_guidance_pack.rg_core import energies
-from readout_guidance_pack.rg_core.features import AS_THEY_ARE
-from readout_guidance_pack.rg_core.targets import Colour, Target
+from readout_guidance_pack.nodes.demo import demo_nodes
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.nodes.samplers import published
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
+from readout_guidance_pack.nodes.targets import colour
+from readout_guidance_pack.nodes.targets.drag import DragTarget
+from readout_guidance_pack.rg_core.features.raw_features import AS_THEY_ARE
+from readout_guidance_pack.rg_core.guidance import energies
+from readout_guidance_pack.rg_core.guidance.targets import Colour, Target
 from test_combinations import close, sampled
 from test_sampling import SAMPLERS, World
 from tiny_transformers import video_vae
-from tools.parts import windowed
+from tools.tables.parts import windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -33,7 +38,7 @@ def w():
 
 def scenes(batch, seed=5):
     """Pictures [B, H, W, 3]."""
-    return demo.DemoScene.execute(seed, 64, 64, batch).args[0]
+    return demo_nodes.DemoScene.execute(seed, 64, 64, batch).args[0]
 
 
 def target(w, batch=2, seed=5, **changes):
@@ -56,7 +61,7 @@ def test_colours_come_near_and_weight_0_is_the_stock_sampler_to_the_bit(w, sampl
     assert torch.isfinite(guided).all() and {row["target"] for row in trace} == {"colour"} and len(trace[0]["energy"]) == 2
     for off in ({"guidance": target(w, weight=0.0)}, {"guidance": target(w), "strength": 0.0}):
         assert torch.equal(plain, w.sample(sampler=sampler, steps=6, **off)[0])
-    patched = guide.ApplyReadoutGuidance.execute(w.model, target(w), 0.1)[0]
+    patched = ApplyReadoutGuidance.execute(w.model, target(w), 0.1)[0]
     assert torch.equal(guided, w.sample(model=patched, sampler=sampler, steps=6)[0])
 
 
@@ -91,12 +96,12 @@ def test_the_first_step_reaches_the_colours_where_strength_allows(w):
 
 
 def test_a_picture_does_not_depend_on_its_batch_nor_on_context_windows(w):
-    model = guide.ApplyReadoutGuidance.execute(w.model, target(w, 6), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, target(w, 6), 0.1)[0]
     whole = sampled(w, model, 6)
     assert not close(whole, sampled(w, w.model, 6))
     assert close(sampled(w, windowed(model, 2, 0, False), 6), whole)
     assert close(sampled(w, windowed(model, 4, 2, True), 6), whole)
-    alone = guide.ApplyReadoutGuidance.execute(w.model, target(w, image=scenes(6)[3:4]), 0.1)[0]
+    alone = ApplyReadoutGuidance.execute(w.model, target(w, image=scenes(6)[3:4]), 0.1)[0]
     assert close(sampled(w, alone, 1, first=3), whole[3:4])
 
 
@@ -139,10 +144,10 @@ def test_two_of_them_act_each_in_its_own_mask(w):
 def test_a_drags_mask_keeps_the_rest_all_the_same(w):
     """Outside of it the picture follows the reference to the bit, whatever colours ask."""
     latent = {"samples": w.vae.encode(scenes(1, 9))}
-    reference = references.ReadoutReference.execute(w.model, w.positive, latent, 3, 64)[0]
+    reference = ReadoutReference.execute(w.model, w.positive, latent, 3, 64)[0]
     mask = torch.zeros(1, 64, 64)
     mask[..., 32:] = 1
-    drag = relations.DragTarget.execute(reference, "[[[0.7, 0.5], [0.8, 0.5]]]", 1.0, 0.0, 0.9, mask=mask)[0]
+    drag = DragTarget.execute(reference, "[[[0.7, 0.5], [0.8, 0.5]]]", 1.0, 0.0, 0.9, mask=mask)[0]
     both, trace = w.sample(target(w, 1, guidance=drag), batch=1, steps=8)
     alone, _ = w.sample(drag, batch=1, steps=8)
     assert torch.allclose(both[..., :31], latent["samples"][..., :31], atol=1e-3)
@@ -151,7 +156,7 @@ def test_a_drags_mask_keeps_the_rest_all_the_same(w):
 
 
 def test_with_every_guider(w):
-    patched = guide.ApplyReadoutGuidance.execute(w.model, target(w, 1), 0.1)[0]
+    patched = ApplyReadoutGuidance.execute(w.model, target(w, 1), 0.1)[0]
     sigmas = comfy.samplers.calculate_sigmas(patched.get_model_object("model_sampling"), "karras", 6)
     for guider, arguments in ((custom.BasicGuider, (w.positive,)), (custom.CFGGuider, (w.positive, w.negative, 3.0)),
                               (custom.DualCFGGuider, (w.positive, w.positive, w.negative, 3.0, 2.0, "regular"))):
@@ -190,7 +195,7 @@ def test_the_prediction_is_seen_as_vae_decode_takes_it():
     outs = []
     model.set_model_sampler_post_cfg_function(lambda args: outs.append(args["cond_denoised"]) or args["denoised"])
     said, latent = conditioning(768, 0), {"samples": torch.zeros(1, 4, 16, 16)}
-    guided = guide.ApplyReadoutGuidance.execute(model, (Own(name="own", weight=1e-9),), 0.1)[0]
+    guided = ApplyReadoutGuidance.execute(model, (Own(name="own", weight=1e-9),), 0.1)[0]
     host_nodes.common_ksampler(guided, 1, 2, 1.0, "euler", "karras", said, said, latent)
     assert torch.allclose(seen[0], outs[0] / 0.18215, rtol=1e-4, atol=1e-4)
 
@@ -212,7 +217,7 @@ def test_models_without_taps_are_guided_too():
     said = [[torch.randn(1, 5, 8, generator=rng), {"pooled_output": torch.randn(1, 8, generator=rng)}]]
     wanted = Colour(name="colour", image=torch.randn(1, 16, 24, 24, generator=rng).cumsum(-1) / 5)
     outs = []
-    for made in (model, guide.ApplyReadoutGuidance.execute(model, (wanted,), 0.1)[0]):
+    for made in (model, ApplyReadoutGuidance.execute(model, (wanted,), 0.1)[0]):
         latent = {"samples": torch.zeros(2, 16, 24, 24)}
         latent, = host_nodes.common_ksampler(made, 1, 8, 1.0, "euler", "simple", said, said, latent)
         outs.append(energies.colour(latent["samples"], wanted.image, wanted.cells))
@@ -244,7 +249,7 @@ def test_pictures_as_people_have_them_are_taken(w, image):
 
 
 def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too():
-    images, vae = demo.DemoScene.execute(5, 64, 64, 3).args[0], video_vae()
+    images, vae = demo_nodes.DemoScene.execute(5, 64, 64, 3).args[0], video_vae()
 
     def latents(image):
         return colour.ColourTarget.execute(image, vae, 8, 1.0, 0.0, 0.75)[0][0].image
@@ -260,7 +265,7 @@ def test_colours_of_another_shape_are_cut_with_a_word(w, caplog):
 def test_the_wrong_vae_and_the_published_procedure_are_refused_by_name(w):
     made = replace(target(w, 1)[0], image=torch.zeros(1, 16, 64, 64))
     with pytest.raises(ValueError, match="Apply Readout Guidance: .* colour target .* 16 channels .* works with 3 .*Connect the VAE"):
-        guide.ApplyReadoutGuidance.execute(w.model, (made,), 0.1)
+        ApplyReadoutGuidance.execute(w.model, (made,), 0.1)
     with pytest.raises(ValueError, match="published.*the colour target has none.*Use KSampler"):
         published.KSamplerReadoutGuidancePublished.execute(w.model, 0, 2, 3.0, 0.0, True, w.positive, w.negative,
                                                            {"samples": torch.zeros(1, 3, 64, 64)}, 0.02, target(w, 1))

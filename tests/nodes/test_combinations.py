@@ -14,11 +14,15 @@ from comfy_extras import nodes_custom_sampler
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
 from host_features import Graph
-from readout_guidance_pack.nodes import estimate, guide, references
-from readout_guidance_pack.nodes.sampling import guided, windows
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.engine import guided
+from readout_guidance_pack.nodes.engine.batches import windows
+from readout_guidance_pack.nodes.make_heads import estimate
+from readout_guidance_pack.nodes.references import recording_ksampler
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
+from readout_guidance_pack.rg_core.guidance.updates import Move
 from test_sampling import World
-from tools.parts import tiled, windowed
+from tools.tables.parts import tiled, windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -45,23 +49,23 @@ def test_each_context_window_is_guided_by_its_own_targets(w, length, causal, fir
     """Pictures of a UNet do not see each other, so windows change nothing."""
     guidance = w.pose(6)
     if first == "windows":
-        model = guide.ApplyReadoutGuidance.execute(windowed(w.model, length, 0, causal), guidance, 0.1)[0]
+        model = ApplyReadoutGuidance.execute(windowed(w.model, length, 0, causal), guidance, 0.1)[0]
     else:
-        model = windowed(guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], length, 0, causal)
-    whole = sampled(w, guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
+        model = windowed(ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], length, 0, causal)
+    whole = sampled(w, ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
     assert not close(whole, sampled(w, w.model, 6))
     assert close(sampled(w, model, 6), whole)
 
 
 def test_windows_that_overlap_are_guided(w):
     guidance = w.pose(6)
-    whole = sampled(w, guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
-    assert close(sampled(w, windowed(guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 4, 2, True), 6), whole)
+    whole = sampled(w, ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
+    assert close(sampled(w, windowed(ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 4, 2, True), 6), whole)
 
 
 def test_a_window_with_all_pictures_in_another_order_is_guided_by_their_own_targets(w):
     """Windows of two that close the loop: pictures 3 and 1, before which the causal fix puts the second."""
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(3), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(3), 0.1)[0]
     looped = windowed(model, 2, 0, True, context_schedule="looped_uniform", closed_loop=True)
     assert close(sampled(w, looped, 3), sampled(w, model, 3))
 
@@ -78,7 +82,7 @@ def test_pictures_that_every_window_is_shown_are_known(w, monkeypatch):
         return places
 
     monkeypatch.setattr(windows, "pictures", known)
-    sampled(w, windowed(guide.ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0], 2, 0, False, latent_retain_index_list="0"), 4)
+    sampled(w, windowed(ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0], 2, 0, False, latent_retain_index_list="0"), 4)
     assert {tuple(places) for places, _ in found} == {(0, 1), (0, 3)} and all(same for _, same in found)
 
 
@@ -88,9 +92,9 @@ def test_windows_along_height_or_width_are_refused_where_targets_act(w, dim, cau
     size = (96, 64) if dim == 2 else (64, 96)
     model = windowed(w.model, 64, 16, causal, dim=dim)
     late = w.pose(1, size=size, start_percent=0.5, end_percent=0.501)  # acts at none of these steps
-    assert torch.equal(sampled(w, guide.ApplyReadoutGuidance.execute(model, late, 0.1)[0], 1, size=size), sampled(w, model, 1, size=size))
+    assert torch.equal(sampled(w, ApplyReadoutGuidance.execute(model, late, 0.1)[0], 1, size=size), sampled(w, model, 1, size=size))
     with pytest.raises(ValueError, match=f"^Apply Readout Guidance: .* parts of the picture .64x64 latents of {size[1]}x{size[0]}.*dim 2 or 3"):
-        sampled(w, guide.ApplyReadoutGuidance.execute(model, w.pose(1, size=size), 0.1)[0], 1, size=size)
+        sampled(w, ApplyReadoutGuidance.execute(model, w.pose(1, size=size), 0.1)[0], 1, size=size)
 
 
 @pytest.mark.parametrize("freenoise", [False, True])
@@ -109,17 +113,17 @@ def in_halves(executor, model, conds, x, timestep, options):
 
 
 def test_another_packs_windows_are_told_by_their_pictures(w, caplog):
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0]
     halved = w.model.clone()
     halved.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "halves", in_halves)
-    halved = guide.ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
+    halved = ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
     assert close(sampled(w, halved, 4), sampled(w, model, 4)) and not caplog.records
 
 
 def test_pictures_that_cannot_be_told_apart_are_said_once(w, caplog):
     halved = w.model.clone()
     halved.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "halves", in_halves)
-    halved = guide.ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
+    halved = ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
     latent = {"samples": torch.zeros(4, 3, 64, 64), "batch_index": [0, 0, 0, 0]}
     host_nodes.common_ksampler(halved, 1, STEPS, 3.0, "euler", "karras", w.positive, w.negative, latent)
     assert sum("does not say which" in r.message for r in caplog.records) == 1
@@ -199,13 +203,13 @@ def some_by_keyword(executor, noise, latent_image, sampler, sigmas, denoise_mask
 def test_a_wrapper_that_hands_on_by_keyword_changes_nothing(w, wrapper):
     model = w.model.clone()
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another pack", wrapper)
-    plain, wrapped = (guide.ApplyReadoutGuidance.execute(source, w.pose(1), 0.1)[0] for source in (w.model, model))
+    plain, wrapped = (ApplyReadoutGuidance.execute(source, w.pose(1), 0.1)[0] for source in (w.model, model))
     assert torch.equal(sampled(w, wrapped, 1), sampled(w, plain, 1))
 
 
 @pytest.mark.parametrize("levels", [[14.6, 3.0, float("nan"), 0.0], [14.6, 3.0, -1.0], [float("inf"), 1.0, 0.0]])
 def test_what_is_no_noise_level_is_refused(w, levels):
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
     with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the sigmas are \[.*\], and noise levels are numbers from 0 upwards"):
         nodes_custom_sampler.SamplerCustom.execute(model, True, 1, 3.0, w.positive, w.negative, comfy.samplers.sampler_object("euler"),
                                                    torch.tensor(levels), {"samples": torch.zeros(1, 3, 64, 64)})
@@ -213,7 +217,7 @@ def test_what_is_no_noise_level_is_refused(w, levels):
 
 @pytest.mark.parametrize("levels", [[0.0, 0.0, 0.0], [14.6, 3.0, 0.0, 0.0]])
 def test_levels_of_which_the_host_itself_makes_nothing_are_no_error(w, levels):
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1, end_percent=1.0), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1, end_percent=1.0), 0.1)[0]
     picture, plain = (comfy.sample.sample_custom(source, torch.ones(1, 3, 64, 64), 1.0, comfy.samplers.sampler_object("euler"), torch.tensor(levels),
                                                  w.positive, w.negative, torch.zeros(1, 3, 64, 64), disable_pbar=True) for source in (model, w.model))
     assert torch.allclose(picture, plain, equal_nan=True)
@@ -223,19 +227,19 @@ def test_a_scheduler_without_levels_makes_no_reference(w):
     """kl_optimal with one step."""
     latent = {"samples": torch.zeros(1, 3, 64, 64)}
     with pytest.raises(ValueError, match=r"^KSampler \(Readout Reference\): the sigmas are .*more steps"):
-        references.KSamplerReadoutReference.execute(w.model, 1, 1, 3.0, "euler", "kl_optimal", w.positive, w.negative, latent, 1.0, 64)
+        recording_ksampler.KSamplerReadoutReference.execute(w.model, 1, 1, 3.0, "euler", "kl_optimal", w.positive, w.negative, latent, 1.0, 64)
 
 
 def test_a_latent_of_sound_is_refused(w):
     """As the host packs a video with its sound: everything in one row."""
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
     with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the latent's shape is \(1, 1, 50\), as of a sound"):
         comfy.sample.sample(model, torch.zeros(1, 1, 50), 2, 1.0, "euler", "normal", w.positive, w.negative, torch.zeros(1, 1, 50))
 
 
 def test_samplers_and_schedulers_of_other_packs_are_offered(monkeypatch):
     monkeypatch.setattr(comfy.samplers.KSampler, "SCHEDULERS", [*comfy.samplers.KSampler.SCHEDULERS, "another packs"])
-    for node in (guide.KSamplerReadoutGuidance, references.KSamplerReadoutReference):
+    for node in (guided_ksampler.KSamplerReadoutGuidance, recording_ksampler.KSamplerReadoutReference):
         assert "another packs" in node.INPUT_TYPES()["required"]["scheduler"][1]["options"]
 
 
@@ -252,13 +256,13 @@ def test_a_cache_that_begins_where_the_targets_end_is_left_alone(w):
 
 
 def test_a_second_pack_that_replaces_the_wrappers_is_named_and_loses_nothing(w):
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
     replaced = model.clone()
     replaced.wrappers.update({WrappersMP.OUTER_SAMPLE: {"other": [lambda executor, *args, **kwargs: executor(*args, **kwargs)]}})
     with pytest.raises(ValueError, match="Apply Readout Guidance: another pack has replaced the wrappers"):
         sampled(w, replaced, 1)
-    again = guide.ApplyReadoutGuidance.execute(replaced, w.pose(1, seed=6), 0.1)[0]
-    both = guide.ApplyReadoutGuidance.execute(model, w.pose(1, seed=6), 0.1)[0]
+    again = ApplyReadoutGuidance.execute(replaced, w.pose(1, seed=6), 0.1)[0]
+    both = ApplyReadoutGuidance.execute(model, w.pose(1, seed=6), 0.1)[0]
     assert torch.equal(sampled(w, again, 1), sampled(w, both, 1)) and not torch.equal(sampled(w, both, 1), sampled(w, model, 1))
 
 
@@ -266,7 +270,7 @@ def test_a_second_pack_that_replaces_the_wrappers_is_named_and_loses_nothing(w):
 def test_a_guided_model_as_the_negative_one_is_named(w, positive):
     if not hasattr(nodes_custom_sampler, "DualModelGuider"):
         pytest.skip("this ComfyUI has no Dual Model CFG Guider")
-    model, negative = (guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0] for _ in range(2))
+    model, negative = (ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0] for _ in range(2))
     guider = nodes_custom_sampler.DualModelGuider.execute(model if positive == "guided" else w.model, w.positive, 3.0, negative, w.negative)[0]
     latents = w_latent()["samples"]
     with pytest.raises(ValueError, match="^Apply Readout Guidance: .*model_negative.*MODEL from before guidance"):
@@ -289,7 +293,7 @@ def test_a_run_in_which_nothing_acted_says_so_once(w, caplog, case, said):
     if case == "silent":
         positive = host_nodes.ConditioningSetTimestepRange().set_range(positive, 0.95, 1.0)[0]
     guidance = w.pose(1, start_percent=0.5, end_percent=0.501) if case == "late" else w.pose(1)
-    model = guide.ApplyReadoutGuidance.execute(model, guidance, 0.1)[0]
+    model = ApplyReadoutGuidance.execute(model, guidance, 0.1)[0]
     if case == "no table":
         model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "after", replace)
     host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", positive, w.negative, w_latent())
@@ -302,7 +306,7 @@ def w_latent():
 
 @pytest.mark.parametrize("guidance", [None, (), "pose", [1]])
 def test_guidance_that_is_none_is_explained(w, guidance):
-    for node in (lambda: w.sample(guidance or 0), lambda: guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)):
+    for node in (lambda: w.sample(guidance or 0), lambda: ApplyReadoutGuidance.execute(w.model, guidance, 0.1)):
         if guidance == ():
             continue  # a Drag Target with no drags yet
         with pytest.raises(ValueError, match="guidance"):
@@ -311,7 +315,7 @@ def test_guidance_that_is_none_is_explained(w, guidance):
 
 def test_nan_in_a_conditioning_is_blamed_on_it(w):
     positive = [[c * float("nan"), more] for c, more in w.positive]
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
     with pytest.raises(ValueError, match="the positive conditioning holds NaN"):
         host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", positive, w.negative, w_latent())
 
@@ -361,7 +365,7 @@ def test_a_replaced_forward_is_named():
 
 def test_parts_of_a_picture_are_noticed_once(w, caplog):
     """As detailers and tile upscalers sample: smaller, or again and again in one node, from given latents."""
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
 
     def run(size, given):
         latent = {"samples": torch.rand(1, 3, *size) if given else torch.zeros(1, 3, *size)}
@@ -378,7 +382,7 @@ def test_parts_of_a_picture_are_noticed_once(w, caplog):
 
 def test_a_workflow_that_is_run_again_is_no_part_of_the_first_run(w, caplog):
     """A given picture sampled again, then enlarged: in the second run that picture is smaller than what the first ended with."""
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
 
     def run(prompt, *sizes):
         for node, size in enumerate(sizes):
@@ -394,7 +398,7 @@ def test_a_workflow_that_is_run_again_is_no_part_of_the_first_run(w, caplog):
 
 
 def test_tiles_of_one_node_are_noticed_once(w, caplog):
-    model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
     with CurrentNodeContext("prompt", "7"):
         for _ in range(3):
             latent = {"samples": torch.rand(1, 3, 64, 64)}

@@ -9,18 +9,22 @@ import torch
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
-from readout_guidance_pack.nodes.attribute import AttributeTarget, FitAttribute
-from readout_guidance_pack.nodes.demo import LoadDemoModel
-from readout_guidance_pack.nodes.estimate import ReadoutEstimate
-from readout_guidance_pack.nodes.fit import FitReadoutHead
-from readout_guidance_pack.nodes.fit_comparing import FitComparingHead
-from readout_guidance_pack.nodes.heads import SaveReadoutHead
-from readout_guidance_pack.nodes.references import KSamplerReadoutReference, ReadoutInvert, ReadoutReference
-from readout_guidance_pack.nodes.relations import AppearanceTarget, DragTarget, IdentityTarget, StructureTarget
-from readout_guidance_pack.nodes.sampling import Trace, guided
-from readout_guidance_pack.nodes.targets import DepthTarget
-from readout_guidance_pack.nodes.train import TrainReadoutHead
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.demo.demo_nodes import LoadDemoModel
+from readout_guidance_pack.nodes.engine import Trace, guided
+from readout_guidance_pack.nodes.make_heads.estimate import ReadoutEstimate
+from readout_guidance_pack.nodes.make_heads.fit import FitReadoutHead
+from readout_guidance_pack.nodes.make_heads.fit_attribute import FitAttribute
+from readout_guidance_pack.nodes.make_heads.fit_comparing import FitComparingHead
+from readout_guidance_pack.nodes.make_heads.load_save import SaveReadoutHead
+from readout_guidance_pack.nodes.make_heads.train import TrainReadoutHead
+from readout_guidance_pack.nodes.references.invert import ReadoutInvert
+from readout_guidance_pack.nodes.references.recording_ksampler import KSamplerReadoutReference
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.nodes.targets.attribute import AttributeTarget
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.nodes.targets.drag import DragTarget
+from readout_guidance_pack.nodes.targets.likeness import AppearanceTarget, IdentityTarget, StructureTarget
+from readout_guidance_pack.rg_core.guidance.updates import Move
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 EULER = "euler", "simple"

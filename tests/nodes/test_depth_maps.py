@@ -9,10 +9,13 @@ from PIL import Image
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, world
-from readout_guidance_pack.nodes import depth_maps, targets
-from readout_guidance_pack.nodes.types import Geometry
-from readout_guidance_pack.rg_core.targets import Spatial
-from tools import depths
+from readout_guidance_pack.nodes.common.types import Geometry
+from readout_guidance_pack.nodes.inputs import depth_maps
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.nodes.targets.edge import EdgeTarget
+from readout_guidance_pack.nodes.targets.map import MapTarget
+from readout_guidance_pack.rg_core.guidance.targets import Spatial
+from tools.tables import depths
 
 METRES = torch.linspace(10, 1, 64)[None, :, None].expand(2, 64, 64)  # nearer downwards
 WANTED = (1 / METRES - 0.1) / 0.9
@@ -28,7 +31,7 @@ def depth(heads):
     def target(image=None, **more) -> Spatial:
         if image is not None:
             more["image"] = depths.picture(image)
-        return targets.DepthTarget.execute(head=heads["depth"], weight=1.0, start_percent=0.0, end_percent=0.8, **more)[0][0]
+        return DepthTarget.execute(head=heads["depth"], weight=1.0, start_percent=0.0, end_percent=0.8, **more)[0][0]
     return target
 
 
@@ -142,7 +145,7 @@ def test_black_holes_in_nearness_are_left_out(depth, heads, caplog):
     image = (WANTED * 0.8 + 0.2).masked_fill(none, 0)
     target = depth(image)
     assert torch.equal(target.known[:, 0] > 0, ~none) and "places of 0 are taken to have no depth" in caplog.text
-    same, = targets.MapTarget.execute(heads["depth"], depths.picture(image), 1.0, 0.0, 0.8)[0]
+    same, = MapTarget.execute(heads["depth"], depths.picture(image), 1.0, 0.0, 0.8)[0]
     assert torch.equal(same.known, target.known) and torch.equal(same.image, target.image)
 
 
@@ -220,7 +223,7 @@ def test_edges_that_are_all_black_are_refused(heads, caplog):
 
     def target(node, image, **more):
         return node.execute(head=heads["edge"], image=image, weight=1.0, start_percent=0.0, end_percent=0.8, **more)[0][0]
-    for node, name in ((targets.EdgeTarget, "Edge Target"), (targets.MapTarget, "Map Target")):
+    for node, name in ((EdgeTarget, "Edge Target"), (MapTarget, "Map Target")):
         with pytest.raises(ValueError, match=f"^{name}: the edges are all black, so there is nothing to draw"):
             target(node, edges[1:])
         caplog.clear()

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from readout_guidance_pack.nodes import drag_paths
+from readout_guidance_pack.nodes.inputs import drag_paths
 
 SIZE = (256, 512)  # H, W
 WANTED = torch.tensor([[0.25, 0.5], [0.5, 0.75]])

@@ -11,9 +11,17 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, world
-from readout_guidance_pack.nodes import demo_model, estimate, guide, references, relations, targets
-from readout_guidance_pack.rg_core import taps
-from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.make_heads import estimate
+from readout_guidance_pack.nodes.references import recording_ksampler
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.nodes.targets.drag import DragTarget
+from readout_guidance_pack.nodes.targets.pose import PoseTarget
+from readout_guidance_pack.rg_core.features import taps
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 from test_transformers import depth_head
 from tiny_transformers import conditioning, tiny_model, video_vae
 
@@ -72,9 +80,9 @@ def test_the_seed_is_all_that_chance_depends_on(w, kind):
 
 def test_an_estimated_pose_steers_other_pictures(w):
     image, _ = w.estimate("pose")
-    guidance = targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.5, image=image)[0]
+    guidance = PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.5, image=image)[0]
     rest = (1, 4, 3.0, "euler", "karras", w.positive, w.positive, {"samples": torch.zeros(4, 3, 64, 64)}, 1.0)
-    guided, plain = (guide.KSamplerReadoutGuidance.execute(w.model, *rest, guidance, strength)[0]["samples"]
+    guided, plain = (guided_ksampler.KSamplerReadoutGuidance.execute(w.model, *rest, guidance, strength)[0]["samples"]
                      for strength in (0.1, 0.0))
     near, far = ((w.estimate("pose", latent={"samples": x})[0] - image).square().mean() for x in (guided, plain))
     assert near < 0.8 * far
@@ -109,8 +117,8 @@ def test_the_model_is_left_as_it_was_and_sampling_too(w):
                 {kind: {key: list(ws) for key, ws in by_key.items()} for kind, by_key in w.model.wrappers.items()})
 
     def sampled():
-        guidance = targets.DepthTarget.execute(w.heads["depth"], w.estimate("depth")[0], 1.0, 0.0, 0.5)[0]
-        return guide.KSamplerReadoutGuidance.execute(w.model, 1, 3, 3.0, "euler", "karras", w.positive, w.positive,
+        guidance = DepthTarget.execute(w.heads["depth"], w.estimate("depth")[0], 1.0, 0.0, 0.5)[0]
+        return guided_ksampler.KSamplerReadoutGuidance.execute(w.model, 1, 3, 3.0, "euler", "karras", w.positive, w.positive,
                                                      {"samples": torch.zeros(4, 3, 64, 64)}, 1.0, guidance, 0.1)[0]["samples"]
 
     before, picture = state(), sampled()
@@ -124,11 +132,11 @@ def test_the_model_is_left_as_it_was_and_sampling_too(w):
 
 def test_guidance_on_the_model_does_not_touch_the_estimate(w):
     small = {"samples": torch.zeros(1, 3, 32, 32)}
-    _, reference = references.KSamplerReadoutReference.execute(w.model, 1, 2, 1.0, "euler", "karras", w.positive, w.positive,
+    _, reference = recording_ksampler.KSamplerReadoutReference.execute(w.model, 1, 2, 1.0, "euler", "karras", w.positive, w.positive,
                                                                small, 1.0, 64).args
-    drag = relations.DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 1.0, w.heads["correspondence"],
+    drag = DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 1.0, w.heads["correspondence"],
                                         mask=torch.ones(1, 32, 32))[0]  # of another size: sampling would refuse it
-    guided = guide.ApplyReadoutGuidance.execute(w.model, drag, 0.1)[0]
+    guided = ApplyReadoutGuidance.execute(w.model, drag, 0.1)[0]
     assert torch.equal(w.estimate("depth", model=guided)[0], w.estimate("depth")[0])
     assert guided.wrappers  # which is still guided
 
@@ -187,7 +195,7 @@ def test_visible_keypoints_are_drawn_and_make_a_pose_target(w):
     head.output_head[-1].bias.data += 1  # every point visible
     image, frames = w.estimate(None, head=head)
     assert image.max() > 0.5
-    target, = targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.5, keypoints=frames)[0]
+    target, = PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.5, keypoints=frames)[0]
     assert target.image.shape == (4, 3, 512, 512)
 
 
@@ -218,7 +226,7 @@ def test_a_latent_with_a_grey_hole_is_noticed(w, caplog):
     assert "flat" not in caplog.text
     holed, = host_nodes.VAEEncodeForInpaint().encode(w.vae, image, mask)
     w.estimate("depth", latent=holed)
-    references.ReadoutReference.execute(w.model, w.positive, holed, 1, 64)
+    ReadoutReference.execute(w.model, w.positive, holed, 1, 64)
     said = [record.getMessage() for record in caplog.records if "flat inside of its mask" in record.getMessage()]
     assert [text.split(":")[0] for text in said] == ["Readout Estimate", "Readout Reference"]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from readout_guidance_pack.rg_core import architectures, taps
-from tools.checkpoints import SD15_UNET, SDXL_UNET, unet
+from readout_guidance_pack.rg_core.features import architectures, taps
+from tools.random_weights.checkpoints import SD15_UNET, SDXL_UNET, unet
 
 SD20_UNET = SD15_UNET | {"context_dim": 1024, "use_linear_in_transformer": True}
 REFINER_UNET = SDXL_UNET | {"model_channels": 384, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4],
@@ -39,7 +39,7 @@ def test_taps_are_the_second_stacks_of_the_decoder_in_order(name):
     assert taps.channels(model) == channels
 
 
-# The host's classes that have no row in rg_core/architectures.py, by what they make.
+# The host's classes that have no row in rg_core/features/architectures.py, by what they make.
 WITHOUT_ROW = {
     "pictures, in layouts of their own": {"cascade.stage_b.StageB", "cascade.stage_c.StageC", "hidream_o1.model.HiDreamO1Transformer",
                                           "pixeldit.pid.PidNet", "seedvr.model.NaDiT"},

@@ -13,8 +13,14 @@ from comfy_extras import nodes_dataset
 from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
-from readout_guidance_pack.nodes import demo_model, estimate, examples, fit, fitter, guide, heads, held_out, material, quality, targets
-from readout_guidance_pack.rg_core import fitting
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.make_heads import estimate, examples, fit, fitter, held_out, load_save, reports, training_set
+from readout_guidance_pack.nodes.make_heads.evaluation import Judge, Quality
+from readout_guidance_pack.nodes.make_heads.examples import Example
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.nodes.targets.map import MapTarget
+from readout_guidance_pack.rg_core.fitting import ridge
 from tiny_transformers import tiny_model
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -75,10 +81,10 @@ def test_what_is_fitted_reads_other_pictures(w, depth):
 
 def test_it_steers(w, depth):
     other = world.draw(4, seed=7)
-    guidance = targets.DepthTarget.execute(depth[0], other.nearness[..., None].expand(-1, -1, -1, 3), 1.0, 0.0, 0.9)[0]
+    guidance = DepthTarget.execute(depth[0], other.nearness[..., None].expand(-1, -1, -1, 3), 1.0, 0.0, 0.9)[0]
     rest = (1, 12, 3.0, "dpmpp_2m", "karras", w.empty, w.empty, {"samples": torch.zeros(4, 3, 64, 64)}, 1.0)
-    errors = [judge.mae(w.vae.decode(guide.KSamplerReadoutGuidance.execute(w.model, *rest, guidance, strength)[0]["samples"]).movedim(-1, 1),
-                        other.nearness).mean() for strength in (0.1, 0.0)]
+    latents = [guided_ksampler.KSamplerReadoutGuidance.execute(w.model, *rest, guidance, strength)[0] for strength in (0.1, 0.0)]
+    errors = [judge.mae(w.vae.decode(latent["samples"]).movedim(-1, 1), other.nearness).mean() for latent in latents]
     assert errors[0] < 0.8 * errors[1]
 
 
@@ -107,8 +113,8 @@ def test_held_out_pictures_are_shown_in_their_own_shapes(w, depth):
     seen = []
     for height, width in ((32, 64), (64, 32)):
         latent, wanted = torch.zeros(1, 3, height, width), torch.zeros(1, 3, height // 2, width // 2)
-        seen.append((examples.Example(latent, w.empty, wanted), wanted, [wanted]))
-    picture = quality.sheet(w.model, depth[0], quality.Quality([0.5], [1.0], 0.0, seen))
+        seen.append((Example(latent, w.empty, wanted), wanted, [wanted]))
+    picture = reports.sheet(w.model, depth[0], Quality([0.5], [1.0], 0.0, seen))
     grey = (picture - 0.5).abs().amax(-1)[0] < 0.1
     assert picture.shape == (1, 128 + 256, 3 * 256, 3)
     assert grey[:128].all() and grey[128:, :3 * 128].all() and not grey[128:, 3 * 128:].any()
@@ -164,15 +170,15 @@ def test_the_seed_is_all_that_chance_depends_on(w, depth):
 
 def test_the_last_fit_is_of_all_pictures(w, depth, monkeypatch):
     seen = []
-    add = fitting.Sums.add
-    monkeypatch.setattr(fitting.Sums, "add", lambda self, band, x, y: (seen.append((band, len(x))), add(self, band, x, y)))
+    add = ridge.Sums.add
+    monkeypatch.setattr(ridge.Sums, "add", lambda self, band, x, y: (seen.append((band, len(x))), add(self, band, x, y)))
     w.fit()
     assert sorted(seen) == [(band, 32 * 32) for band in range(fitter.BANDS) for _ in range(12)]
 
 
 def test_saved_and_loaded_it_is_the_same(w, depth, tmp_path, monkeypatch):
-    monkeypatch.setattr(heads.folder_paths, "get_output_directory", lambda: str(tmp_path))
-    heads.SaveReadoutHead.execute(depth[0], "readout_heads/mine")
+    monkeypatch.setattr(load_save.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    load_save.SaveReadoutHead.execute(depth[0], "readout_heads/mine")
     head = load_head(next((tmp_path / "readout_heads").glob("mine*.safetensors")))
     assert same(head, depth[0])
     kept = ("kind", "base_model", "channels", "control_range", "stride", "start", "output_head")
@@ -184,10 +190,10 @@ def test_a_kind_of_ones_own_steers_by_map_target_alone(w):
     coats = judge.shirt(w.scene.image)[..., None].float().expand(-1, -1, -1, 3)
     head, report, _ = w.fit(image=[coats], kind=["the shirt"])
     assert head.kind == "the shirt" and "reads the shirt" in report
-    target, = targets.MapTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)[0]
+    target, = MapTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)[0]
     assert target.name == "the shirt" and target.start == head.start
     with pytest.raises(ValueError, match="Depth Target: the head reads the shirt, .* Map Target takes heads of your own kinds"):
-        targets.DepthTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)
+        DepthTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)
 
 
 @pytest.mark.parametrize("written, kind", [("Depth", "depth"), (" edges", "edge"), ("POSE", "pose"), ("Dresses", "Dresses"), ("glass", "glass")])
@@ -200,7 +206,7 @@ def test_a_text_may_be_a_list_of_one(tmp_path, monkeypatch):
     given = nodes_dataset.TruncateTextNode.execute(texts="Depth maps", max_length=5).args[0]
     assert examples.kind_given("Fit Readout Head", given) == "depth"
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    assert heads.places("Save Readout Head", ["readout_heads/of_a_list"])[0].name.startswith("of_a_list_")
+    assert load_save.places("Save Readout Head", ["readout_heads/of_a_list"])[0].name.startswith("of_a_list_")
     for text in (["a", "b"], [], 3, None, [["a"]]):
         with pytest.raises(ValueError, match="^Fit Attribute: name is .*should be a text"):
             examples.kind_given("Fit Attribute", text, "name")
@@ -210,9 +216,9 @@ def test_targets_start_where_the_head_reads_something(depth):
     head = copy.copy(depth[0])
     head.start = 0.4
     for given, used in ((0.0, 0.4), (0.7, 0.7)):
-        assert targets.DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, given, 0.9)[0][0].start == used
+        assert DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, given, 0.9)[0][0].start == used
     with pytest.raises(ValueError, match="reads nothing worth guiding by before percent 0.4"):
-        targets.DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.3)
+        DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.3)
 
 
 def test_what_the_model_does_not_know_is_said_to_be_unfit(w, caplog):
@@ -320,7 +326,7 @@ def test_a_model_without_taps_is_refused(w):
 
 
 def test_the_best_ridge_is_chosen_for_each_band_and_shares_are_those_of_the_variance():
-    judged = quality.Judge(2, torch.zeros(1, 3, 2, 2))
+    judged = Judge(2, torch.zeros(1, 3, 2, 2))
     wanted = torch.ones(1, 3, 2, 2)
     for band, readouts in ((0, (0.0, 0.5)), (1, (0.9, 0.2))):  # of 1
         judged.add(band, object(), wanted, [wanted * x for x in readouts])
@@ -340,8 +346,8 @@ def test_taps_of_one_call_are_told_apart_by_picture(w):
         percents.append((band + torch.rand(3, generator=noise)) / fitter.BANDS)
         drawn = torch.randn(3, 3, 64, 64, generator=noise)
         for i in range(3):
-            level = torch.tensor([material.sigma_at(w.model, float(percents[-1][i]))])
-            material.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
+            level = torch.tensor([training_set.sigma_at(w.model, float(percents[-1][i]))])
+            training_set.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
                       lambda _, reading: alone.append((band, reading.emb.clone(), reading.features[3].clone())))
     assert len(together) == len(alone) == 3 * fitter.BANDS
     for (band, emb, features), (other, emb_alone, features_alone) in zip(together, alone):
@@ -349,8 +355,8 @@ def test_taps_of_one_call_are_told_apart_by_picture(w):
 
 
 def test_a_model_that_gives_no_numbers_is_named(w, monkeypatch):
-    rows = fitting.rows
-    monkeypatch.setattr(fitting, "rows", lambda features, size: rows(features, size) * torch.nan)
+    rows = ridge.rows
+    monkeypatch.setattr(ridge, "rows", lambda features, size: rows(features, size) * torch.nan)
     with pytest.raises(ValueError, match="^Fit Readout Head: the model's features are NaN or infinite between percent 0.0 and 0.2"):
         w.fit()
 
@@ -359,7 +365,7 @@ def test_a_model_that_gives_no_numbers_is_named(w, monkeypatch):
 def test_where_equations_are_solved(kind, free, expected, monkeypatch):
     """No GPU is at hand: what the host would say of one is made up."""
     made = []
-    monkeypatch.setattr(material.comfy.model_management, "free_memory", lambda size, device: made.append(size))
-    monkeypatch.setattr(material.comfy.model_management, "get_free_memory", lambda device: free)
-    device = material.solving_device(SimpleNamespace(load_device=torch.device(kind)), 10560)
+    monkeypatch.setattr(training_set.comfy.model_management, "free_memory", lambda size, device: made.append(size))
+    monkeypatch.setattr(training_set.comfy.model_management, "get_free_memory", lambda device: free)
+    device = training_set.solving_device(SimpleNamespace(load_device=torch.device(kind)), 10560)
     assert device.type == expected and made == ([4 * 8 * 10560**2] if kind == "cuda" else [])

@@ -14,10 +14,15 @@ import tiny_transformers
 from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import world
-from readout_guidance_pack.nodes import comparer, demo_model, fit_comparing, heads, references, relations
-from readout_guidance_pack.nodes.sampling.ask import asked, sigma_at
-from readout_guidance_pack.nodes.sampling.reader import read
-from readout_guidance_pack.rg_core import energies, pairs
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.engine.read_features import asked, sigma_at
+from readout_guidance_pack.nodes.engine.reader import read
+from readout_guidance_pack.nodes.make_heads import comparer, fit_comparing, load_save
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.nodes.targets.drag import DragTarget
+from readout_guidance_pack.nodes.targets.likeness import AppearanceTarget, IdentityTarget
+from readout_guidance_pack.rg_core.fitting import pairs
+from readout_guidance_pack.rg_core.guidance import energies
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -42,7 +47,7 @@ class World:
 
     def reference(self):
         latent = {"samples": self.vae.encode(self.images[:1])}
-        return references.ReadoutReference.execute(self.model, self.empty, latent, 0, 64)[0]
+        return ReadoutReference.execute(self.model, self.empty, latent, 0, 64)[0]
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +117,9 @@ def test_the_seed_is_all_that_chance_depends_on(w, fitted):
 
 
 def test_saved_and_loaded_it_is_the_same(fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(heads.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(load_save.folder_paths, "get_output_directory", lambda: str(tmp_path))
     head = fitted["appearance"][0]
-    heads.SaveReadoutHead.execute(head, "readout_heads/mine")
+    load_save.SaveReadoutHead.execute(head, "readout_heads/mine")
     loaded = load_head(next((tmp_path / "readout_heads").glob("mine*.safetensors")))
     assert same(loaded, head) and (loaded.kind, loaded.start, loaded.output_head) == ("appearance", head.start, None)
     assert loaded.config["fitted_on"] == {"pictures": 6, "held_out": 1, "seed": 1}
@@ -128,9 +133,9 @@ def test_targets_start_where_the_head_compares(w, fitted):
         for head in later.values():
             head.start = 0.4
         rest = (1.0, start, end)
-        return (relations.DragTarget.execute(reference, "[[[0.2, 0.2], [0.6, 0.6]]]", *rest, later["correspondence"])[0][0],
-                relations.AppearanceTarget.execute(reference, *rest, later["appearance"])[0][0],
-                relations.IdentityTarget.execute(later["identity"], reference, *rest)[0][0])
+        return (DragTarget.execute(reference, "[[[0.2, 0.2], [0.6, 0.6]]]", *rest, later["correspondence"])[0][0],
+                AppearanceTarget.execute(reference, *rest, later["appearance"])[0][0],
+                IdentityTarget.execute(later["identity"], reference, *rest)[0][0])
 
     assert [t.start for t in targets(0.0, 0.9)] == [0.4] * 3 and [t.start for t in targets(0.7, 0.9)] == [0.7] * 3
     with pytest.raises(ValueError, match="Drag Target: the correspondence head reads nothing worth guiding by before percent 0.4"):

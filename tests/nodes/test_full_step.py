@@ -13,13 +13,13 @@ from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy_extras.nodes_custom_sampler import SamplerCustom
 
 from random_models import MODELS, conditioning, random_model
-from readout_guidance_pack.nodes.published import KSamplerReadoutGuidancePublished
-from readout_guidance_pack.nodes.references import wrap
-from readout_guidance_pack.nodes.sampling import guided
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.references import renoised
-from readout_guidance_pack.rg_core.targets import Appearance, Drag, Spatial
-from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
+from readout_guidance_pack.nodes.engine import guided
+from readout_guidance_pack.nodes.references.reference import wrap
+from readout_guidance_pack.nodes.samplers.published import KSamplerReadoutGuidancePublished
+from readout_guidance_pack.rg_core.guidance.targets import Appearance, Drag, Spatial
+from readout_guidance_pack.rg_core.guidance.trajectories import renoised
+from readout_guidance_pack.rg_core.guidance.updates import PUBLISHED, Move
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 from test_head import by_the_formulas, randomised  # tests/rg_core is on the path
 
 SIZE, CFG, SEED = (16, 24), 7.5, 3

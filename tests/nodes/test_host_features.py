@@ -20,10 +20,10 @@ from comfy_extras import nodes_model_downscale
 
 from host_features import FEATURES, SIZE, Graph, left_mask, lora, lora_hook, make_head, patched
 from random_models import quantized_model, random_model
-from readout_guidance_pack.nodes import references
-from readout_guidance_pack.nodes.sampling import Trace, guided, step
-from readout_guidance_pack.rg_core.targets import Appearance
-from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
+from readout_guidance_pack.nodes.engine import Trace, guided, step
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.rg_core.guidance.targets import Appearance
+from readout_guidance_pack.rg_core.guidance.updates import PUBLISHED, Move
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -279,7 +279,7 @@ def test_inpainting_models():
 def test_an_inpainting_model_with_a_reference_of_plain_words():
     graph = Graph(random_model("small", in_channels=9))
     graph.model.model.set_inpaint()
-    reference = references.ReadoutReference.execute(graph.model, graph.positive, {"samples": graph.picture()}, 5, 64)[0]
+    reference = ReadoutReference.execute(graph.model, graph.positive, {"samples": graph.picture()}, 5, 64)[0]
     graph.latent = {"samples": graph.picture(), "noise_mask": left_mask()[None]}
     graph.target = Appearance(name="appearance", head=make_head("small", "appearance"), reference=reference, end=0.9)
     checked(graph)

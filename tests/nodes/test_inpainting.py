@@ -7,14 +7,17 @@ from torch import Tensor
 from host_features import SIZE, left_mask
 from random_models import conditioning as said_to_unets
 from random_models import random_model
-from readout_guidance_pack.nodes import comparer, fit, references
-from readout_guidance_pack.nodes.sampling import Trace, guided
-from readout_guidance_pack.nodes.sampling.ask import asked, sigma_at
-from readout_guidance_pack.nodes.sampling.inpainting import a_hole, with_holes
-from readout_guidance_pack.nodes.sampling.reader import read
-from readout_guidance_pack.rg_core.features import AS_THEY_ARE
-from readout_guidance_pack.rg_core.targets import Appearance
-from readout_guidance_pack.rg_core.updates import PUBLISHED, Move
+from readout_guidance_pack.nodes.engine import Trace, guided
+from readout_guidance_pack.nodes.engine.calls.inpainting import a_hole, with_holes
+from readout_guidance_pack.nodes.engine.read_features import asked, sigma_at
+from readout_guidance_pack.nodes.engine.reader import read
+from readout_guidance_pack.nodes.make_heads import comparer, fit
+from readout_guidance_pack.nodes.references import recording_ksampler
+from readout_guidance_pack.nodes.references.invert import ReadoutInvert
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.rg_core.features.raw_features import AS_THEY_ARE
+from readout_guidance_pack.rg_core.guidance.targets import Appearance
+from readout_guidance_pack.rg_core.guidance.updates import PUBLISHED, Move
 from tiny_transformers import HERE, tiny_model
 from tiny_transformers import conditioning as said_to_transformers
 
@@ -49,7 +52,7 @@ class World:
         return [[c, more | {"concat_latent_image": mixed, "concat_mask": mask}] for c, more in self.words]
 
     def reference(self, k: int, words: list | None = None):
-        return references.ReadoutReference.execute(self.model, words or self.words, {"samples": self.picture(k)}, SEED, 64)[0]
+        return ReadoutReference.execute(self.model, words or self.words, {"samples": self.picture(k)}, SEED, 64)[0]
 
     def target(self, reference) -> Appearance:
         return Appearance(name="appearance", head=AS_THEY_ARE, reference=reference, end=0.99)
@@ -114,8 +117,8 @@ def test_a_reference_is_seen_with_the_runs_hole_and_its_own_picture_around_it(un
 def test_a_picture_that_was_made_with_a_mask_is_like_itself(unet):
     """Its own picture is no longer the one that was sampled on."""
     latent = {"samples": unet.picture(9), "noise_mask": HOLE}
-    made, reference = references.KSamplerReadoutReference.execute(unet.model, SEED, 4, 2.0, "euler", "normal", unet.words, unet.words, latent, 0.7,
-                                                                  64).args
+    made, reference = recording_ksampler.KSamplerReadoutReference.execute(unet.model, SEED, 4, 2.0, "euler", "normal", unet.words, unet.words, latent,
+                                                                            0.7, 64).args
     assert not torch.allclose(made["samples"], unet.picture(9), atol=0.1)
     assert abs(unet.differs(reference, unet.picture(9), HOLE)) < NOTHING
 
@@ -130,7 +133,7 @@ def test_each_picture_of_a_batch_has_its_own_mask_and_picture(unet):
     _, energy = unet.sample(unet.reference(9), pictures, masks)
     assert abs(energy[0]) < NOTHING and energy[1:].min() > 0.1
     same = pictures[:1].repeat(3, 1, 1, 1)
-    reference = references.ReadoutReference.execute(unet.model, unet.words, {"samples": same}, SEED, 64)[0]  # with the batch's noises
+    reference = ReadoutReference.execute(unet.model, unet.words, {"samples": same}, SEED, 64)[0]  # with the batch's noises
     assert unet.sample(reference, same, masks)[1].abs().max() < NOTHING
 
 
@@ -160,7 +163,7 @@ def test_an_inverted_picture_comes_back_from_its_noise(holed):
     world = World("sd inpainting")
     world.model.model.diffusion_model.out[2].weight.data *= 0.02  # a model that hardly changes its mind can be inverted
     words, latent = world.inpainting(9) if holed else world.words, {"samples": world.picture(9), "noise_mask": HOLE}
-    noise, _ = references.ReadoutInvert.execute(world.model, words, words, latent, 20, 1.0, "normal", 64).args
+    noise, _ = ReadoutInvert.execute(world.model, words, words, latent, 20, 1.0, "normal", 64).args
     assert "noise_mask" not in noise
 
     def error(words: list) -> float:

@@ -18,12 +18,15 @@ from PIL import Image
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, world
-from readout_guidance_pack.nodes import targets
-from readout_guidance_pack.nodes.heads import LoadReadoutHead
-from readout_guidance_pack.nodes.tracks import LoadTracks
-from readout_guidance_pack.rg_core.estimates import from_range
-from readout_guidance_pack.rg_core.pictures import HUES, LIMB_SHADE, draw_pose, fit
-from readout_guidance_pack.rg_core.skeletons import in_order
+from readout_guidance_pack.nodes.make_heads.load_save import LoadReadoutHead
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.nodes.targets.edge import EdgeTarget
+from readout_guidance_pack.nodes.targets.load_tracks import LoadTracks
+from readout_guidance_pack.nodes.targets.map import MapTarget
+from readout_guidance_pack.nodes.targets.pose import PoseTarget
+from readout_guidance_pack.rg_core.images.pictures import HUES, LIMB_SHADE, draw_pose, fit
+from readout_guidance_pack.rg_core.images.skeletons import in_order
+from readout_guidance_pack.rg_core.readout.estimates import from_range
 
 RNG = np.random.default_rng(0)
 XY = RNG.uniform(60, 450, (18, 2)).round(1)
@@ -47,7 +50,7 @@ def heads():
 
 @pytest.fixture
 def pose(heads):
-    return lambda keypoints=None, **more: targets.PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, keypoints=keypoints, **more)[0][0]
+    return lambda keypoints=None, **more: PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, keypoints=keypoints, **more)[0][0]
 
 
 def drawn(*people, size=(512, 512)):
@@ -180,7 +183,7 @@ def test_points_from_minus_one_to_one_are_told(pose, caplog):
 
 @pytest.fixture
 def depth(heads):
-    return lambda image, **more: targets.DepthTarget.execute(heads["depth"], image, 1.0, 0.0, 0.9, **more)[0][0].image
+    return lambda image, **more: DepthTarget.execute(heads["depth"], image, 1.0, 0.0, 0.9, **more)[0][0].image
 
 
 RAMP = torch.linspace(0, 1, 64).view(1, 64, 1, 1).expand(1, 64, 64, 3)  # nearer downwards
@@ -227,9 +230,9 @@ def test_maps_without_such_places_keep_all_of_their_depth(depth, caplog, image):
 def test_a_map_target_takes_poses_depths_and_edges_as_their_own_targets_do(heads, caplog):
     skeleton = drawn(person()).movedim(1, -1)
     on_white = torch.where(skeleton.amax(-1, keepdim=True) > 0, skeleton, torch.tensor(1.0))
-    for kind, image, own in (("pose", on_white, targets.PoseTarget), ("depth", RAMP * 0.05 + 0.4, targets.DepthTarget),
-                             ("edge", torch.eye(1024).expand(1, -1, -1), targets.EdgeTarget)):
-        one, = targets.MapTarget.execute(heads[kind], image, 1.0, 0.0, 0.9)[0]
+    for kind, image, own in (("pose", on_white, PoseTarget), ("depth", RAMP * 0.05 + 0.4, DepthTarget),
+                             ("edge", torch.eye(1024).expand(1, -1, -1), EdgeTarget)):
+        one, = MapTarget.execute(heads[kind], image, 1.0, 0.0, 0.9)[0]
         two, = own.execute(head=heads[kind], image=image, weight=1.0, start_percent=0.0, end_percent=0.9)[0]
         assert torch.equal(one.image, two.image)
 
@@ -245,13 +248,13 @@ def test_each_depth_map_of_a_batch_is_of_its_own_scale(depth, caplog):
 
 @pytest.mark.parametrize("ground, said", [(1.0, "mostly white"), (0.4, "on grey")])
 def test_edges_that_are_not_on_black_are_noticed(heads, caplog, ground, said):
-    targets.EdgeTarget.execute(heads["edge"], torch.full((1, 8, 8, 3), ground), 1.0, 0.0, 0.9)
+    EdgeTarget.execute(heads["edge"], torch.full((1, 8, 8, 3), ground), 1.0, 0.0, 0.9)
     assert f"Edge Target: the edges are {said}" in caplog.text and "white lines on black" in caplog.text
 
 
 def edges_at(heads, image, size=(64, 64)):
     """What an Edge Target of `image` asks for in readouts of `size`, 0 to 1, [B, H, W]."""
-    target = targets.EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)[0][0].at([n * heads["edge"].stride for n in size], "cpu")
+    target = EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)[0][0].at([n * heads["edge"].stride for n in size], "cpu")
     return from_range(target.image, heads["edge"].control_range)[:, 0]
 
 
@@ -297,7 +300,7 @@ def skeleton(size, stick=4, dark=True):
 
 
 def as_read(heads, image, **more):
-    return fit(targets.PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=image, **more)[0][0].image, (64, 64))
+    return fit(PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=image, **more)[0][0].image, (64, 64))
 
 
 @pytest.mark.parametrize("size, stick, dark", [(768, 4, True), (1024, 4, True), (2048, 4, True), (512, 10, True), (1024, 4, False), (512, 10, False)])
@@ -375,18 +378,18 @@ def test_joints_that_the_hosts_own_node_does_not_draw_are_hidden(pose):
     (torch.zeros(1, 3, 64, 64), "shape"), (torch.full((1, 8, 8, 3), float("nan")), "NaN"), (torch.full((1, 8, 8, 3), 200.0), "200")])
 def test_what_is_no_picture_is_explained(heads, image, said):
     with pytest.raises(ValueError, match=f"Edge Target: .*{said}"):
-        targets.EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)
+        EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)
 
 
 def test_a_mask_that_is_empty_for_some_pictures_is_said_once(heads, pose, caplog):
     mask = torch.zeros(3, 64, 64)
     mask[1, 8:, 8:] = 1
     said = "the mask is empty for picture 1, 3 of 3, where this target does nothing"
-    targets.DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)
+    DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)
     pose([frame(person())], mask=mask)
     assert [record.getMessage().split(". Paint")[0] for record in caplog.records] == [f"Depth Target: {said}", f"Pose Target: {said}"]
     caplog.clear()
-    targets.DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask[1:2])
+    DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask[1:2])
     assert not caplog.records
 
 
@@ -395,7 +398,7 @@ def test_a_mask_that_is_empty_for_some_pictures_is_said_once(heads, pose, caplog
     (torch.full((8, 8), float("nan")), "NaN"), (torch.ones(4, 4), "4x4")])
 def test_what_is_no_mask_is_explained(heads, mask, said):
     with pytest.raises(ValueError, match=f"Depth Target: .*{said}"):
-        targets.DepthTarget.execute(heads["depth"], RAMP[:, ::8, ::8], 1.0, 0.0, 0.9, mask=mask)
+        DepthTarget.execute(heads["depth"], RAMP[:, ::8, ::8], 1.0, 0.0, 0.9, mask=mask)
 
 
 @pytest.fixture
@@ -415,7 +418,7 @@ def test_the_mask_of_an_opaque_picture_is_empty(heads, loaded, name, mode):
     image, mask = loaded(name, (picture.convert("L") if mode == "LA" else picture).convert(mode))
     assert mask.shape == image.shape[:3] and mask.max() < 0.005  # of some formats it is not 0
     with pytest.raises(ValueError, match="Depth Target: the mask is empty.*what is transparent"):
-        targets.DepthTarget.execute(heads["depth"], image, 1.0, 0.0, 0.9, mask=mask)
+        DepthTarget.execute(heads["depth"], image, 1.0, 0.0, 0.9, mask=mask)
 
 
 def test_what_is_transparent_in_a_grey_picture_is_all_of_its_mask(heads, loaded):
@@ -423,7 +426,7 @@ def test_what_is_transparent_in_a_grey_picture_is_all_of_its_mask(heads, loaded)
     picture.putalpha(Image.fromarray(np.repeat(np.repeat(np.uint8([[0, 255], [255, 255]]), 32, 0), 32, 1)))
     image, mask = loaded("grey.png", picture)
     assert mask[0, 40, 40] > 0
-    target, = targets.DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)[0]
+    target, = DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)[0]
     assert target.mask[0, 0, :32, :32].min() > 0.99 and target.mask.sum() == target.mask[..., :32, :32].sum()
 
 
@@ -438,17 +441,17 @@ def test_a_frame_of_a_saved_video_with_nobody_in_it_does_not_guide_its_picture(h
     frames = skeleton(512)[:2]
     frames = saved_as_video(torch.stack([frames[0], torch.zeros_like(frames[0]), frames[1]]), tmp_path)
     assert 1 / 255 < frames[1].max() < 0.03  # what is left of black
-    target, = targets.PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames)[0]
+    target, = PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames)[0]
     assert target.mask.amax((1, 2, 3)).tolist() == [1, 0, 1] and "nobody in picture 2" in caplog.text
     with pytest.raises(ValueError, match="Pose Target: .*all black"):
-        targets.PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames[1:2])
+        PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames[1:2])
 
 
 def test_a_flat_frame_of_a_saved_video_is_a_flat_wall(heads, tmp_path, caplog):
     """And not what the video's coding left of it, stretched from black to white."""
     frames = saved_as_video(torch.stack([skeleton(512)[0], torch.full((512, 512, 3), 0.5)]), tmp_path)
     assert frames[1].mean(-1).max() - frames[1].mean(-1).min() > 1 / 255
-    target, = targets.DepthTarget.execute(heads["depth"], frames[1:], 1.0, 0.0, 0.9)[0]
+    target, = DepthTarget.execute(heads["depth"], frames[1:], 1.0, 0.0, 0.9)[0]
     assert (target.image - 0.5).abs().max() < 0.02 and "one value everywhere" in caplog.text
 
 
@@ -460,7 +463,7 @@ def padded(image, width, height, colour="white", interpolation="area"):
 @pytest.mark.parametrize("size, mode", [((96, 64), "area"), ((64, 96), "bicubic"), ((97, 64), "nearest-exact")])
 def test_bars_are_no_picture(heads, caplog, kind, size, mode):
     """Resize And Pad Image's, white and left and right or above and below."""
-    nodes = {"pose": targets.PoseTarget, "edge": targets.EdgeTarget, "depth": targets.DepthTarget}
+    nodes = {"pose": PoseTarget, "edge": EdgeTarget, "depth": DepthTarget}
     scene = world.draw(1, 64, 64, seed=0)
     image = {"pose": draw_pose(scene.keypoints[:, None], (64, 64)).movedim(1, -1), "depth": scene.nearness[..., None],
              "edge": world.edges(scene.image)[..., None]}[kind].expand(-1, -1, -1, 3)
@@ -492,9 +495,9 @@ def test_bars_around_some_pictures_and_of_other_colours(heads, caplog):
     edges, depth = (x[..., None].expand(-1, -1, -1, 3) for x in (world.edges(scene.image), scene.nearness))
     outpainted, _ = host_nodes.ImagePadForOutpaint().expand_image(edges, 32, 0, 0, 0, 0)
     mixed = torch.cat([outpainted[:1], F.pad(edges[1:], (0, 0, 32, 0))])
-    target, = targets.EdgeTarget.execute(heads["edge"], mixed, 1.0, 0.0, 0.9)[0]
+    target, = EdgeTarget.execute(heads["edge"], mixed, 1.0, 0.0, 0.9)[0]
     assert target.mask[0].sum() == 64 * 63 and target.mask[1].min() == 1 and caplog.text.count("bars of one colour") == 1
-    target, = targets.DepthTarget.execute(heads["depth"], padded(depth, 96, 64, "black"), 1.0, 0.0, 0.9)[0]
+    target, = DepthTarget.execute(heads["depth"], padded(depth, 96, 64, "black"), 1.0, 0.0, 0.9)[0]
     assert target.mask.shape[0] == 2 and (target.mask.flatten(1).sum(1) == 64 * 62).all()
 
 
@@ -513,7 +516,7 @@ def no_bars():
 
 @pytest.mark.parametrize("case", no_bars())
 def test_a_depth_map_that_ends_in_one_value_has_no_bars(heads, caplog, case):
-    target, = targets.DepthTarget.execute(heads["depth"], no_bars()[case], 1.0, 0.0, 0.9)[0]
+    target, = DepthTarget.execute(heads["depth"], no_bars()[case], 1.0, 0.0, 0.9)[0]
     assert target.mask is None and "bars" not in caplog.text
 
 

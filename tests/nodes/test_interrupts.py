@@ -14,7 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
-from readout_guidance_pack.nodes import demo, demo_model, guide, references, relations, targets
+from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
+from readout_guidance_pack.nodes.references.invert import ReadoutInvert
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.nodes.targets.drag import DragTarget
+from readout_guidance_pack.nodes.targets.pose import PoseTarget
 
 Interrupted = comfy.model_management.InterruptProcessingException
 
@@ -60,16 +64,16 @@ class Scene:
         self.model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another pack", Follower())
         self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "correspondence")}
         self.positive, self.negative = (self.clip.encode_from_tokens_scheduled(self.clip.tokenize(said)) for said in ("a figure, sea", ""))
-        self.picture, self.skeleton = demo.DemoScene.execute(5, 64, 64, 1).args[:2]
+        self.picture, self.skeleton = demo_nodes.DemoScene.execute(5, 64, 64, 1).args[:2]
 
     def run(self) -> torch.Tensor:
         comfy.model_management.unload_all_models()
         latent = {"samples": self.vae.encode(self.picture)}
-        noise, reference = references.ReadoutInvert.execute(self.model, self.positive, self.negative, latent, 3, 1.0, "karras", 64).args
-        guidance = relations.DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 0.9, self.heads["correspondence"],
+        noise, reference = ReadoutInvert.execute(self.model, self.positive, self.negative, latent, 3, 1.0, "karras", 64).args
+        guidance = DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 0.9, self.heads["correspondence"],
                                                 mask=torch.ones(1, 64, 64)).args[0]
-        guidance = targets.PoseTarget.execute(self.heads["pose"], 1.0, 0.0, 0.9, image=self.skeleton, guidance=guidance)[0]
-        out, *_ = guide.KSamplerReadoutGuidance.execute(self.model, 1, 3, 3.0, "euler", "karras", self.positive, self.negative, noise, 1.0,
+        guidance = PoseTarget.execute(self.heads["pose"], 1.0, 0.0, 0.9, image=self.skeleton, guidance=guidance)[0]
+        out, *_ = guided_ksampler.KSamplerReadoutGuidance.execute(self.model, 1, 3, 3.0, "euler", "karras", self.positive, self.negative, noise, 1.0,
                                                        guidance, 0.1, self.recompute).args
         return self.vae.decode(out["samples"])
 

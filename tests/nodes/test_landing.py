@@ -6,9 +6,9 @@ from comfy.model_management import InterruptProcessingException
 from comfy.patcher_extension import WrappersMP
 
 from readout_guidance_pack.heads.demo import MODEL_FILE, TRANSFORMER_FILE
-from readout_guidance_pack.nodes import demo_model
-from readout_guidance_pack.nodes.sampling.landing import Landed, StandIn, euler, landings
-from readout_guidance_pack.nodes.sampling.noise import is_flow
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.engine.schedule.landing import Landed, StandIn, euler, landings
+from readout_guidance_pack.nodes.engine.schedule.noise_levels import is_flow
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 

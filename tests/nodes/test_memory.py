@@ -12,7 +12,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from host_features import FEATURES, Graph, make_head
 from random_models import random_model
-from readout_guidance_pack.nodes.sampling import gradients, memory, step
+from readout_guidance_pack.nodes.engine import memory, step
+from readout_guidance_pack.nodes.engine.autograd import saved_tensors
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -170,7 +171,7 @@ def most_kept(graph, recompute: str) -> int:
         return saved_tensors_hooks(lambda x: Kept(pack(x)), lambda kept: unpack(kept.x))
 
     with pytest.MonkeyPatch.context() as patch, counting(lambda x: x, lambda x: x):
-        patch.setattr(gradients, "saved_tensors_hooks", counting)  # which take the place of those around them
+        patch.setattr(saved_tensors, "saved_tensors_hooks", counting)  # which take the place of those around them
         graph.run()
     assert Kept.now == 0
     return Kept.most

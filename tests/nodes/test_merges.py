@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 
-from readout_guidance_pack.nodes import guide
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from test_sampling import World
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -28,7 +28,7 @@ def applied(w, **sources):
     prompt = copy.deepcopy(PROMPT)
     for name, source in sources.items():
         prompt["5" if name == "model" else "4"]["inputs"][name] = [source, 0]
-    node = guide.ApplyReadoutGuidance.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "2", io.Hidden.prompt: prompt}})
+    node = ApplyReadoutGuidance.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "2", io.Hidden.prompt: prompt}})
     return node.execute(w.model, w.pose(1), 0.1)[0]
 
 

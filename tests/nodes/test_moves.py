@@ -10,12 +10,13 @@ from comfy.patcher_extension import WrappersMP
 from comfy_extras import nodes_pag
 
 from readout_guidance_pack.heads.demo import TRANSFORMER_FILE
-from readout_guidance_pack.nodes import demo, demo_model, guide
-from readout_guidance_pack.nodes.sampling import Trace, guided
-from readout_guidance_pack.nodes.sampling.landing import euler
-from readout_guidance_pack.nodes.sampling.moves import planned
-from readout_guidance_pack.nodes.sampling.noise import latent_scale, prediction_scale
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
+from readout_guidance_pack.nodes.engine import Trace, guided
+from readout_guidance_pack.nodes.engine.schedule.landing import euler
+from readout_guidance_pack.nodes.engine.schedule.moves import planned
+from readout_guidance_pack.nodes.engine.schedule.noise_levels import latent_scale, prediction_scale
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.rg_core.guidance.updates import Move
 from test_sampling import World
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -121,8 +122,8 @@ def test_a_number_that_was_asked_for_is_made_and_comes_to_the_same(samplings):
 
 def test_the_trace_has_every_move_and_the_readouts_a_picture_of_each(w):
     latent = {"samples": torch.zeros(1, 3, 64, 64)}
-    _, trace, readouts = guide.KSamplerReadoutGuidance.execute(w.model, 1, 4, 1.0, "lcm", "sgm_uniform", w.positive, w.negative, latent, 1.0,
-                                                               w.pose(1, end_percent=0.8), 0.1, moves=2).args
+    _, trace, readouts = guided_ksampler.KSamplerReadoutGuidance.execute(w.model, 1, 4, 1.0, "lcm", "sgm_uniform", w.positive, w.negative, latent,
+                                                                         1.0, w.pose(1, end_percent=0.8), 0.1, moves=2).args
     rows = json.loads(trace)
     assert [row["move"] for row in rows] == [1, 2] * 4 and len({row["sigma"] for row in rows}) == 4 and len(readouts) == 8
 
@@ -157,7 +158,7 @@ def seen_by(model):
 
 def test_what_a_mask_holds_fast_is_not_moved_before_the_model_looks_again(w):
     """Outside the mask the model is shown the given picture with its noise, at every move."""
-    picture, mask = demo.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1, torch.zeros(1, 1, 64, 64)
+    picture, mask = demo_nodes.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1, torch.zeros(1, 1, 64, 64)
     mask[..., 32:] = 1
     model, shown = seen_by(w.model)
     w.sample(w.pose(1, end_percent=0.9), batch=1, model=model, samples=picture, noise_mask=mask, cfg=1.0)
@@ -177,7 +178,7 @@ def test_what_a_guider_asks_besides_is_asked_at_the_same_latents(w):
 
 def test_blocks_computed_again_make_the_same_moves(w):
     latent = {"samples": torch.zeros(2, 3, 64, 64)}
-    made = [guide.KSamplerReadoutGuidance.execute(w.model, 1, 4, 1.0, "lcm", "sgm_uniform", w.positive, w.negative, latent, 1.0,
+    made = [guided_ksampler.KSamplerReadoutGuidance.execute(w.model, 1, 4, 1.0, "lcm", "sgm_uniform", w.positive, w.negative, latent, 1.0,
                                                   w.pose(2, end_percent=0.8), 0.1, recompute).args[0]["samples"] for recompute in ("off", "on")]
     assert (made[0] - made[1]).abs().max() < 1e-3
 

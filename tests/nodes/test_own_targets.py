@@ -7,7 +7,8 @@ import nodes as host_nodes
 import pytest
 import torch
 
-from readout_guidance_pack.nodes import extension, guide
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
+from readout_guidance_pack.nodes.targets import extension
 from test_sampling import World
 from tools import ROOT
 
@@ -34,7 +35,7 @@ def test_the_node_balances_pictures(w, monkeypatch, tmp_path):
     pack = ran(tmp_path / "balance.py", COMPLETE)
     node, = asyncio.run(asyncio.run(pack["comfy_entrypoint"]()).get_node_list())
     assert node.GET_SCHEMA().node_id == "BalanceTarget"
-    monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "ApplyReadoutGuidance", guide.ApplyReadoutGuidance)
+    monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "ApplyReadoutGuidance", ApplyReadoutGuidance)
 
     def imbalance(latents):
         coarse = torch.nn.functional.avg_pool2d(latents, 8)
@@ -75,4 +76,4 @@ def test_a_head_of_ones_own(w, tmp_path):
 def test_every_name_in_the_docs_is_there():
     text = (ROOT / "docs" / "own_targets.md").read_text()
     assert all(f"`{name}" in text for name in extension.__all__)
-    assert guide.ApplyReadoutGuidance.extension is extension
+    assert ApplyReadoutGuidance.extension is extension

@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfy_execution.utils import CurrentNodeContext
 
-from readout_guidance_pack.nodes import guide
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from test_sampling import World
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -22,7 +22,7 @@ def w():
 
 
 def applied(w, **changes):
-    return guide.ApplyReadoutGuidance.execute(w.model, w.pose(1, **{"end_percent": 0.9} | changes), 0.1)[0]
+    return ApplyReadoutGuidance.execute(w.model, w.pose(1, **{"end_percent": 0.9} | changes), 0.1)[0]
 
 
 def sampled(w, model, latents, steps=2, denoise=1.0, **more):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from comfy.controlnet import T2IAdapter
 
-from readout_guidance_pack.nodes.sampling.landing import euler
-from readout_guidance_pack.nodes.sampling.run import Run
+from readout_guidance_pack.nodes.engine.run import Run
+from readout_guidance_pack.nodes.engine.schedule.landing import euler
 
 PERCENTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 SCHEDULERS = ("simple", "normal", "sgm_uniform", "karras", "ddim_uniform", "beta", "linear_quadratic")

@@ -14,7 +14,19 @@ from comfy_extras.nodes_custom_sampler import SamplerCustom
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
-from readout_guidance_pack.nodes import colour, demo, demo_model, guide, references, relations, targets
+from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
+from readout_guidance_pack.nodes.references import recording_ksampler
+from readout_guidance_pack.nodes.references import reference as reference_module
+from readout_guidance_pack.nodes.references.invert import ReadoutInvert
+from readout_guidance_pack.nodes.references.reference import Reference
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
+from readout_guidance_pack.nodes.targets import colour
+from readout_guidance_pack.nodes.targets.drag import DragTarget
+from readout_guidance_pack.nodes.targets.drag_path import DragPath
+from readout_guidance_pack.nodes.targets.likeness import AppearanceTarget, IdentityTarget, StructureTarget
+from readout_guidance_pack.nodes.targets.pose import PoseTarget
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -39,23 +51,23 @@ class World:
         return {"samples": torch.zeros(batch, 3, *size)}
 
     def scene(self, size=(64, 64), batch=1):
-        return {"samples": self.vae.encode(demo.DemoScene.execute(5, size[1], size[0], batch).args[0])}
+        return {"samples": self.vae.encode(demo_nodes.DemoScene.execute(5, size[1], size[0], batch).args[0])}
 
     def made(self, steps=4, sampler="euler", cache_mb=64, size=(64, 64)):
-        return references.KSamplerReadoutReference.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive,
+        return recording_ksampler.KSamplerReadoutReference.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive,
                                                            self.negative, self.latent(size=size), 1.0, cache_mb).args
 
     def drag(self, reference, text=DRAG, **changes):
-        return relations.DragTarget.execute(**{"head": self.heads["correspondence"], "reference": reference, "drags": text,
+        return DragTarget.execute(**{"head": self.heads["correspondence"], "reference": reference, "drags": text,
                                                "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5} | changes).args[0]
 
     def like(self, kind, reference, **changes):
-        node = {"appearance": relations.AppearanceTarget, "identity": relations.IdentityTarget}[kind]
+        node = {"appearance": AppearanceTarget, "identity": IdentityTarget}[kind]
         return node.execute(**{"head": self.heads[kind], "reference": reference, "weight": 1.0, "start_percent": 0.0,
                                "end_percent": 0.5} | changes).args[0]
 
     def sample(self, guidance, latent=None, steps=4, sampler="euler", strength=0.1):
-        out, trace, _ = guide.KSamplerReadoutGuidance.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive, self.negative,
+        out, trace, _ = guided_ksampler.KSamplerReadoutGuidance.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive, self.negative,
                                                            latent or self.latent(), 1.0, guidance, strength).args
         return out["samples"], json.loads(trace)
 
@@ -92,15 +104,15 @@ def test_relational_targets_act_chain_and_repeat_exactly(w):
     assert torch.equal(plain, w.sample(both, strength=0.0)[0])
     assert torch.equal(plain, w.sample(w.drag(reference, weight=0.0))[0])
     assert torch.equal(plain, w.sample(w.drag(reference, "[]"))[0])  # nothing drawn yet
-    scene = demo.DemoScene.execute(5, 64, 64, 1).args
-    with_pose = targets.PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.5, image=scene[1], guidance=both)[0]
+    scene = demo_nodes.DemoScene.execute(5, 64, 64, 1).args
+    with_pose = PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.5, image=scene[1], guidance=both)[0]
     assert [row["target"] for row in w.sample(with_pose)[1]][:3] == ["drag", "appearance", "pose"]
 
 
 def test_the_patched_model_in_the_stock_sampler_gives_the_same(w):
     _, reference = w.made()
     guidance = w.drag(reference)
-    patched = guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0]
+    patched = ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0]
     stock, = host_nodes.common_ksampler(patched, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, w.latent())
     assert torch.equal(stock["samples"], w.sample(guidance)[0])
 
@@ -130,7 +142,7 @@ def test_what_earlier_settings_needed_makes_room(w, caplog):
 
 def test_what_is_put_on_a_guided_model_counts_for_the_reference_too(w):
     _, reference = w.made()
-    guided = guide.ApplyReadoutGuidance.execute(w.model, w.drag(reference), 0.1)[0]
+    guided = ApplyReadoutGuidance.execute(w.model, w.drag(reference), 0.1)[0]
     changed, weight = guided.clone(), "diffusion_model.output_blocks.0.0.out_layers.3.weight"
     more = 0.1 * torch.randn(w.model.model.state_dict()[weight].shape, generator=torch.Generator().manual_seed(7))
     changed.add_patches({weight: ("diff", (more,))})
@@ -177,7 +189,7 @@ def test_where_main_memory_is_short_nothing_is_kept(w, monkeypatch):
     plenty, _ = w.sample(w.drag(reference))
     assert reference.readouts
     memory = psutil.virtual_memory()
-    monkeypatch.setattr(references, "psutil", SimpleNamespace(virtual_memory=lambda: memory._replace(available=memory.total // 20)))
+    monkeypatch.setattr(reference_module, "psutil", SimpleNamespace(virtual_memory=lambda: memory._replace(available=memory.total // 20)))
     reference.readouts[w.model].popitem()
     short, _ = w.sample(w.drag(reference))
     assert torch.equal(short, plenty) and not reference.readouts
@@ -185,7 +197,7 @@ def test_where_main_memory_is_short_nothing_is_kept(w, monkeypatch):
 
 def test_inversion_gives_the_picture_back(w):
     latent = w.scene()
-    noise, reference = references.ReadoutInvert.execute(w.model, w.positive, w.negative, latent, 20, 1.0, "karras", 64).args
+    noise, reference = ReadoutInvert.execute(w.model, w.positive, w.negative, latent, 20, 1.0, "karras", 64).args
     back, = host_nodes.common_ksampler(w.model, 0, 20, 1.0, "euler", "karras", w.positive, w.negative, noise, disable_noise=True)
     error = ((back["samples"] - latent["samples"]) / 2).square().mean()
     assert -10 * error.log10() > 27
@@ -198,7 +210,7 @@ def test_inversion_gives_the_picture_back(w):
 def test_an_inversion_comes_back_or_says_that_it_does_not(w, caplog, scheduler, steps, cfg, most):
     """Its steps may be long near the clean picture, and cfg makes them bend."""
     latent, schedule = w.scene(), (cfg, "euler", scheduler, w.positive, w.negative)
-    noise, _ = references.ReadoutInvert.execute(w.model, w.positive, w.negative, latent, steps, cfg, scheduler, 64).args
+    noise, _ = ReadoutInvert.execute(w.model, w.positive, w.negative, latent, steps, cfg, scheduler, 64).args
     back, = host_nodes.common_ksampler(w.model, 0, steps, *schedule, noise, disable_noise=True)
     error = (back["samples"] - latent["samples"]).square().mean().sqrt() / latent["samples"].square().mean().sqrt()
     assert error < most
@@ -207,9 +219,9 @@ def test_an_inversion_comes_back_or_says_that_it_does_not(w, caplog, scheduler, 
 
 def test_guidance_rests_while_a_picture_is_inverted(w):
     def inverted(model):
-        return references.ReadoutInvert.execute(model, w.positive, w.negative, w.scene(), 3, 1.0, "karras", 64).args[0]["samples"]
+        return ReadoutInvert.execute(model, w.positive, w.negative, w.scene(), 3, 1.0, "karras", 64).args[0]["samples"]
 
-    guided, = guide.ApplyReadoutGuidance.execute(w.model, w.like("appearance", w.made()[1]), 0.1).args
+    guided, = ApplyReadoutGuidance.execute(w.model, w.like("appearance", w.made()[1]), 0.1).args
     assert torch.equal(inverted(guided), inverted(w.model))
 
 
@@ -222,7 +234,7 @@ def test_guidance_rests_where_sigmas_rise(w, caplog):
         return SamplerCustom.execute(model, False, 0, 1.0, w.positive, w.negative, sampler, sigmas, w.scene())[0]["samples"]
 
     _, reference = w.made()
-    guided, = guide.ApplyReadoutGuidance.execute(w.model, w.drag(reference, mask=torch.ones(1, 64, 64), end_percent=1.0), 0.1).args
+    guided, = ApplyReadoutGuidance.execute(w.model, w.drag(reference, mask=torch.ones(1, 64, 64), end_percent=1.0), 0.1).args
     assert torch.equal(noise(guided), noise(w.model))
     assert [message for message in caplog.messages if "guided" in message] == [
         "Apply Readout Guidance: the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it."]
@@ -230,9 +242,9 @@ def test_guidance_rests_where_sigmas_rise(w, caplog):
 
 def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
     """As where a batch is rebatched, or one picture of a batch is sampled again: which of them it is, nobody tells the MODEL."""
-    _, reference = references.KSamplerReadoutReference.execute(w.model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, w.latent(3), 1.0,
-                                                               64).args
-    colours = colour.ColourTarget.execute(demo.DemoScene.execute(5, 64, 64, 3).args[0], w.vae, 8, 1.0, 0.0, 0.75)[0]
+    _, reference = recording_ksampler.KSamplerReadoutReference.execute(w.model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, w.latent(3),
+                                                                            1.0, 64).args
+    colours = colour.ColourTarget.execute(demo_nodes.DemoScene.execute(5, 64, 64, 3).args[0], w.vae, 8, 1.0, 0.0, 0.75)[0]
     guidance = (*w.drag(reference), *colours)
     for batch, said in ((3, 0), (4, 0), (2, 2), (1, 2)):
         caplog.clear()
@@ -253,7 +265,7 @@ def test_interrupted_inversion_leaves_the_model_as_it_was(w):
     hook = w.model.model.diffusion_model.register_forward_hook(interrupt)
     try:
         with pytest.raises(comfy.model_management.InterruptProcessingException):
-            references.ReadoutInvert.execute(w.model, w.positive, w.negative, w.scene(), 10, 1.0, "karras", 64)
+            ReadoutInvert.execute(w.model, w.positive, w.negative, w.scene(), 10, 1.0, "karras", 64)
     finally:
         hook.remove()
     assert w.calls < stop + 10
@@ -262,7 +274,7 @@ def test_interrupted_inversion_leaves_the_model_as_it_was(w):
 
 def test_a_drag_path_is_a_batch_that_starts_with_the_reference(w):
     latent, reference = w.made()
-    guidance, batch = relations.DragPath.execute(w.drag(reference), w.latent(), 3).args
+    guidance, batch = DragPath.execute(w.drag(reference), w.latent(), 3).args
     frames, _ = w.sample(guidance, batch)
     assert frames.shape[0] == 3 and batch["batch_index"] == [0, 0, 0]
     assert torch.allclose(frames[:1], latent["samples"], atol=2e-3)
@@ -271,7 +283,7 @@ def test_a_drag_path_is_a_batch_that_starts_with_the_reference(w):
 
 
 def test_a_renoised_reference_serves_any_sampler_and_batch(w):
-    reference = references.ReadoutReference.execute(w.model, w.positive, w.scene(), 3, 64)[0]
+    reference = ReadoutReference.execute(w.model, w.positive, w.scene(), 3, 64)[0]
     out, _ = w.sample(w.like("identity", reference, box=BOX), w.latent(2), sampler="dpmpp_2m")
     assert out.shape[0] == 2 and torch.isfinite(out).all()
     detected, _ = w.sample(w.like("identity", reference, box=[[BOX]]), w.latent(2), sampler="dpmpp_2m")
@@ -313,19 +325,19 @@ def test_bad_relations_are_explained(w):
     small = w.made(size=(48, 80))[1]
     message = said(lambda: w.sample(w.drag(small)))
     assert "80x48" in message and "64x64" in message and "KSampler (Readout Guidance)" in message
-    other = references.Reference(reference.trajectory, reference.conditioning, "SDXL", 8)
+    other = Reference(reference.trajectory, reference.conditioning, "SDXL", 8)
     assert all(word in said(lambda: w.sample(w.drag(other))) for word in ("SDXL", "DemoWorld"))
     four = {"samples": torch.zeros(1, 4, 8, 8)}
-    assert "4 channels" in said(lambda: references.ReadoutInvert.execute(w.model, w.positive, w.negative, four, 5, 1.0, "karras", 9))
+    assert "4 channels" in said(lambda: ReadoutInvert.execute(w.model, w.positive, w.negative, four, 5, 1.0, "karras", 9))
     nan = {"samples": torch.full((1, 3, 8, 8), float("nan"))}
-    assert "NaN" in said(lambda: references.ReadoutReference.execute(w.model, w.positive, nan, 5, 9))
+    assert "NaN" in said(lambda: ReadoutReference.execute(w.model, w.positive, nan, 5, 9))
     assert "holds nothing" in said(lambda: w.like("identity", reference, box={"x": 99, "y": 0, "width": 5, "height": 5}))
     for boxes, number in (([[]], 0), ([[BOX], [BOX]], 2)):
         assert f"got {number} boxes" in said(lambda: w.like("identity", reference, box=boxes))
-    assert "no drag" in said(lambda: relations.DragPath.execute(w.like("identity", reference), w.latent(), 3))
-    assert "got 2 latents" in said(lambda: relations.DragPath.execute(w.drag(reference), w.latent(2), 3))
+    assert "no drag" in said(lambda: DragPath.execute(w.like("identity", reference), w.latent(), 3))
+    assert "got 2 latents" in said(lambda: DragPath.execute(w.drag(reference), w.latent(2), 3))
     late = host_nodes.ConditioningSetTimestepRange().set_range(w.positive, 0.3, 1.0)[0]
-    silent = references.ReadoutReference.execute(w.model, late, w.scene(), 5, 9)[0]
+    silent = ReadoutReference.execute(w.model, late, w.scene(), 5, 9)[0]
     assert all(words in said(lambda: w.sample(w.drag(silent))) for words in ("KSampler (Readout Guidance)", "the drag target", "at this noise level"))
     assert "reads identity" in said(lambda: w.drag(reference, head=w.heads["identity"]))
 
@@ -384,7 +396,7 @@ def test_a_box_found_on_a_larger_picture_is_noticed(w, caplog):
     assert two.startswith("Identity Target: more than a fifth of the reference_box {")
     caplog.clear()
     w.like("appearance", reference, box={"x": -5, "y": 4, "width": 50, "height": 60})
-    cut = references.Reference(reference.trajectory, reference.conditioning, reference.family, 8)  # its picture had up to 519 pixels
+    cut = Reference(reference.trajectory, reference.conditioning, reference.family, 8)  # its picture had up to 519 pixels
     w.like("appearance", cut, box={"x": 505, "y": 0, "width": 14, "height": 519})
     assert not caplog.records
 
@@ -393,15 +405,15 @@ def test_without_a_head_the_models_own_features_are_compared(w, caplog):
     """One reading of the reference serves all of them, and they act beside heads."""
     _, reference = w.made()
     times = {"weight": 1.0, "start_percent": 0.0, "end_percent": 0.5}
-    drag = relations.DragTarget.execute(reference=reference, drags=DRAG, **times).args[0]
-    looks = relations.AppearanceTarget.execute(reference=reference, **times, guidance=drag).args[0]
-    structure = relations.StructureTarget.execute(reference=reference, **times).args[0]
+    drag = DragTarget.execute(reference=reference, drags=DRAG, **times).args[0]
+    looks = AppearanceTarget.execute(reference=reference, **times, guidance=drag).args[0]
+    structure = StructureTarget.execute(reference=reference, **times).args[0]
     with_head = w.drag(reference, guidance=structure)
     results = [w.sample(guidance)[0] for guidance in (drag, looks, structure, with_head, w.drag(reference), ())]
     assert all(torch.isfinite(out).all() for out in results)
     assert all(not torch.equal(a, b) for i, a in enumerate(results) for b in results[:i])
     assert torch.equal(results[1], w.sample(looks)[0]) and not caplog.records
-    first = calls(w, lambda: w.sample(relations.StructureTarget.execute(reference=w.made()[1], **times).args[0]))
+    first = calls(w, lambda: w.sample(StructureTarget.execute(reference=w.made()[1], **times).args[0]))
     assert first - calls(w, lambda: w.sample(structure)) > 0
 
 
@@ -409,7 +421,7 @@ def test_the_own_features_lead_where_heads_lead(w):
     """The same drag by features lowers the trained head's energy too."""
     _, reference = w.made(steps=8)
     by_head = w.drag(reference, end_percent=0.9)
-    drag = relations.DragTarget.execute(reference=reference, drags=DRAG, weight=1.0, start_percent=0.0, end_percent=0.9).args[0]
+    drag = DragTarget.execute(reference=reference, drags=DRAG, weight=1.0, start_percent=0.0, end_percent=0.9).args[0]
     watch = w.drag(reference, weight=1e-6, end_percent=0.9)
     before = w.sample(watch, steps=8)[1]
     after = [row for row in w.sample((*drag, *watch), steps=8)[1] if row["target"] == "drag 2"]

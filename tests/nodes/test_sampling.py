@@ -13,11 +13,16 @@ from comfy_extras import nodes_model_advanced
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
-from readout_guidance_pack.nodes import demo, demo_model, guide, ksampler, targets
-from readout_guidance_pack.nodes.sampling import guided
-from readout_guidance_pack.nodes.sampling.gradients import differentiable
-from readout_guidance_pack.rg_core import taps
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.common import ksampler_inputs
+from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
+from readout_guidance_pack.nodes.engine import guided
+from readout_guidance_pack.nodes.engine.autograd.inference_tensors import differentiable
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.nodes.targets.pose import PoseTarget
+from readout_guidance_pack.rg_core.features import taps
+from readout_guidance_pack.rg_core.guidance.updates import Move
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -34,8 +39,8 @@ class World:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
 
     def pose(self, batch=2, seed=5, size=(64, 64), **changes):
-        scene = demo.DemoScene.execute(seed, size[1], size[0], batch).args
-        return targets.PoseTarget.execute(**{"head": self.heads["pose"], "image": scene[1], "weight": 1.0,
+        scene = demo_nodes.DemoScene.execute(seed, size[1], size[0], batch).args
+        return PoseTarget.execute(**{"head": self.heads["pose"], "image": scene[1], "weight": 1.0,
                                              "start_percent": 0.0, "end_percent": 0.5} | changes)[0]
 
     def sample(self, guidance=None, batch=2, size=(64, 64), steps=4, cfg=3.0, sampler="euler", seed=1, strength=0.1, model=None,
@@ -46,7 +51,7 @@ class World:
         rest = (seed, steps, cfg, sampler, "karras", self.positive, self.negative, latent)
         if guidance is None:
             return host_nodes.common_ksampler(model, *rest)[0]["samples"], []
-        latent, trace, _ = guide.KSamplerReadoutGuidance.execute(model, *rest, 1.0, guidance, strength, moves=moves).args
+        latent, trace, _ = guided_ksampler.KSamplerReadoutGuidance.execute(model, *rest, 1.0, guidance, strength, moves=moves).args
         return latent["samples"], json.loads(trace)
 
 
@@ -59,9 +64,9 @@ def demo_world():
 @pytest.mark.parametrize("steps, denoise, said", [(4, 0.9, "Take 0.8 or less"), (4, 0.8, None), (20, 0.96, "Take 0.95 or less"), (20, 0.95, None),
                                                   (4, 1.0, None), (4, 0.0, None)])
 def test_a_denoise_of_a_picture_that_is_the_same_as_1_is_said(demo_world, steps, denoise, said, caplog):
-    ksampler.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.full((1, 3, 8, 8), 0.06)})
+    ksampler_inputs.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.full((1, 3, 8, 8), 0.06)})
     assert not caplog.records  # no picture is given
-    ksampler.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.rand(1, 3, 8, 8)})
+    ksampler_inputs.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.rand(1, 3, 8, 8)})
     own, whole = (comfy.samplers.KSampler(demo_world.model, steps, "cpu", "euler", "normal", share).sigmas for share in (denoise, 1.0))
     assert bool(said) == (denoise < 1 and torch.equal(own, whole))
     assert (said in caplog.text) if said else not caplog.records
@@ -76,7 +81,7 @@ def test_a_step_from_far_more_noise_does_not_drown_the_picture(demo_world):
         seen.append((float(timestep.max()), x.std().item()))
         return executor(x, timestep, *args, **kwargs)
 
-    for given in (model, guide.ApplyReadoutGuidance.execute(model, w.pose(), 0.1)[0]):
+    for given in (model, ApplyReadoutGuidance.execute(model, w.pose(), 0.1)[0]):
         given = given.clone()
         given.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "see", see)
         host_nodes.common_ksampler(given, 1, 6, 3.0, "euler", "normal", w.positive, w.negative, {"samples": torch.zeros(2, 3, 64, 64)})
@@ -93,7 +98,7 @@ def test_exactness(demo_world, sampler):
     guidance = demo_world.pose(1)
     plain, _ = demo_world.sample(sampler=sampler, batch=1)
     guided, trace = demo_world.sample(guidance, sampler=sampler, batch=1)
-    patched = guide.ApplyReadoutGuidance.execute(demo_world.model, guidance, 0.1)[0]
+    patched = ApplyReadoutGuidance.execute(demo_world.model, guidance, 0.1)[0]
     assert torch.equal(guided, demo_world.sample(model=patched, sampler=sampler, batch=1)[0])
     assert torch.equal(guided, demo_world.sample(guidance, sampler=sampler, batch=1)[0])
     assert torch.isfinite(guided).all() and not torch.equal(guided, plain)
@@ -103,7 +108,7 @@ def test_exactness(demo_world, sampler):
 
 
 def test_custom_sampler_with_each_guider(demo_world):
-    patched = guide.ApplyReadoutGuidance.execute(demo_world.model, demo_world.pose(), 0.1)[0]
+    patched = ApplyReadoutGuidance.execute(demo_world.model, demo_world.pose(), 0.1)[0]
     sigmas = comfy.samplers.calculate_sigmas(patched.get_model_object("model_sampling"), "karras", 4)
     latent = {"samples": torch.zeros(2, 3, 64, 64)}
 
@@ -177,7 +182,7 @@ def test_failing_in_the_middle_of_a_guided_step_restores_too(demo_world):
 
 def test_a_picture_does_not_depend_on_its_batch(demo_world):
     three, trace = demo_world.sample(demo_world.pose(3), batch=3)
-    scenes = demo.DemoScene.execute(5, 64, 64, 3).args[1]
+    scenes = demo_nodes.DemoScene.execute(5, 64, 64, 3).args[1]
     alone, lone_trace = demo_world.sample(demo_world.pose(image=scenes[1:2]), batch=1, batch_index=[1])
     assert torch.allclose(three[1:2], alone, atol=5e-3) and (three[1:2] - alone).abs().mean() < 2e-4  # each move passes on what rounding differs in
     assert [round(row["energy"][1], 2) for row in trace] == [round(row["energy"][0], 2) for row in lone_trace]
@@ -221,18 +226,18 @@ def test_the_step_that_ends_with_little_noise_or_none_is_not_guided(demo_world, 
     w = demo_world
     guidance = w.pose(end_percent=1.0)
     assert len({row["sigma"] for row in w.sample(guidance)[1]}) == 3  # of four
-    model = guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0]
+    model = ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0]
     begun = host_nodes.common_ksampler(model, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, {"samples": torch.zeros(2, 3, 64, 64)},
                                        last_step=3)[0]  # a run that stops before it is guided to its end
     ends = [host_nodes.common_ksampler(m, 1, 4, 3.0, "euler", "karras", w.positive, w.negative, begun, disable_noise=True, start_step=3,
                                        force_full_denoise=True)[0]["samples"]
-            for m in (w.model, guide.ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0])]
+            for m in (w.model, ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0])]
     assert torch.equal(*ends) and torch.equal(ends[0], w.sample(guidance)[0])
     assert "nothing in this run was guided" in caplog.text
 
 
 def test_guidance_works_outside_a_denoise_mask_only_where_the_mask_lets_it(demo_world):
-    picture = demo.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1
+    picture = demo_nodes.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 32:] = 1
     guided, _ = demo_world.sample(demo_world.pose(1), batch=1, samples=picture, noise_mask=mask)
@@ -252,9 +257,9 @@ def test_pose_is_controlled(demo_world, size):
 
 
 def test_two_targets_lower_both_energies(demo_world):
-    scene = demo.DemoScene.execute(5, 64, 64, 4).args
-    both = targets.DepthTarget.execute(demo_world.heads["depth"], scene[2], 1.0, 0.0, 0.5, guidance=demo_world.pose(4))[0]
-    quiet = [targets.DepthTarget.execute(demo_world.heads["depth"], scene[2], 1e-6, 0.0, 0.5,
+    scene = demo_nodes.DemoScene.execute(5, 64, 64, 4).args
+    both = DepthTarget.execute(demo_world.heads["depth"], scene[2], 1.0, 0.0, 0.5, guidance=demo_world.pose(4))[0]
+    quiet = [DepthTarget.execute(demo_world.heads["depth"], scene[2], 1e-6, 0.0, 0.5,
                                          guidance=demo_world.pose(4, weight=1e-6))[0]]
     last = {}
     for name, guidance in (("guided", both), ("barely", quiet[0])):

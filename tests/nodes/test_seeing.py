@@ -19,19 +19,22 @@ from PIL import ImageChops
 
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
-from readout_guidance_pack.nodes import seeing
-from readout_guidance_pack.nodes.demo import DemoScene
-from readout_guidance_pack.nodes.demo_model import load_demo
-from readout_guidance_pack.nodes.guide import KSamplerReadoutGuidance
-from readout_guidance_pack.nodes.published import KSamplerReadoutGuidancePublished
-from readout_guidance_pack.nodes.sampling import Trace, guided
-from readout_guidance_pack.nodes.sampling.screen import Screen, latents_seen
-from readout_guidance_pack.nodes.sampling.trace import MOST
-from readout_guidance_pack.nodes.show import ReadoutCompare, ReadoutTrace
-from readout_guidance_pack.nodes.targets import DepthTarget, PoseTarget
-from readout_guidance_pack.rg_core.updates import Move
-from readout_guidance_pack.rg_core.views import View
-from tools.parts import windowed
+from readout_guidance_pack.nodes.common import drawing
+from readout_guidance_pack.nodes.common.previews import latents_seen
+from readout_guidance_pack.nodes.demo.demo_model import load_demo
+from readout_guidance_pack.nodes.demo.demo_nodes import DemoScene
+from readout_guidance_pack.nodes.engine import Trace, guided
+from readout_guidance_pack.nodes.engine.live_view import Screen
+from readout_guidance_pack.nodes.engine.trace import MOST
+from readout_guidance_pack.nodes.samplers.guided_ksampler import KSamplerReadoutGuidance
+from readout_guidance_pack.nodes.samplers.published import KSamplerReadoutGuidancePublished
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.nodes.targets.pose import PoseTarget
+from readout_guidance_pack.nodes.views.compare import ReadoutCompare
+from readout_guidance_pack.nodes.views.trace import ReadoutTrace
+from readout_guidance_pack.rg_core.guidance.updates import Move
+from readout_guidance_pack.rg_core.readout.views import View
+from tools.tables.parts import windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 STEPS = 6
@@ -80,13 +83,13 @@ def test_after_each_step_the_node_shows_the_picture_and_what_is_read(w, shown):
 
 
 def test_what_was_read_stays_when_the_last_target_has_ended_and_says_from_when(w, shown, monkeypatch):
-    drawn, sheet = [], seeing.sheet
+    drawn, sheet = [], drawing.sheet
 
     def draw(views, rgb, so_far=None, caption=""):
         drawn.append((len(views), caption))
         return sheet(views, rgb, so_far, caption)
 
-    monkeypatch.setattr(seeing, "sheet", draw)
+    monkeypatch.setattr(drawing, "sheet", draw)
     w.run()
     views, captions = zip(*drawn[:STEPS])
     assert views == (1, 1, 2, 2, 2, 2)
@@ -95,9 +98,9 @@ def test_what_was_read_stays_when_the_last_target_has_ended_and_says_from_when(w
 
 def test_there_is_always_something_to_show(tmp_path):
     """The host's server ends when it is given a preview that it cannot write."""
-    wide = seeing.sheet([], None, None, "step 1 of 6, 3 s left")
+    wide = drawing.sheet([], None, None, "step 1 of 6, 3 s left")
     wide.save(tmp_path / "preview.jpg")
-    assert wide.width > seeing.sheet([], None, None, "step 1").width > seeing.MARGIN
+    assert wide.width > drawing.sheet([], None, None, "step 1").width > drawing.MARGIN
 
 
 def test_where_the_host_shows_no_previews_only_the_page_is_shown_what_is_read_unless_the_prompt_asks_for_none(w, shown, monkeypatch):
@@ -211,7 +214,7 @@ def test_the_readouts_say_what_was_wanted_and_read_at_each_guided_step(w):
     _, trace, readouts = w.run()
     energies = [row for row in json.loads(trace) if row["target"] == "pose"]
     assert len(readouts) == len(energies) and readouts.min() >= 0 and readouts.max() <= 1
-    wanted = readouts[-1, seeing.MARGIN + 2 * seeing.LINE:][:seeing.TILE, seeing.MARGIN:][:, :seeing.TILE]
+    wanted = readouts[-1, drawing.MARGIN + 2 * drawing.LINE:][:drawing.TILE, drawing.MARGIN:][:, :drawing.TILE]
     pose = torch.nn.functional.interpolate(w.scene[1].movedim(-1, 1), (32, 32), mode="bilinear", antialias=True)
     assert (torch.nn.functional.interpolate(wanted.movedim(-1, 0)[None], (32, 32), mode="area") - pose).abs().mean() < 0.01
 
@@ -233,7 +236,7 @@ def test_targets_of_one_kind_are_told_apart_by_number(w):
     assert [row["target"] for row in trace.rows[:3]] == [view.name for view in trace.now] + ["pose"] == ["pose", "pose 2", "pose"]
     assert [row["energy"] for row in trace.rows[:2]] == [traced(w.model, (alone,)).rows[0]["energy"] for alone in (one, other)]
     assert [row["target"] for row in nodes.rows[:3]] == ["pose", "pose 2", "pose 3"]
-    shades = {colour for _, colour in seeing.plot(trace.rows).getcolors(1 << 20)}
+    shades = {colour for _, colour in drawing.plot(trace.rows).getcolors(1 << 20)}
     assert {(79, 163, 255), (255, 138, 61)} <= shades
     windows = traced(windowed(w.model, 1, 0, False), (one, other)).rows
     assert len(windows) == 2 * len(trace.rows) and {row["target"] for row in windows} == {"pose", "pose 2"}
@@ -242,25 +245,25 @@ def test_targets_of_one_kind_are_told_apart_by_number(w):
 def test_a_run_in_which_nothing_was_guided_says_so(w):
     _, trace, readouts = w.run(strength=0.0)
     assert trace == "[]" and len(readouts) == 1
-    assert torch.equal(readouts, seeing.batch([seeing.words("nothing was guided")]))
+    assert torch.equal(readouts, drawing.batch([drawing.words("nothing was guided")]))
     assert torch.equal(ReadoutTrace.execute(trace)[0], readouts)
 
 
 def test_a_trace_is_plotted(w, tmp_path, monkeypatch):
     rows = [{"sigma": 10.0 - step, "target": name, "energy": [scale * 0.8**step]} for step in range(10)
             for name, scale in (("pose", 3.0), ("drag", 100.0))]
-    image = seeing.plot(rows)
+    image = drawing.plot(rows)
     shades = {colour for _, colour in image.getcolors(1 << 20)}
     assert {(79, 163, 255), (255, 138, 61)} <= shades  # a line for each, over its own largest
-    assert not ImageChops.difference(image, seeing.plot([row | {"energy": [2 * row["energy"][0]]} for row in rows])).getbbox()
-    assert seeing.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and seeing.ticks(0, 19) == [0.0, 5.0, 10.0, 15.0]
-    assert seeing.plot([rows[0]]).size == image.size
-    many = [{"sigma": 1.0, "target": f"pose {n}", "energy": [1.0]} for n in range(2 * len(seeing.LINES))]
-    legend, right = seeing.plot(many), 768 - 2 * seeing.MARGIN - 12
-    marks = [legend.getpixel((right - seeing.length(row["target"]), seeing.MARGIN + seeing.LINE + i * seeing.LINE + 9)) for i, row in enumerate(many)]
+    assert not ImageChops.difference(image, drawing.plot([row | {"energy": [2 * row["energy"][0]]} for row in rows])).getbbox()
+    assert drawing.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and drawing.ticks(0, 19) == [0.0, 5.0, 10.0, 15.0]
+    assert drawing.plot([rows[0]]).size == image.size
+    many = [{"sigma": 1.0, "target": f"pose {n}", "energy": [1.0]} for n in range(2 * len(drawing.LINES))]
+    legend, right = drawing.plot(many), 768 - 2 * drawing.MARGIN - 12
+    marks = [legend.getpixel((right - drawing.length(row["target"]), drawing.MARGIN + drawing.LINE * (i + 1) + 9)) for i, row in enumerate(many)]
     assert len(set(marks[:8])) == 8 and len(set(marks[8:])) == 1  # discs, and rings of the same colours
     late = [row for row in rows if row["target"] == "pose" or row["sigma"] < 6.0]  # the drag begins at the sixth step
-    line = seeing.plot(late).crop((0, 60, 768, 480))
+    line = drawing.plot(late).crop((0, 60, 768, 480))
     places = [x for x in range(768) for y in range(420) if line.getpixel((x, y)) == (255, 138, 61)]
     assert min(places) > 768 / 3
 
@@ -274,10 +277,10 @@ def test_what_is_no_trace_is_refused(trace):
 
 def test_pictures_side_by_side():
     guided_pictures, target = torch.rand(3, 64, 48, 3), torch.rand(1, 128, 128, 3)
-    rows = [[seeing.picture(x.movedim(-1, 0)[None]) for x in (target[0], one)] for one in guided_pictures]
-    image = seeing.side_by_side(["target", "guided"], rows, 256)
-    assert image.size == (256 + 192 + 3 * seeing.MARGIN, seeing.LINE + seeing.MARGIN + 3 * (256 + seeing.MARGIN))
-    corner = image.crop((256 + 2 * seeing.MARGIN, seeing.LINE + seeing.MARGIN, 256 + 2 * seeing.MARGIN + 4, seeing.LINE + seeing.MARGIN + 4))
+    rows = [[drawing.picture(x.movedim(-1, 0)[None]) for x in (target[0], one)] for one in guided_pictures]
+    image = drawing.side_by_side(["target", "guided"], rows, 256)
+    assert image.size == (256 + 192 + 3 * drawing.MARGIN, drawing.LINE + drawing.MARGIN + 3 * (256 + drawing.MARGIN))
+    corner = image.crop((256 + 2 * drawing.MARGIN, drawing.LINE + drawing.MARGIN, 256 + 2 * drawing.MARGIN + 4, drawing.LINE + drawing.MARGIN + 4))
     assert corner.getcolors() == [(16, tuple((guided_pictures[0, 0, 0] * 255).round().int().tolist()))]  # hard pixels
     with pytest.raises(ValueError, match="^Readout Compare: the image is empty"):
         ReadoutCompare.execute(torch.zeros(0, 8, 8, 3))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from comfy_extras.nodes_wanmove import GenerateTracks, WanMoveConcatTrack, WanMoveTracksFromCoords
 
-from readout_guidance_pack.nodes import track_points
-from readout_guidance_pack.nodes.tracks import LoadTracks
+from readout_guidance_pack.nodes.inputs import track_points
+from readout_guidance_pack.nodes.targets.load_tracks import LoadTracks
 
 SIZE = (256, 512)  # H, W
 WANTED = torch.tensor([[0.25, 0.5], [0.5, 0.75]])

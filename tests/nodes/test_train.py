@@ -15,12 +15,15 @@ import torch
 from random_models import random_model
 from readout_guidance_pack.heads import HeadFileError, load_head, load_training, save_head
 from readout_guidance_pack.heads.demo import world
-from readout_guidance_pack.nodes import demo_model, guide, targets, train, training
-from readout_guidance_pack.nodes.examples import examples
-from readout_guidance_pack.nodes.heads import SaveReadoutHead
-from readout_guidance_pack.nodes.material import Material
-from readout_guidance_pack.nodes.training import Training
-from readout_guidance_pack.rg_core.recipes import RECIPES, SMALL
+from readout_guidance_pack.nodes.demo import demo_model
+from readout_guidance_pack.nodes.make_heads import train, training
+from readout_guidance_pack.nodes.make_heads.examples import examples
+from readout_guidance_pack.nodes.make_heads.load_save import SaveReadoutHead
+from readout_guidance_pack.nodes.make_heads.training import Training
+from readout_guidance_pack.nodes.make_heads.training_set import Material
+from readout_guidance_pack.nodes.samplers import guided_ksampler
+from readout_guidance_pack.nodes.targets.depth import DepthTarget
+from readout_guidance_pack.rg_core.training.recipes import RECIPES, SMALL
 from test_interrupts import At
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -201,14 +204,14 @@ def test_pictures_of_several_sizes_and_conditionings_are_learnt_from(w):
 def test_what_is_trained_steers_and_is_refused_by_another_model(w):
     head = w.train()[0]
     head.start = 0.0
-    guidance = targets.DepthTarget.execute(head, w.wanted[:1], 1.0, 0.0, 0.5)[0]
+    guidance = DepthTarget.execute(head, w.wanted[:1], 1.0, 0.0, 0.5)[0]
     sample = {"samples": torch.zeros(1, 3, 32, 32)}
     settings = (1, 2, 3.0, "euler", "karras", w.said[1], w.said[0], sample, 1.0)
-    out, *_ = guide.KSamplerReadoutGuidance.execute(w.model, *settings, guidance, 0.1, "off").args
+    out, *_ = guided_ksampler.KSamplerReadoutGuidance.execute(w.model, *settings, guidance, 0.1, "off").args
     plain, = host_nodes.common_ksampler(w.model, *settings[:8])
     assert not torch.equal(out["samples"], plain["samples"])
     with pytest.raises(ValueError, match="depth head was made on DemoWorld"):
-        guide.KSamplerReadoutGuidance.execute(random_model("small"), *settings, guidance, 0.1, "off")
+        guided_ksampler.KSamplerReadoutGuidance.execute(random_model("small"), *settings, guidance, 0.1, "off")
 
 
 OTHERS = {"kind": ({"kind": "height"}, "kind 'depth' and not height"), "seed": ({"seed": 4}, "seed 3 and not 4"),

@@ -1,4 +1,4 @@
-"""Every row of rg_core/architectures.py, on a tiny random model of the host's own class: features, and what comes back through them."""
+"""Every row of rg_core/features/architectures.py, on a tiny random model of the host's own class: features, and what comes back through them."""
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from unittest.mock import patch
@@ -11,22 +11,23 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from readout_guidance_pack.nodes.material import of_model
-from readout_guidance_pack.nodes.references import ReadoutReference
-from readout_guidance_pack.nodes.sampling import Trace, guided, memory
-from readout_guidance_pack.nodes.sampling.gradients import Borrowing, with_backwards
-from readout_guidance_pack.nodes.sampling.noise import EMBEDDED, is_flow, prediction_scale
-from readout_guidance_pack.nodes.sampling.reader import read
-from readout_guidance_pack.nodes.sampling.run import Run
-from readout_guidance_pack.rg_core import architectures, taps
-from readout_guidance_pack.rg_core.features import AS_THEY_ARE
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.linear_head import LinearHead, from_maps
-from readout_guidance_pack.rg_core.recompute import computed_again
-from readout_guidance_pack.rg_core.targets import Appearance, Spatial
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.engine import Trace, guided, memory
+from readout_guidance_pack.nodes.engine.autograd.inference_tensors import Borrowing
+from readout_guidance_pack.nodes.engine.autograd.kernels import with_backwards
+from readout_guidance_pack.nodes.engine.reader import read
+from readout_guidance_pack.nodes.engine.run import Run
+from readout_guidance_pack.nodes.engine.schedule.noise_levels import EMBEDDED, is_flow, prediction_scale
+from readout_guidance_pack.nodes.make_heads.training_set import of_model
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.rg_core.features import architectures, taps
+from readout_guidance_pack.rg_core.features.raw_features import AS_THEY_ARE
+from readout_guidance_pack.rg_core.features.recompute import computed_again
+from readout_guidance_pack.rg_core.guidance.targets import Appearance, Spatial
+from readout_guidance_pack.rg_core.guidance.updates import Move
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
+from readout_guidance_pack.rg_core.readout.linear_head import LinearHead, from_maps
 from tiny_transformers import HERE, TINY, WIDTH, build, conditioning, drawn, kind, tiny_model
-from tools.costs import most_kept
+from tools.benchmarks.costs import most_kept
 
 ROWS = [pytest.param(name, marks=pytest.mark.skipif(kind(name) is None, reason="this host has it not yet")) for name in TINY]
 every_family = pytest.mark.parametrize("name", HERE)

@@ -4,10 +4,10 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 import tiny_transformers
-from readout_guidance_pack.nodes import guide
-from readout_guidance_pack.nodes.sampling import guided
-from readout_guidance_pack.rg_core.targets import Spatial
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.engine import guided
+from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
+from readout_guidance_pack.rg_core.guidance.targets import Spatial
+from readout_guidance_pack.rg_core.guidance.updates import Move
 from test_combinations import sampled
 from test_sampling import World
 from test_transformers import depth_head
@@ -34,7 +34,7 @@ def test_a_replaced_forward_that_keeps_results_by_their_noise_level_is_named(w, 
 
     unet.forward = forward
     try:
-        model = guide.ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1, moves=1)[0]
+        model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1, moves=1)[0]
         with pytest.raises(ValueError, match="in a guided step the diffusion model was not run as a whole.*a replaced forward of test_whole_runs"):
             sampled(w, model, 1)
     finally:
@@ -53,7 +53,7 @@ def test_a_wrapper_inside_the_diffusion_model_that_forecasts_is_named(w):
         return last[x.shape]
 
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "another pack", forecast)
-    model = guide.ApplyReadoutGuidance.execute(model, w.pose(1), 0.1, moves=1)[0]
+    model = ApplyReadoutGuidance.execute(model, w.pose(1), 0.1, moves=1)[0]
     with pytest.raises(ValueError, match="in a guided step the diffusion model was not .*a wrapper of test_whole_runs"):
         sampled(w, model, 1)
 
@@ -133,4 +133,4 @@ def test_a_forward_that_is_called_by_itself_is_named(w):
     model.set_model_unet_function_wrapper(lambda apply_model, given: apply_model.__self__.diffusion_model.forward(
         given["input"], given["timestep"], given["c"]["c_crossattn"]))
     with pytest.raises(ValueError, match="in a guided step the diffusion model was run in another way .its forward was called by itself"):
-        sampled(w, guide.ApplyReadoutGuidance.execute(model, w.pose(1), 0.1)[0], 1)
+        sampled(w, ApplyReadoutGuidance.execute(model, w.pose(1), 0.1)[0], 1)

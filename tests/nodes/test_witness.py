@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from readout_guidance_pack.nodes.sampling import guided, witness
-from readout_guidance_pack.rg_core.targets import Spatial
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.nodes.engine import guided
+from readout_guidance_pack.nodes.engine.autograd import witness
+from readout_guidance_pack.rg_core.guidance.targets import Spatial
+from readout_guidance_pack.rg_core.guidance.updates import Move
 from test_sampling import World
 from test_transformers import depth_head, sampled
 from tiny_transformers import HERE, tiny_model

@@ -1,4 +1,4 @@
-"""A tiny model with random weights for every row of rg_core/architectures.py but the UNet's, of the host's own classes."""
+"""A tiny model with random weights for every row of rg_core/features/architectures.py but the UNet's, of the host's own classes."""
 from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
 from torch import Tensor, nn
 
 from random_models import patcher_of
-from tools.checkpoints import drawn as drawn_weights
-from tools.transformer_checkpoints import vae
+from tools.random_weights.checkpoints import drawn as drawn_weights
+from tools.random_weights.transformer_checkpoints import vae
 
 WORDS, WIDTH, POOLED = 5, 48, 32  # of conditionings
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from readout_guidance_pack.rg_core import comparing, copies, energies, pairs
-from readout_guidance_pack.rg_core.linear_head import from_maps
+from readout_guidance_pack.rg_core.fitting import comparing, pairs
+from readout_guidance_pack.rg_core.guidance import energies
+from readout_guidance_pack.rg_core.images import copies
+from readout_guidance_pack.rg_core.readout.linear_head import from_maps
 
 FEATURES = 6
 

@@ -1,6 +1,6 @@
 import torch
 
-from readout_guidance_pack.rg_core import energies, updates
+from readout_guidance_pack.rg_core.guidance import energies, updates
 
 
 def test_spatial_energy_equals_its_formula_in_float64():

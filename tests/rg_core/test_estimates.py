@@ -1,6 +1,7 @@
 import torch
 
-from readout_guidance_pack.rg_core import estimates, pictures
+from readout_guidance_pack.rg_core.images import pictures
+from readout_guidance_pack.rg_core.readout import estimates
 
 
 def test_from_range_is_the_way_back_and_clamps():

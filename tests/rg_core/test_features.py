@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from readout_guidance_pack.rg_core.features import Features
+from readout_guidance_pack.rg_core.features.raw_features import Features
 
 
 def test_features_equal_their_formula_in_float64():

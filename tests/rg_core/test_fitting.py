@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from readout_guidance_pack.rg_core import fitting
-from readout_guidance_pack.rg_core.linear_head import from_maps
+from readout_guidance_pack.rg_core.fitting import ridge as fitting
+from readout_guidance_pack.rg_core.readout.linear_head import from_maps
 
 CHANNELS, SIZE = (6, 4), (5, 7)
 

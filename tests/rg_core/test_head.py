@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 
 CHANNELS, SIZES, SIZE = [64, 64, 32], [(3, 5), (6, 10), (12, 20)], (12, 20)
 

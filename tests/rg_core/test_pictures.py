@@ -1,6 +1,6 @@
 import torch
 
-from readout_guidance_pack.rg_core import pictures
+from readout_guidance_pack.rg_core.images import pictures
 
 
 def person(**points) -> torch.Tensor:

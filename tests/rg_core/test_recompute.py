@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from readout_guidance_pack.rg_core import recompute
+from readout_guidance_pack.rg_core.features import recompute
 
 
 class Block(nn.Module):

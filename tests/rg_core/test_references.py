@@ -1,12 +1,12 @@
 """Ways from clean to noise: exact on straight lines, and inversion against the sampler it inverts."""
 import torch
 
-from readout_guidance_pack.rg_core import references
+from readout_guidance_pack.rg_core.guidance import trajectories
 
 
 def test_a_renoised_picture_has_its_noise_at_every_level_and_its_clean_self_as_prediction():
     clean, noise = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
-    way = references.renoised(clean, clean + 14.6 * noise, 14.6)
+    way = trajectories.renoised(clean, clean + 14.6 * noise, 14.6)
     for sigma in (0.0, 0.03, 5.0, 14.6, 20.0):  # the last one is beyond what was recorded
         latent, denoised = way.segment(sigma)
         assert torch.allclose(latent, clean + sigma * noise, atol=1e-4)
@@ -16,7 +16,7 @@ def test_a_renoised_picture_has_its_noise_at_every_level_and_its_clean_self_as_p
 def test_following_the_predictions_with_euler_steps_stays_on_the_recorded_way():
     sigmas = torch.tensor([0.0, 0.5, 2.0, 7.0])
     latents = torch.randn(4, 1, 1, 2, 2, generator=torch.Generator().manual_seed(1))
-    way = references.Trajectory(sigmas, latents)
+    way = trajectories.Trajectory(sigmas, latents)
     x = latents[-1]
     for knot in (3, 2, 1):
         latent, denoised = way.segment(sigmas[knot].item())
@@ -39,7 +39,7 @@ def test_inversion_is_undone_by_euler_steps_and_refining_makes_it_more_exact():
     sigmas = torch.cat([torch.zeros(1), torch.logspace(-1.5, 1, 20)]).double()
     errors = []
     for refine in (0, 4, 30):
-        x = references.invert(clean, sigmas, denoise, refine).latents[-1]
+        x = trajectories.invert(clean, sigmas, denoise, refine).latents[-1]
         for high, low in zip(sigmas.flip(0)[:-1].tolist(), sigmas.flip(0)[1:].tolist()):
             denoised = denoise(x, high)
             x = denoised + (x - denoised) * (low / high)

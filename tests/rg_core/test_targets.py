@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from readout_guidance_pack.rg_core import architectures, energies, gradients, regions, taps, targets
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.updates import Move
+from readout_guidance_pack.rg_core.features import architectures, taps
+from readout_guidance_pack.rg_core.guidance import energies, gradients, targets
+from readout_guidance_pack.rg_core.guidance.updates import Move
+from readout_guidance_pack.rg_core.images import regions
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 
 CHANNELS = [32, 32]
 CPU = torch.device("cpu")

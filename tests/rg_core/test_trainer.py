@@ -4,10 +4,10 @@ import copy
 import pytest
 import torch
 
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.taps import Reading
-from readout_guidance_pack.rg_core.trainer import WARM_UP, Diverged, Trainer, constant, cosine
-from readout_guidance_pack.rg_core.training import readout, spatial_loss
+from readout_guidance_pack.rg_core.features.taps import Reading
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
+from readout_guidance_pack.rg_core.training.trainer import WARM_UP, Diverged, Trainer, constant, cosine
+from readout_guidance_pack.rg_core.training.training import readout, spatial_loss
 
 SIZE, STEPS = (4, 4), 8
 GIVEN = torch.Generator().manual_seed(0)

@@ -1,8 +1,10 @@
 """The trainer learns what can be learnt, on features made for it."""
 import torch
 
-from readout_guidance_pack.rg_core import energies, taps, training
-from readout_guidance_pack.rg_core.head import ReadoutHead
+from readout_guidance_pack.rg_core.features import taps
+from readout_guidance_pack.rg_core.guidance import energies
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
+from readout_guidance_pack.rg_core.training import training
 
 SIZE = (8, 8)
 

@@ -2,11 +2,12 @@
 import pytest
 import torch
 
-from readout_guidance_pack.rg_core import gradients, views
-from readout_guidance_pack.rg_core.features import Features
-from readout_guidance_pack.rg_core.head import ReadoutHead
-from readout_guidance_pack.rg_core.taps import Reading
-from readout_guidance_pack.rg_core.targets import Appearance, Colour, Drag, Identity, Spatial, Target
+from readout_guidance_pack.rg_core.features.raw_features import Features
+from readout_guidance_pack.rg_core.features.taps import Reading
+from readout_guidance_pack.rg_core.guidance import gradients
+from readout_guidance_pack.rg_core.guidance.targets import Appearance, Colour, Drag, Identity, Spatial, Target
+from readout_guidance_pack.rg_core.readout import views
+from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

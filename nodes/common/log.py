@@ -1,0 +1,18 @@
+"""What the pack says in ComfyUI's log."""
+import logging
+from dataclasses import dataclass, field
+
+log = logging.getLogger("readout_guidance")
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """Warnings in the name of a node, each once."""
+    node: str
+    said: set[str] = field(default_factory=set)
+
+    def warn(self, text: str, about: str | None = None) -> None:
+        """`about` tells one matter from others, if the text varies."""
+        if (about or text) not in self.said:
+            self.said.add(about or text)
+            log.warning("%s: %s", self.node, text)

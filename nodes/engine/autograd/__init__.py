@@ -1,0 +1,1 @@
+"""What autograd needs of the host's model."""

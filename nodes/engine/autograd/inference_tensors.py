@@ -1,0 +1,60 @@
+"""Tensors that were made in inference mode, as plain ones on the same memory, which autograd accepts."""
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+def packed(x: Tensor) -> bool:
+    """Whether it is of another pack's kind, such as GGUF's: bytes, and no numbers before their layer has unpacked them."""
+    return not (type(x) in (Tensor, nn.Parameter) or hasattr(x, "__tensor_flatten__") or x.is_floating_point())
+
+
+def plain(x):
+    """A tensor made in inference mode as one on the same memory that autograd accepts; anything else as it is."""
+    if not isinstance(x, Tensor) or not x.is_inference() or packed(x):
+        return x
+    if hasattr(x, "__tensor_flatten__"):  # quantized: a wrapper around others
+        names, context = x.__tensor_flatten__()
+        return type(x).__tensor_unflatten__({name: plain(getattr(x, name)) for name in names}, context, x.size(), x.stride())
+    return torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
+
+
+@contextmanager
+def differentiable(*models: nn.Module):
+    """Lets autograd see through `models`, whose weights were loaded in inference mode.
+
+    Autograd refuses inference tensors, so for a while each parameter and buffer is replaced by a plain tensor on the
+    same memory: no copy, and afterwards the very same objects are back in place.
+    """
+    replaced = []
+    with torch.inference_mode(False):
+        try:
+            for module in chain.from_iterable(model.modules() for model in models):
+                for slots in (module._parameters, module._buffers):
+                    for name, tensor in slots.items():
+                        if tensor is not None and (alias := plain(tensor)) is not tensor:
+                            slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
+                            slots[name].__dict__.update(tensor.__dict__)  # such as the type in which dynamic VRAM brings it
+                            replaced.append((slots, name, slots[name], tensor))
+            with torch.enable_grad():
+                yield
+        finally:
+            for slots, name, alias, tensor in replaced:
+                if slots[name] is alias:  # the host may have put a newly patched weight there meanwhile
+                    slots[name] = tensor
+
+
+class Borrowing(TorchFunctionMode):
+    """Lets autograd see through tensors that were made in inference mode, wherever they come from."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*map(borrowed, args), **{name: borrowed(value) for name, value in (kwargs or {}).items()})
+
+
+def borrowed(x):
+    """`plain`, also of each tensor in a list. tree_map does the same and takes as long as all that the model's layers do beside it,
+    which is most of a step where a GPU waits for Python."""
+    return type(x)(map(borrowed, x)) if type(x) in (list, tuple) else plain(x)

@@ -1,0 +1,58 @@
+"""Kernels that have a backward pass, in the place of those that have none."""
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
+import comfy.ops
+import comfy_kitchen
+from comfy.ldm.modules import attention
+from comfy_kitchen.backends import eager
+from torch import Tensor
+
+# Names of such kernels in the host's modules; the last two are ComfyUI 0.18's.
+CALLED = ("optimized_attention", "optimized_attention_masked", "q_apply_rope", "q_apply_rope1")
+
+
+def with_backward(_func, *args, **kwargs):
+    """Attention that has a backward pass, in place of whichever the user runs with."""
+    return torch_attention(*args, **kwargs)
+
+
+def torch_attention(*args, preferred_attention=None, **kwargs) -> Tensor:
+    """The host's attention by torch alone, whichever a checkpoint names for the layer (`preferred_attention`, ComfyUI 0.38). It takes q, k and v
+    out of their containers (0.33)."""
+    return attention.attention_pytorch(*args, **kwargs)
+
+
+def no_product(_layer, _x) -> None:
+    """In place of the host's fast products in fp8, which have no backward pass: without one it casts the weights."""
+
+
+@contextmanager
+def with_backwards() -> Iterator[None]:
+    """What has a backward pass where the host or another pack would call kernels without: attention in the host's modules, some of which ask no
+    override, products in fp8, and comfy-kitchen's rotations and norms, for which it has the same in plain torch. The host's own training has
+    a mark by which its modules choose; it is set too."""
+    before = [(module, name, getattr(module, name), instead) for module, name, instead in replaceable()]
+    try:
+        for module, name, _, instead in before:
+            setattr(module, name, instead)
+        yield
+    finally:
+        for module, name, own, _ in before:
+            setattr(module, name, own)
+
+
+def replaceable() -> Iterator[tuple[object, str, Callable | bool]]:
+    """Where such kernels are called from or chosen, by which name, and what takes their place."""
+    for path, module in list(sys.modules.items()):
+        if path.startswith("comfy.ldm."):
+            yield from ((module, name, getattr(eager, name.removeprefix("q_"), torch_attention))
+                        for name in CALLED if name in vars(module))
+    yield from ((comfy_kitchen, name, own) for name, own in vars(eager).items()
+                if ("rope" in name or "adaln" in name) and name in vars(comfy_kitchen))
+    if hasattr(comfy.ops, "fp8_linear"):  # the host calls it a legacy
+        yield comfy.ops, "fp8_linear", no_product
+    if hasattr(comfy.model_management, "in_training"):  # ComfyUI 0.30
+        yield comfy.model_management, "in_training", True

@@ -1,0 +1,251 @@
+"""One sampling of a guided MODEL.
+
+The move is made on the model's prediction, not on the sampler's latent: at a guided step every prediction of the
+denoised picture is shifted by -strength * sqrt(1 + sigma^2) * direction. An Euler step from x at sigma to
+sigma' then lands (1 - sigma'/sigma) of that shift away, so the same strength does the same work for any number of
+steps. In other samplers another share of it lands, and some of it again in later steps: what is shifted makes up for that (landing.py), so
+trial points, histories, ancestral noise and denoise masks need no special care. Where steps are long, several moves are made at a noise
+level (moves.py). All predictions of a step (conditional, unconditional, perturbed, ...) are made and shifted alike, so whatever a guider
+makes of them is too.
+
+The direction of targets with heads comes back from the taps through the model. That of targets without is the gradient at the
+conditional prediction itself, and the shift ends where the target is reached; docs/colour.md has what chose this.
+"""
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from comfy.model_management import get_total_memory
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ...rg_core.features import taps
+from ...rg_core.features.raw_features import Features
+from ...rg_core.guidance import gradients
+from ...rg_core.guidance.targets import Target, heads
+from ...rg_core.images.regions import mask_at
+from ..common.log import Log
+from . import errors, memory
+from .batches import windows
+from .calls.asking import Asking, must_be_together
+from .calls.conditioning import parts
+from .calls.controlnets import Still
+from .calls.inpainting import Inpainting
+from .reader import Readers
+from .schedule.landing import Landed, Landing, landings
+from .schedule.moves import Moves, planned
+from .schedule.noise_levels import at_percent, prediction_scale, stepped_down
+from .shift import Prediction, Shifter
+from .step import Step
+
+KEY = "readout_guidance"
+CUT = 0.1  # share of a target's picture that may be left out without a word
+
+
+class Run:
+    """Guides from the host's OUTER_SAMPLE's begin to its end, by wrappers in that run's own model options."""
+
+    def __init__(self, guidance, guider, log: Log, got: set[str]):
+        self.node, self.move, self.targets, self.trace = guidance.node, guidance.move, guidance.targets, guidance.trace
+        # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
+        sampled = guider.model_patcher
+        self.source = guidance.source if sampled.parent is guidance.source else sampled
+        self.holding = [t for t in self.targets if t.free is not None]
+        self.fitted: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
+        self.free: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
+        self.stills: dict[int, Still] = {}         # ControlNets, by their id
+        self.together: bool | None = None          # whether the model must be asked for all branches in one call; None until that is known
+        self.landed = Landed([])
+        self.landing: Landing | None = None        # of the prediction that is under way
+        self.unmasked: Callable | None = None      # (step) -> where the sampler lets latents change, if not everywhere
+        self.prediction: Prediction | None = None  # while a guided one is under way
+        self.whole: Tensor | None = None           # the batch, while any is
+        self.log, self.got = log, got              # how far it has come, also in calls that it goes on from: asked, acting, said, guided
+        # The published procedure reads references in full precision.
+        self.readers = Readers(self.node, self.source, torch.float32 if self.move.published_energy else torch.half)
+        self.shifter = Shifter(self.node, self.move, self.readers, {"on": True, "off": False}.get(guidance.recompute))
+
+    def attach(self, guider) -> None:
+        for kind, wrapper in ((WrappersMP.PREPARE_SAMPLING, self.prepare_sampling), (WrappersMP.SAMPLER_SAMPLE, self.sampler_sample),
+                              (WrappersMP.PREDICT_NOISE, self.predict_noise), (WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)):
+            add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
+
+    def rest(self) -> None:
+        """Guides nothing, where noise is found for a picture instead of a picture for noise."""
+        self.targets, self.holding = (), []
+        self.log.warn("the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it.")
+
+    def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
+        """Tells the host what guided steps need, so that it makes room before it loads the model."""
+        read_by = heads(self.targets)
+        if not read_by or model.get_additional_models_with_key("multigpu"):
+            return executor(model, noise_shape, conds, *args, **kwargs)  # with several GPUs it clones ControlNets there, and asks nobody else
+        again, said = self.shifter.again, conds.get("positive") or []
+        if again is None:  # it may yet fit without, if the host frees all else
+            room = get_total_memory(model.load_device) - model.model_size()
+            again = memory.needed(model.model, noise_shape, said, read_by, again=False) > room
+        need = memory.Need(memory.needed(model.model, noise_shape, said, read_by, again))
+        loaded, _, models = executor(model, noise_shape, {**conds, KEY: [{"control": need}]}, *args, **kwargs)
+        return loaded, conds, models
+
+    def sampler_sample(self, executor, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+        """Learns what the sampler makes of predictions, before it begins, and what it shows the model beside latents."""
+        self.readers.inpainting = Inpainting.of_run(model_wrap.conds.get("positive"), latent_image, denoise_mask)
+        if not self.move.per_step:
+            self.landed = Landed(landings(executor.class_obj, model_wrap, sigmas, extra_args))
+        if denoise_mask is not None:
+            change = extra_args["model_options"].get("denoise_mask_function")
+            about = {"model": model_wrap, "sigmas": sigmas}
+            self.unmasked = lambda step: change(step.timestep, denoise_mask, extra_options=about) if change else denoise_mask
+        return executor(model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+
+    def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
+        guider, sigma, sigmas = executor.class_obj, float(timestep.max()), model_options["transformer_options"]["sample_sigmas"]
+        positive, negative = guider.conds.get("positive"), guider.conds.get("negative")
+        self.landing = self.landed.next(sigma, sigmas)
+        acting, moves = self.acting(guider.inner_model, sigmas)
+        said = acting and positive and parts(positive, x, timestep)
+        self.got.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
+        self.prediction, self.whole = Prediction(acting, positive, negative, moves) if said else None, x
+        try:
+            return executor(x, timestep, model_options, seed)
+        finally:
+            self.prediction = self.whole = self.landing = None
+
+    def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
+        if self.prediction is None and not self.holding and not (self.landing and self.landing.again):
+            return executor(model, conds, x, timestep, model_options)
+        pictures = windows.pictures(x, self.whole, model_options, self.log)
+        step = Step(self.log, Asking(executor, x.device, self.stills), model, x, timestep, model_options, pictures=pictures)
+        if self.prediction is not None:
+            self.got.add("guided")
+            if self.together is None:
+                self.together = must_be_together(step, conds)
+            if self.together and any(c is step.branch(self.prediction.positive, conds) for c in conds):
+                step = replace(step, together=conds)
+        outs, shift = (step.predictions(conds), None) if self.prediction is None else self.guided(step, conds)
+        return self.kept(step, conds, self.shifted(step, conds, outs, shift))
+
+    def shifted(self, step: Step, branches: list, outs: list[Tensor], shift: Tensor | None) -> list[Tensor]:
+        """`outs`, each shifted by this, and by what makes up for earlier shifts."""
+        again = self.landing and self.landed.again(self.landing, step.x, step.pictures)
+        total = shift if again is None else again if shift is None else shift + again
+        if total is None:
+            return outs
+        self.landed.keep(total, self.whole, step.pictures)
+        return [out if c is None else out + total for c, out in zip(branches, outs)]
+
+    def compare(self, batch: int) -> None:
+        """Says which targets are for more pictures than the `batch` that is sampled."""
+        for target in self.targets:
+            followed = 1 if target.reference is None else target.reference.trajectory.latents.shape[1]
+            for what, count in ((f"the {target.name} target", target.count), (f"the reference of the {target.name} target", followed)):
+                if count > batch:
+                    self.log.warn(f"{what} is for {count} pictures, and {batch} at a time {'is' if batch == 1 else 'are'} sampled: only what it has "
+                                  f"for the first {'one' if batch == 1 else batch} counts. Where a part of a batch is sampled (Latent From Batch, "
+                                  "Rebatch Latents), make it of the same part.")
+
+    def report(self, guider, left: float) -> None:
+        """Says once, at the end of a run in which nothing was guided, why; not where it is `left` at a sigma from which another one may go on, with
+        targets that act there."""
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        if self.targets and "guided" not in self.got and left <= max(
+                float(sampling.sigma_min), min(at_percent(sampling, t.end) for t in self.targets)):
+            self.log.warn(errors.nothing_guided(self.got, guider))
+
+    def guided(self, step: Step, branches: list) -> tuple[list[Tensor], Tensor | None]:
+        """What the model predicts for `branches`, and by what that is to be shifted, towards the targets; None for nothing."""
+        now, outs = self.prediction, [None] * len(branches)
+        if step.part not in now.shifts:
+            outs, now.moved[step.part], now.shifts[step.part] = (self.published if self.move.per_step else self.moved)(step, branches)
+        moved = now.moved[step.part]
+        if any(out is None for out in outs):  # each at its place, by which patches tell the branches apart
+            ask = step.every if now.reads else step.predictions
+            rest = ask([c if out is None else None for c, out in zip(branches, outs)], step.x if moved is None else step.x + moved)
+            outs = [other if out is None else out for out, other in zip(outs, rest)]
+        return outs, now.shifts[step.part]
+
+    def moved(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor | None]:
+        """Makes the moves at this level: what the model predicts for `branches` at the latents that they lead to, None where it was not asked there;
+        how far they moved these; and by what the prediction is to be shifted. None for nothing."""
+        now, here, moved = self.prediction, step, None
+        positive, free = step.branch(now.positive, branches), self.movable(step)
+        for move in range(1, now.moves.count + 1):
+            shifts = move == now.moves.count and now.moves.prediction is not None
+            asked = branches if shifts else [c if c is positive else None for c in branches]
+            outs, displacement = self.measured(here, asked, now.moves.prediction if shifts else now.moves.latent, move)
+            if shifts:
+                return outs, moved, displacement
+            moved = (0 if moved is None else moved) + displacement * free
+            here = replace(step, x=step.x + moved)
+        return [None] * len(branches), moved, None
+
+    def movable(self, step: Step) -> Tensor | float:
+        """Where a move of the latents counts: what a sampler's mask or a target's holds fast is put back."""
+        free = self.free_of(step) if self.holding else 1.0
+        mask = self.unmasked(step) if self.unmasked else None
+        return free if mask is None or mask.shape[-2:] != step.size else free * step.own(mask.to(step.x))
+
+    def published(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor]:
+        """As `moved`, by the authors' procedure: a shift of the latents, and no share in the prediction for an Euler step to make up for it."""
+        outs, displacement = self.measured(step, branches, step.scale)
+        shift = displacement * self.share(step)
+        return ([None] * len(branches), displacement, shift) if self.move.fresh else (outs, None, shift)
+
+    def measured(self, step: Step, branches: list, scale: float, move: int = 1) -> tuple[list[Tensor | None], Tensor]:
+        """What the model predicts for `branches` at the step's latents, None where it was not asked yet, and the displacement [B, C, H, W], `scale`
+        times the strength long. It is for this `move` of those at the level."""
+        now = self.prediction
+        try:
+            outs, displacement, values = self.shifter.shift(step, now, [self.fit(t, step) for t in now.targets], branches, scale)
+        except gradients.EnergyError as error:
+            raise ValueError(f"{self.node}: {error}") from error
+        self.trace.add(step.sigma, move, now.targets, values, now.views)
+        return outs, displacement
+
+    def kept(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
+        """`outs` where targets leave the picture free; elsewhere it follows the reference, at all steps, whatever the model
+        predicts."""
+        if not self.holding:
+            return outs
+        free = self.free_of(step)
+        _, reference = self.readers.way(self.holding[0], step)
+        return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
+
+    def free_of(self, step: Step) -> Tensor:
+        """Where targets leave the picture free, 0 to 1."""
+        key = (step.size, step.x.device)
+        if key not in self.free:
+            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in self.holding]
+        return torch.stack([step.own(mask) for mask in self.free[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
+
+    def acting(self, model, sigmas: Tensor) -> tuple[list[Target], Moves | None]:
+        """The targets that act at the prediction under way of a run of `sigmas`, and the moves that they make there."""
+        sigma, sampling = self.landing.start, model.model_sampling  # a step acts whole, its trial points too
+        targets = [t for t in self.targets if at_percent(sampling, t.end) <= sigma <= at_percent(sampling, t.start)]
+        if self.move.per_step or not targets:
+            return targets, None
+        if not self.landing.start or not prediction_scale(model, self.landing.start):  # no noise, or nothing else
+            return [], None
+        span = max(at_percent(sampling, t.start) for t in targets), min(at_percent(sampling, t.end) for t in targets)
+        moves = planned(model, self.landing, sigmas, span, self.move.moves)
+        return (targets, moves) if moves.count else ([], None)
+
+    def fit(self, target: Target, step: Step) -> Target:
+        """`target` made ready for the pictures of this call and their size."""
+        key = (target, step.size, step.x.device)
+        with torch.inference_mode(False):
+            if key not in self.fitted:
+                # Features as they are have hardly more to compare than the model has tokens; a head knows its own size.
+                smaller = max(1, taps.patch(step.model.diffusion_model) // 4) if isinstance(target.head, Features) else 1
+                self.fitted[key] = target.at(tuple(n // smaller for n in step.size), step.x.device)
+                if target.cut(step.size) > CUT:
+                    self.log.warn(f"{target.cut(step.size):.0%} of what the {target.name} target was given is left out at its edges, because the "
+                                  f"picture being made, {step.size[1]}x{step.size[0]} latents, is of another shape.")
+            return self.fitted[key] if step.pictures is None else self.fitted[key].of(step.pictures)
+
+    def share(self, step: Step) -> float:
+        """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
+        sigmas = step.options["transformer_options"]["sample_sigmas"]
+        down = stepped_down(step.model, step.sigma, float(sigmas[sigmas < step.sigma].max()), self.move.eta)
+        return down / (step.sigma - down)

@@ -1,0 +1,127 @@
+"""How far the predictions of a step are shifted, and which way."""
+from dataclasses import dataclass, field
+
+import torch
+from comfy.model_management import OOM_EXCEPTION, is_oom, soft_empty_cache
+from torch import Tensor
+
+from ...rg_core.guidance import energies, gradients
+from ...rg_core.guidance.targets import Target, heads
+from ...rg_core.guidance.updates import Move
+from ...rg_core.readout.views import View
+from ..common.latents import one_frame
+from . import errors, memory
+from .autograd.inference_tensors import Borrowing, differentiable
+from .autograd.witness import Witness, needed
+from .reader import Readers
+from .schedule.moves import Moves
+from .step import Pull, Step
+
+
+@dataclass
+class Prediction:
+    """One prediction that a sampler asks for, at which targets act; the guider may call the model several times for it."""
+    targets: list[Target]
+    positive: list[dict]
+    negative: list[dict] | None
+    moves: Moves | None = None  # None in the published procedure
+    moved: dict[tuple | None, Tensor] = field(default_factory=dict)   # how far the latents, by the part of the batch, once known
+    shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # likewise, of what the model predicts for these
+    views: list[View] = field(default_factory=list)  # what there is to look at of the targets, at the last call that was shifted
+
+    @property
+    def reads(self) -> bool:
+        """Whether taps are read for it."""
+        return any(t.head is not None for t in self.targets)
+
+
+class Shifter:
+    """Finds the shift that lowers the energies of targets by `move`, in one run, whose references `readers` read. `again` is whether blocks
+    are computed again in the backward pass, None until that is known. `node` is for messages."""
+
+    def __init__(self, node: str, move: Move, readers: Readers, again: bool | None):
+        self.node, self.move, self.readers, self.again = node, move, readers, again
+        self.looked = False  # whether gradients pass rightly
+
+    def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list,
+              scale: float) -> tuple[list[Tensor | None], Tensor, list[Tensor]]:
+        """What the model predicts for `branches` at the step's latents, None where it was not asked yet; the displacement [B, C, H, W] that lowers
+        the energies, as long as `scale` times the strength; and these, [B] of each of `targets`, which are the prediction's made ready for
+        the step."""
+        positive = step.branch(now.positive, branches)
+        now.views.clear()
+        if now.reads:
+            found, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, scale)
+            predicted = found[step.beside(positive, branches).place]
+            outs = found if step.together else [predicted if c is positive else None for c in branches]
+        else:
+            branches = step.together or branches
+            outs, displacement, values = step.predictions(branches), 0, {}
+            predicted = next((out for c, out in zip(branches, outs) if c is positive), None)
+            if predicted is None:
+                predicted, = step.predictions([positive])
+        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], scale, now.views)
+        displacement, values = displacement + shift, values | energy
+        if not (torch.isfinite(predicted).all() and torch.isfinite(displacement).all()):
+            raise ValueError(f"{self.node}: {errors.not_finite(step.x, positive, step.sigma, step.model)}")
+        return outs, displacement, [values[t] for t in targets]
+
+    def through_taps(self, step: Step, now: Prediction, targets: list[Target], branches: list,
+                     scale: float) -> tuple[list[Tensor | None], Tensor, dict[Target, Tensor]]:
+        """What the model predicts, the conditional prediction at its place among `branches`, the displacement that lowers the energies of `targets`,
+        which have heads, and these energies."""
+        gradient, values, span = 0, {}, self.span(step, targets)
+        positive, negative = (c and step.branch(c, branches) for c in (now.positive, now.negative))
+        both = self.move.both and negative and step.parts(negative)
+        for conds in [negative, positive] if both else [positive]:
+            here = step.beside(conds, branches)
+            read = self.readers.read(here, targets, None if conds is positive else conds)
+
+            def pull(reading):
+                now.views.clear()  # out of memory, it pulls twice
+                with differentiable(*heads(targets)), Borrowing():
+                    at_taps, energy, size = gradients.at_taps(reading, targets, span, read, not self.move.published_energy, now.views)
+                values["positive" if conds is positive else "negative"] = torch.stack(energy)
+                return at_taps, size
+
+            outs, pulled = self.differentiated(here, conds, heads(targets), pull)
+            gradient = gradient + pulled
+        energy = torch.stack(list(values.values())).mean(0)
+        displacement = self.move.displacement(gradient * step.scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
+        return outs, displacement, dict(zip(targets, energy))
+
+    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,
+                      views: list[View]) -> tuple[Tensor, dict[Target, Tensor]]:
+        """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
+        def seen(x: Tensor) -> Tensor:
+            return one_frame(step.model.process_latent_out(x))
+
+        ways = [None if t.reference is None else step.own(self.readers.way(t, step)[1]) for t in targets]
+        with torch.inference_mode(False), torch.enable_grad(), Borrowing():
+            found = gradients.at_prediction(predicted, seen, targets, self.span(step, targets), ways, views)
+        shifts = [self.move.approach(gradient, energy, scale, t.weight) for t, gradient, energy in zip(targets, *found)]
+        return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
+
+    def differentiated(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
+        """Step.gradient, with blocks computed again where memory is short."""
+        if self.again is None:
+            rows = len(step.x) * len(step.together or [conds])
+            self.again = memory.is_short(step.model, (rows, *step.x.shape[1:]), conds, read_by, step.x.device)
+        network = step.model.diffusion_model
+        for self.again in [True] if self.again else [False, True]:
+            try:
+                found = step.gradient(conds, read_by, pull, self.again, None if self.looked or not needed(network) else Witness(self.node, network))
+                self.looked = True
+                return found
+            except Exception as error:
+                if not is_oom(error):
+                    raise
+            soft_empty_cache()  # out here the error, and what its frames held, is gone
+        batch, (height, width) = len(step.x), step.size
+        raise OOM_EXCEPTION(f"{self.node}: {errors.OUT_OF_MEMORY.format(batch, width, height)}")
+
+    def span(self, step: Step, targets: list[Target]) -> Tensor:
+        """L [B], the range of each picture's VP-scaled latent; in the published procedure of its references' too, which are
+        beside it in the authors' batch."""
+        beside = [step.own(self.readers.way(t, step)[0]) for t in targets if t.reference is not None] if self.move.published_energy else []
+        return energies.latent_range(torch.cat([step.x, *beside], -1) / step.scale)

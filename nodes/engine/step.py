@@ -1,0 +1,215 @@
+"""One call of the model."""
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import comfy.model_management
+import torch
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+from torch import Tensor
+
+from ...rg_core.features import taps
+from ...rg_core.features.recompute import computed_again
+from ...rg_core.images.regions import of_pictures, repeat
+from ..common.latents import one_frame
+from ..common.log import Log
+from .autograd import obstacles
+from .autograd.inference_tensors import differentiable
+from .autograd.kernels import with_backwards
+from .autograd.options import alike, readable, until_read, with_gradients
+from .autograd.saved_tensors import lenient
+from .autograd.witness import Witness
+from .batches import tiles
+from .batches.windows import of_window
+from .calls.conditioning import by_hooks, parts
+from .schedule import noise_levels
+
+Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A picture at a noise level, and how the host asks its model about it; nothing of it changes.
+
+    `x` [B, C, H, W], or [B, C, 1, H, W] of models that make videos too, is in the sampler's scale, `timestep` [B] are sigmas. `ask` is the
+    host's calc_cond_batch, or what wraps it, `model` its BaseModel and `options` its model_options. `place` is that of a conditioning
+    among the branches of this call (conditional, unconditional, ...), by which patches tell them apart. `pictures` [B] are the places
+    in the batch of those that `x` has, None for all. `together` are all branches, where they must not be asked apart. `log` is for messages.
+    """
+    log: Log
+    ask: Callable
+    model: torch.nn.Module
+    x: Tensor
+    timestep: Tensor
+    options: dict
+    place: int = 0
+    pictures: Tensor | None = None
+    together: list | None = None
+
+    @cached_property
+    def sigma(self) -> float:
+        return float(self.timestep.max())
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the latents."""
+        return tuple(self.x.shape[-2:])
+
+    @property
+    def scale(self) -> float:
+        """What the sampler's latents are larger by than those of a variance-preserving model."""
+        return noise_levels.latent_scale(self.model, self.sigma)
+
+    @property
+    def part(self) -> tuple[int, ...] | None:
+        """`pictures`, to know the part of the batch by."""
+        return None if self.pictures is None else tuple(self.pictures.tolist())
+
+    def at(self, x: Tensor) -> "Step":
+        """The same call for other latents, [R, C, H, W], all at this step's noise level."""
+        return replace(self, x=x, timestep=self.timestep[:1].expand(len(x)), pictures=None)
+
+    def own(self, x: Tensor) -> Tensor:
+        """`x` [N, ...], something for each picture of the batch, for those of this call: [B, ...]."""
+        return repeat(x, len(self.x)) if self.pictures is None else of_pictures(x, self.pictures)
+
+    def branch(self, conds: list[dict], branches: list) -> list[dict]:
+        """What a context window made of `conds`, if it is one of `branches`; else `conds`."""
+        return next((b for b in branches if self.pictures is not None and of_window(b, conds)), conds)
+
+    def beside(self, conds: list[dict], branches: list) -> "Step":
+        """The same call, looking at what stands where `conds` stand among `branches`."""
+        return replace(self, place=next((i for i, branch in enumerate(branches) if branch is conds), 0))
+
+    @property
+    def as_guided(self) -> "Step":
+        """The same call as guided steps make it; see gradients.alike."""
+        return replace(self, options=alike(self.options))
+
+    def among(self, conds: list[dict]) -> list[list[dict] | None]:
+        """What the model is asked for where `conds` are wanted: these at their place, and the other branches where all belong together."""
+        asked = [*(self.together or [None] * (self.place + 1))]
+        asked[self.place] = conds
+        return asked
+
+    def parts(self, conds: list[dict]) -> dict:
+        return parts(conds, self.x, self.timestep)
+
+    def predictions(self, branches: list[list[dict] | None], x: Tensor | None = None) -> list[Tensor]:
+        """What the model predicts for each of `branches`, as the host asks."""
+        return self.ask(self.model, branches, self.x if x is None else x, self.timestep, self.options)
+
+    def every(self, branches: list[list[dict] | None], x: Tensor | None = None) -> list[Tensor]:
+        """`predictions` that the diffusion model was asked for, each; a guided step calls branches apart, which caches that count
+        calls take for others."""
+        step = self.as_guided
+        compiled = any(COMPILE_KEY in keyed for keyed in self.options["transformer_options"].get("wrappers", {}).values())
+        if compiled or not obstacles.names(self.model, self.options):
+            with with_backwards():
+                return step.predictions(branches, x)
+        with taps.calls(self.model.diffusion_model) as calls, self.whole_runs(), with_backwards():
+            outs = step.predictions(branches, x)
+        asked = {label for options in calls for label in options.get("uuids", ())}
+        if any(label not in asked for conds in branches if conds for label in visible(self.parts(conds))):
+            raise ValueError(obstacles.message(self.log.node, "was not asked for one of the branches", self.model, self.options))
+        return outs
+
+    @contextmanager
+    def whole_runs(self, until: str | None = None) -> Iterator[None]:
+        """In here the diffusion model must run all of its blocks, or those up to the one of this name, if another pack stands in between: one call
+        may not have another one's results. Patches may leave blocks out on purpose."""
+        unet = self.model.diffusion_model
+        if not obstacles.names(self.model, self.options) or "dit" in self.options["transformer_options"].get("patches_replace", {}):
+            yield
+            return
+        with taps.blocks_run(unet) as runs:
+            yield
+        blocks = taps.blocks(unet)
+        last = next((i for i, block in enumerate(blocks) if until and block is unet.get_submodule(until)), None if until else len(blocks) - 1)
+        if last is not None and any(not run.issuperset(range(last + 1)) for run in runs):
+            raise ValueError(obstacles.message(self.log.node, "was not run as a whole", self.model, self.options,
+                                               "so what it predicts may be another call's"))
+
+    def look(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[list[Tensor | None], taps.Reading]:
+        """What the model predicts for each branch, None where it was asked for `conds` alone, and the reading of the whole picture that `heads`
+        need; their part of it, if they are some `among` others. At least one of `conds` acts at this timestep."""
+        return self.looked(conds, heads, self.parts(among or conds), only=False)
+
+    def read(self, conds: list[dict], heads: Iterable) -> taps.Reading:
+        """The reading alone; what the model would predict is not computed."""
+        return self.looked(conds, heads, self.parts(conds), only=True)[1]
+
+    def looked(self, conds: list[dict], heads: Iterable, areas: dict, only: bool) -> tuple[list[Tensor | None], taps.Reading]:
+        """`look`, or `read`, where conditionings paint these `areas`."""
+        unet, options, asked = self.model.diffusion_model, until_read(self.options) if only else readable(self.options), self.among(conds)
+        try:
+            names = taps.of_heads(unet, heads)
+            with taps.record(unet, names, only) as readings, self.whole_runs(names[-1] if only else None), with_backwards():
+                outs = self.ask(self.model, asked, self.x, self.timestep.clone(), options)
+        except taps.NoTaps as error:
+            raise ValueError(obstacles.message(self.log.node, f"was run in another way ({error})", self.model, self.options)) from error
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        pieces = self.pieces(readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
+        emb = noise_levels.level_embedding(self.model, self.timestep) if readings[0].emb is None else readings[0].emb[:len(self.x)]
+        return [c and out for c, out in zip(asked, outs)], replace(readings[0], emb=emb, features=taps.blended(pieces, self.size))
+
+    def pieces(self, readings: list[taps.Reading], areas: dict) -> list[tuple]:
+        """The features in `readings` with the parts of the picture that they are of; `areas` are those that were asked for, by
+        label. Raises ValueError where they are not all there, once."""
+        labels = [label for reading in readings for label in reading.options.get("uuids", ())]
+        complete = readings and all(len(r.features) == len(r.names) for r in readings)
+        as_asked = all(len(r.x) == len(self.x) * len(r.options.get("uuids", ())) for r in readings)
+        if complete and as_asked and len(set(labels)) == len(labels) and visible(areas) <= set(labels):
+            return [(features, areas[label]) for r in readings
+                    for features, label in zip(zip(*(f.chunk(len(r.options["uuids"])) for f in r.features)), r.options["uuids"]) if label in areas]
+        part, = areas.values() if len(areas) == 1 else [None]
+        if complete and part and part.area is None:
+            whole = self.model.model_sampling.calculate_input(self.timestep, one_frame(self.x.detach())).to(readings[0].x.dtype)
+            tiled = tiles.pieces(readings, whole)
+            if tiled:
+                return tiled
+        what = ("was not asked" if not readings else "was left out in part" if not complete else
+                "was asked more than once, or for something else than the picture")
+        raise ValueError(obstacles.message(self.log.node, what, self.model, self.options))
+
+    def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, again: bool = False, witness: Witness | None = None) -> tuple[list, Tensor]:
+        """The predictions, as `look` gives them, and the gradient with respect to `x` of what pulls at the taps; all [B, C, H, W].
+        `pull(reading)` returns its gradients at the taps that `heads` read over their size, and that size [B]. `again` computes the model's
+        blocks again in the backward pass, instead of keeping all that they computed. `witness` looks at whether it passes rightly."""
+        options = with_gradients(self.options, self.log)
+        blocks = taps.blocks(self.model.diffusion_model) if again else []
+        with differentiable(self.model), with_backwards():  # also while blocks are computed again
+            seeing = lenient(self.model, conds, options, witness)
+            with witness.looking() if witness else nullcontext(), seeing(), computed_again(blocks, seeing, witness and witness.compare):
+                return replace(self, x=self.x.clone().requires_grad_(), options=options).pulled(conds, heads, pull)
+
+    def pulled(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
+        """`gradient`, where autograd can see through everything."""
+        acting = self.parts(conds)
+        groups = by_hooks([c for c in conds if c["uuid"] in acting])
+        with torch.set_grad_enabled(len(groups) == 1):
+            outs, reading = self.look(conds, heads)
+        at_taps, size = pull(reading)
+        gradient = torch.zeros_like(self.x)
+        for group in groups:  # forward and backward with the same weights
+            if len(groups) > 1:
+                _, reading = self.look(group, heads, among=conds)
+            gradient += self.back(reading.features, at_taps).float() * size.view(-1, *[1] * (self.x.ndim - 1))
+        return [None if out is None else out.detach() for out in outs], gradient
+
+    def back(self, features: list[Tensor], at_taps: list[Tensor]) -> Tensor:
+        """The gradient with respect to `x`."""
+        try:
+            return torch.autograd.grad(features, self.x, at_taps)[0]
+        except (NotImplementedError, RuntimeError) as error:
+            if comfy.model_management.is_oom(error):
+                raise
+            raise ValueError(f"{self.log.node}: the backward pass through the diffusion model fails: {error}. Something in it has none, such as "
+                             "an attention kernel that another pack calls by itself. Start ComfyUI with --use-pytorch-cross-attention, or "
+                             "connect the MODEL from before that pack's node.") from error
+
+
+def visible(areas: dict) -> set:
+    """The labels of those parts of a picture that show anywhere."""
+    return {label for label, part in areas.items() if part.weight.any()}

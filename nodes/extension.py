@@ -1,9 +1,0 @@
-"""What other packs build targets of their own on: docs/own_targets.md. They reach it as an attribute of a node class in the host's
-registry, because the name that the host imports this pack by is that of its folder, and packs are loaded in no order."""
-from ..rg_core.energies import masked_mean
-from ..rg_core.features import AS_THEY_ARE, Features
-from ..rg_core.pictures import fit
-from ..rg_core.regions import repeat
-from ..rg_core.targets import Target
-
-__all__ = ["AS_THEY_ARE", "Features", "Target", "fit", "masked_mean", "repeat"]

@@ -1,0 +1,1 @@
+"""What users connect, in the forms that other nodes and tools give it."""

@@ -1,0 +1,43 @@
+"""Images of a batch that show nothing."""
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...rg_core.images.regions import repeat
+from ..common.log import log
+
+GREY_GROUND = 0.2
+NOTHING = 0.1       # brightness that no skeleton or line stays below; frames of a saved video have up to 0.02 where they were black
+
+
+class Empty(NamedTuple):
+    """What is said of pictures that hold nothing: of all of them, and of one in a batch."""
+    whole: str
+    one: str
+
+
+EMPTY = {"pose": Empty("the skeleton's picture is all black, so it holds no pose", "there is nobody in picture {} of the pose"),
+         "edge": Empty("the edges are all black, so there is nothing to draw", "there are no edges in picture {}"),
+         "depth": Empty("the depth map holds no depth anywhere", "there is no depth in picture {}")}
+
+
+def some_there(node: str, there: Tensor, said: Empty) -> None:
+    """`there` [B] says which pictures hold something; the others are not guided."""
+    if not there.any():
+        raise ValueError(f"{node}: {said.whole}. Check what made it.")
+    if not there.all():
+        nothing = ", ".join(str(k) for k in ((~there).nonzero()[:, 0] + 1).tolist())
+        log.warning("%s: %s, so it does not guide those pictures.", node, said.one.format(nothing))
+
+
+def present(node: str, image: Tensor, mask: Tensor | None, kind: str) -> Tensor | None:
+    """The mask without the pictures [B, 3, H, W] of skeletons or edges in which there are none: those are not guided."""
+    there = image.amax((1, 2, 3)) >= NOTHING
+    some_there(node, there, EMPTY[kind])
+    if there.all():
+        return mask
+    mask = torch.ones(1, 1, *image.shape[-2:]) if mask is None else mask
+    both = math.lcm(len(mask), len(image))
+    return repeat(mask, both) * repeat(there.to(mask), both).view(-1, 1, 1, 1)

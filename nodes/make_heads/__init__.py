@@ -1,0 +1,1 @@
+"""Nodes that fit, train, judge, load and save heads."""

@@ -1,0 +1,135 @@
+"""Fit Comparing Head: a head that tells what in two pictures is the same, from pictures alone."""
+import re
+import time
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...rg_core.fitting.pairs import KINDS
+from ...rg_core.readout import estimates
+from ..common import checks, model_checks
+from ..common.log import log
+from ..common.types import CATEGORY, Head
+from ..inputs import track_points
+from .comparer import BANDS, Comparer, Found, Pictures, fitted
+from .examples import conditionings
+from .reports import SHOWN, below, on_the_node, preview, row
+
+NODE = "Fit Comparing Head"
+
+
+def pictures(images: list[Tensor], positive: list[list], kind: str, tracks: list[dict] | None, groups: list[str] | None) -> Pictures:
+    """Of the host's lists."""
+    found, counts = [], []
+    for image in images:
+        image = checks.picture(NODE, image).float().cpu()
+        checks.brightness(NODE, image)
+        found += image.clamp(0, 1).split(1)
+        counts.append(len(image))
+    if len(found) < 2:
+        raise ValueError(f"{NODE}: got one picture, and it needs two at least, one to fit and one to judge by. Two dozen do well.")
+    return Pictures(found, conditionings(NODE, positive, counts), labels(groups, kind, len(found)), paths(tracks, kind, found))
+
+
+def labels(groups: list[str] | None, kind: str, count: int) -> list[str] | None:
+    texts = [checks.text(NODE, "groups", text).strip() for text in groups or ()]
+    found = texts if len(texts) > 1 else [label.strip() for text in texts for label in re.split(r"[,\n]", text) if label.strip()]
+    if not any(found):
+        return None
+    if kind != "identity":
+        raise ValueError(f"{NODE}: groups say who is in each picture, which only a head that reads identity can use, and kind is {kind}. Disconnect "
+                         "groups, or choose identity.")
+    if len(found) != count:
+        raise ValueError(f"{NODE}: got {count} pictures and {len(found)} groups. Give a label for each picture: a list of them, or one text with "
+                         "commas or lines between.")
+    if not all(found):
+        without = ", ".join(str(i) for i, label in enumerate(found, 1) if not label)
+        raise ValueError(f"{NODE}: groups have no label for picture {without}. Give each picture one.")
+    if len(set(found)) < 2:
+        raise ValueError(f"{NODE}: every picture is in the group {checks.shown(found[0])}, so there is nobody to tell them from. Add pictures of "
+                         "somebody else, or disconnect groups.")
+    return found
+
+
+def paths(tracks: list[dict] | None, kind: str, images: list[Tensor]) -> tuple[Tensor, Tensor] | None:
+    """Points [N, K, 2] in shares of the pictures, which are a video's frames, and whether they are seen [N, K]."""
+    if tracks is None:
+        return None
+    if kind != "correspondence":
+        raise ValueError(f"{NODE}: tracks say which points are the same, which only a head that reads correspondence can use, and kind is {kind}. "
+                         "Disconnect tracks, or choose correspondence.")
+    size = images[0].shape[-2:]
+    path, seen = track_points.points(NODE, tracks[0], size)
+    if len(path) != len(images) or any(image.shape[-2:] != size for image in images):
+        raise ValueError(f"{NODE}: got tracks of {len(path)} frames and {len(images)} pictures. Connect the frames that were tracked, of one size.")
+    path = path / torch.tensor([size[1], size[0]])
+    inside = ((path >= 0) & (path <= 1)).all(-1)
+    if seen.any() and inside[seen].float().mean() < 0.5:
+        raise ValueError(f"{NODE}: most of the tracks' points are outside of pictures of {size[1]}x{size[0]} pixels. Connect the frames in the size "
+                         "that they were tracked in.")
+    if ((seen & inside).sum(0) > 1).sum() < 2:
+        raise ValueError(f"{NODE}: hardly a point of the tracks is seen in two frames. Track more points.")
+    return path, seen & inside
+
+
+def report(head, found: Found, count: int, seconds: float) -> str:
+    rule = KINDS[head.kind]
+    share = rule.overall(found.shares)
+    words = ("It is not fit for use: what it tells apart is hardly more than chance. Give it more pictures, or ones that differ more."
+             if share < rule.acts else
+             f"It may compare, but the {found.count} comparisons of held-out pictures are too few to show it. Give it more pictures."
+             if not rule.shown(share, found.count) else
+             "It compares well." if share >= rule.good else "It compares roughly.")
+    if share < rule.acts:
+        log.warning("%s: the %s head is not fit for use; see the report.", NODE, head.kind)
+    levels = "\n".join(f"  percent {(band + 0.5) / BANDS:.1f}: {share:.2f}" for band, share in enumerate(found.shares))
+    return (f"A head that reads {head.kind} of {head.base_model}, fitted from {count} pictures in {seconds:.0f} seconds.\n{words}\n"
+            f"Targets that use it act from percent {found.start:.1f} on, or later.\n"
+            f"{rule.measure.capitalize()}, of held-out pictures and changed copies of them, from noise (percent 0) to the clean picture (1); "
+            f"chance is {rule.chance}:\n{levels}")
+
+
+def sheet(model, found: Found) -> Tensor:
+    """Held-out pictures below each other, each above its copy [1, H, W, 3]: the picture, and what is read of it from the noisiest band
+    to the cleanest, in the colours of the three strongest components of both."""
+    rows = []
+    for comparison, readouts in found.seen[:SHOWN]:
+        shown = [torch.cat([preview(model, x[None]) for x in comparison.pictures[:2]]), *(estimates.colours(x[:2]) for x in readouts)]
+        rows += row(shown, comparison.pictures.shape[-2:]).split(1)
+    return below(rows)
+
+
+class FitComparingHead(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FitComparingHead", display_name=NODE, category=CATEGORY, is_input_list=True,
+            search_aliases=["train", "similarity", "correspondence"],
+            description="Makes a head that tells what in two pictures is the same, for this model, from pictures alone: changed copies of them "
+                        "say what should matter and what not.",
+            inputs=[io.Model.Input("model"),
+                    io.Vae.Input("vae", tooltip="The model's VAE."),
+                    io.Image.Input("images", tooltip="Pictures like those that you will make: a batch or a list."),
+                    io.Conditioning.Input("positive", tooltip="What the pictures show: one for all, such as an empty prompt, or a list."),
+                    io.Combo.Input("kind", options=list(KINDS), tooltip="correspondence for Drag Target, appearance and identity for the targets of "
+                                   "those names."),
+                    io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                                 tooltip="Of the noise, of the changes, and of which pictures are held out to judge the head by."),
+                    io.Tracks.Input("tracks", optional=True, tooltip="For correspondence: the pictures are frames of a video, and these points of "
+                                    "them were followed through it."),
+                    io.String.Input("groups", optional=True, multiline=True, default="", tooltip="For identity: who is in each picture, a label for "
+                                    "each, with commas or lines between. Pictures with the same label show the same person or thing.")],
+            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")],
+            hidden=[io.Hidden.unique_id])
+
+    @classmethod
+    def execute(cls, model, vae, images, positive, kind, seed, tracks=None, groups=None):
+        model, kind, begin = model[0], kind[0], time.monotonic()
+        model_checks.heads_fit(NODE, model, [])
+        if vae[0] is None:
+            raise ValueError(f"{NODE}: there is no VAE. Connect the one that belongs to the model, such as from Load VAE.")
+        given = pictures(images, positive, kind, tracks, groups)
+        head, found = fitted(Comparer(NODE, model, vae[0], given, kind, seed[0]))
+        words = report(head, found, len(given.images), time.monotonic() - begin)
+        return io.NodeOutput(head, on_the_node(cls, words), sheet(model, found))

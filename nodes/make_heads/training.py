@@ -1,0 +1,214 @@
+"""A head in training on what the host's model shows of pictures: its steps, its file, its quality."""
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...heads import HeadFileError, load_head, load_training, save_head
+from ...rg_core.features import taps
+from ...rg_core.readout.head import ReadoutHead
+from ...rg_core.training.recipes import Recipe
+from ...rg_core.training.trainer import Diverged, Trainer
+from ...rg_core.training.training import deviations, spatial_loss
+from ..common import checks
+from ..common.log import Log, log
+from ..engine.reader import read
+from ..engine.schedule.noise_levels import EMBEDDED
+from .evaluation import Judge, Quality
+from .training_set import BANDS, Material, single
+
+MEASURED = 64  # pictures, for the sizes of their features
+EVERY, AT_MOST = 300.0, 0.01  # seconds after which the file is written anew, and the share of the time that this may take
+ROUNDING = 0.03  # relative, of what another card reads; half precision reads 0.004 otherwise than single
+OTHERS = {"pictures": "other pictures, or the same in another order", "conditionings": "other conditionings, or the same in another order",
+          "model": "something else on MODEL or conditioning, such as another LoRA, ControlNet or precision"}  # what Material.fingerprint tells apart
+
+
+class Training:
+    """A head in training by `recipe` on what MODEL's features show of the pictures, a fifth of which it never sees. Only the head gets
+    gradients, in single precision; features are read anew in each step."""
+
+    def __init__(self, material: Material, recipe: Recipe, seed: int):
+        self.material, self.recipe, self.seed, self.log = material, recipe, seed, Log(material.node)
+        self.device, self.fingerprint = material.model.load_device, material.fingerprint()
+        self.rest, self.held = material.split(torch.Generator().manual_seed(seed))
+        self.curve: list[float] = []  # the loss of each step
+        self.written = False          # whether its file has the last of them
+        with torch.inference_mode(False):
+            self.head = new_head(material, recipe, seed).to(self.device)
+            self.rescale()
+            self.trainer = Trainer({"head": self.head}, self.losses, recipe.steps, lr=recipe.learning_rate, seed=seed, schedule=recipe.schedule)
+
+    def rescale(self) -> None:
+        """Has every channel count alike at first, but in UNets, whose heads are as their authors' are."""
+        if taps.embedding_width(self.material.model.model.diffusion_model):
+            return
+        rng, some = torch.Generator().manual_seed(self.seed), self.rest[:MEASURED]
+        found = deviations(reading for _, reading in self.material.read(some, rng, as_it_is))
+        for block, (mean, deviation) in zip(self.head.bottleneck_layers, found, strict=True):
+            block.rescale(mean.to(self.device, copy=True), deviation.to(self.device, copy=True))
+
+    def losses(self, rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
+        count = self.recipe.batch_size
+        picked = [self.rest[i] for i in torch.randint(len(self.rest), (count,), generator=rng).tolist()]
+        for some, reading in self.material.read(picked, rng, as_it_is):
+            wanted = torch.cat([self.material.wanted(example) for example in some]).to(self.device)
+            loss = spatial_loss(self.head, plain(reading), wanted, self.material.kind in self.recipe.balanced)
+            yield {"head": loss * (len(some) / count)}
+
+    def run(self, path: Path) -> None:
+        """To the last step; writes `path` now and then, for what ends without a word, such as a crash. Raises what interrupts it, between two
+        steps."""
+        progress, due = comfy.utils.ProgressBar(self.recipe.steps), time.monotonic() + EVERY
+        while self.trainer.done < self.recipe.steps:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self.step()
+            progress.update_absolute(self.trainer.done)
+            begin = time.monotonic()
+            if begin >= due:
+                self.kept(path, "Training goes on, and the file is written again later.")
+                now = time.monotonic()
+                due = now + max(EVERY, (now - begin) / AT_MOST)
+
+    def step(self) -> None:
+        with torch.inference_mode(False), torch.enable_grad(), repeatable():
+            self.curve.append(self.trainer.step()["head"])
+
+    def judged(self) -> Quality:
+        """Ends the training; how well the head reads the pictures that it has not seen."""
+        self.trainer.finish()
+        judge, rng = Judge(BANDS, self.material.mean(self.rest)), torch.Generator().manual_seed(self.seed)
+        for band in range(BANDS):
+            for some, reading in self.material.read(self.held, rng, as_it_is, band, BANDS):
+                for i, example in enumerate(some):
+                    readout = read(self.head, single(reading, i), self.material.size(example)).cpu()
+                    judge.add(band, example, self.material.wanted(example), [readout])
+        found = judge.quality(judge.best())
+        self.head.start = found.start
+        self.head.config |= {"trained_on": {"pictures": len(self.rest), "held_out": len(self.held)}, "explained": found.explained()}
+        return found
+
+    def settings(self) -> dict:
+        """What a training must have in common with the one that it goes on with."""
+        return {"kind": self.material.kind, "model": self.head.base_model, "taps": self.material.channels, "preset": self.recipe.name,
+                "batch_size": self.recipe.batch_size, "learning_rate": self.recipe.learning_rate, "seed": self.seed,
+                "pictures": len(self.material.given)}
+
+    def save(self, path: Path) -> None:
+        """Writes the head as it is and all that is needed to go on."""
+        state = self.trainer.state() | {"curve": torch.tensor(self.curve, dtype=torch.float64)} | self.fingerprint
+        save_head(self.head, path, torch.float32, state, training=self.settings() | {"done": self.trainer.done})
+
+    def kept(self, path: Path, instead: str) -> bool:
+        """Whether `path` could be written. If not a warning says so, each once, and what happens `instead`."""
+        try:
+            self.save(path)
+            self.written = True
+        except HeadFileError as error:
+            self.log.warn(f"{error} {instead}", instead)
+            self.written = False
+        return self.written
+
+    def resume(self, path: Path) -> None:
+        """Goes on where the training that wrote `path` was. Raises ValueError where that was another one."""
+        head, (state, config) = load_head(path), load_training(path)
+        known = config.get("training")
+        known = known if isinstance(known, dict) else {}
+        differ = [f"{name} {checks.shown(known.get(name))} and not {value}" for name, value in self.settings().items() if known.get(name) != value]
+        if not differ:  # the first alone: what the model reads depends on the others
+            differ = [words for name, words in OTHERS.items() if not alike(state.get(name), self.fingerprint[name])][:1]
+        if differ:
+            raise ValueError(f"{path.name} was trained with {', '.join(differ)}. Give that again to go on, or switch resume off to begin anew.")
+        done, curve = known.get("done"), state.get("curve")
+        if not isinstance(done, int) or done < 1 or curve is None or curve.shape != (done,):
+            raise ValueError(f"{path.name} does not say rightly how far its training got. Switch resume off to begin anew.")
+        if done > self.recipe.steps:
+            raise ValueError(f"{path.name} has {done} steps behind it, and steps is {self.recipe.steps}. Raise steps, or use the head as it is.")
+        with torch.inference_mode(False):
+            self.head.load_state_dict(head.state_dict())
+            self.trainer.restore(done, state)
+        self.curve = curve.tolist()
+
+
+def alike(one: Tensor | None, two: Tensor) -> bool:
+    """Of each row [N, X], up to rounding."""
+    return one is not None and one.shape == two.shape and bool(((one.float() - two).norm(dim=1) <= ROUNDING * two.norm(dim=1)).all())
+
+
+def new_head(material: Material, recipe: Recipe, seed: int) -> ReadoutHead:
+    embedding = taps.embedding_width(material.model.model.diffusion_model) or EMBEDDED
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # that of the CPU alone
+        return ReadoutHead(material.kind, material.channels, projection_dim=recipe.projection_dim, emb_channels=embedding, hidden=recipe.hidden,
+                           **material.about())
+
+
+def as_it_is(base_model, reading: taps.Reading) -> taps.Reading:
+    return reading
+
+
+def plain(reading: taps.Reading) -> taps.Reading:
+    """Copies that autograd takes."""
+    return replace(reading, emb=reading.emb.to(torch.float32, copy=True), features=[f.to(torch.float32, copy=True) for f in reading.features])
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Convolutions on a GPU whose gradients do not differ from run to run."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+def try_writing(node: str, path: Path) -> None:
+    """Raises ValueError if nothing can be written at `path`: better before hours of training than after."""
+    part = path.with_name(f"{path.name}.part")  # a head that is there already stays as it is
+    try:
+        part.write_bytes(bytes(4096))
+    except OSError as error:
+        raise ValueError(f"{node}: {path} cannot be written ({error}), so training did not begin. Check its name, whether you may write there, and "
+                         "whether there is room.") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, Quality, str]:
+    """The head, how well it reads, and in words how it was made. It goes on from `path` if it should `resume`, and writes itself there now and
+    then, at the end, and when it is interrupted or fails. Raises ValueError."""
+    begin, node = time.monotonic(), training.material.node
+    try:
+        if resume:
+            training.resume(path)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: torch on weights of other shapes than the file says
+        raise ValueError(f"{node}: {error}") from error
+    try_writing(node, path)
+    before = training.trainer.done
+    try:
+        training.run(path)
+        found = training.judged()
+    except Diverged as error:
+        raise ValueError(f"{node}: {error}. Lower learning_rate; at the very first step it is the model itself that gives no numbers.") from error
+    except BaseException:
+        done = training.trainer.done
+        if done and not training.trainer.torn and training.kept(path, f"What was trained since it was last written, up to step {done}, is lost."):
+            log.warning("%s: stopped after %d of %d steps, kept in %s. With resume on it goes on from there.", node, done,
+                        training.recipe.steps, path.name)
+        raise
+    kept = training.kept(path, "The head is finished all the same: connect Save Readout Head and queue again.")
+    ago = f", of which the first {before} before" if before else ""
+    with torch.inference_mode(False):  # autograd runs through heads
+        training.head.cpu()
+    return training.head, found, (f"trained on {len(training.rest)} pictures for {training.trainer.done} steps{ago}, in "
+                                  f"{time.monotonic() - begin:.0f} seconds, and {'kept in' if kept else 'not kept, for nothing could be written to'} "
+                                  f"{path.name}")

@@ -1,0 +1,1 @@
+"""Nodes that make references, and what a reference keeps."""

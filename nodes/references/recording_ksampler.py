@@ -1,0 +1,29 @@
+"""KSampler (Readout Reference)."""
+import nodes as host_nodes
+from comfy_api.latest import io
+
+from ..common import ksampler_inputs
+from ..common.types import CATEGORY, ReferenceType
+from .recorder import recording
+from .reference import CACHE
+
+
+class KSamplerReadoutReference(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="KSamplerReadoutReference", display_name="KSampler (Readout Reference)", category=CATEGORY,
+            search_aliases=["reference picture"],
+            description="The KSampler; its picture, with its whole path there, becomes a reference. Sample again with the same seed, "
+                        "now guided, to change that picture.",
+            inputs=[*ksampler_inputs.inputs(), CACHE],
+            outputs=[io.Latent.Output(), ReferenceType.Output(display_name="reference")])
+
+    @classmethod
+    def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, cache_mb):
+        recorded, node = model.clone(), "KSampler (Readout Reference)"
+        ksampler_inputs.compare_denoise(node, steps, denoise, latent_image)
+        reference = recording(recorded)
+        latent, = host_nodes.common_ksampler(recorded, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
+                                             denoise=denoise)
+        return io.NodeOutput(latent, reference(node, latent["samples"], positive, cache_mb))

@@ -1,0 +1,1 @@
+"""Nodes that sample under guidance, or have others do so."""

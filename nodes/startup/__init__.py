@@ -1,0 +1,1 @@
+"""What the pack sets up in ComfyUI when it is loaded."""

@@ -1,0 +1,1 @@
+"""Nodes that make targets, and what other packs make theirs with."""

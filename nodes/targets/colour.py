@@ -1,0 +1,52 @@
+"""Colour Target: the coarse colours of a picture, or of a painted sketch."""
+import math
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...rg_core.guidance.targets import Colour
+from ...rg_core.images.pictures import fit
+from ..common import checks, latents
+from ..common.latents import encoded, one_frame
+from ..common.types import CATEGORY, Guidance
+from .inputs import CHAIN, when
+
+NODE = "Colour Target"
+SIDE = 512  # pixels of the square as large as what is encoded: sketches may be of a few pixels, photographs of millions
+LEAST = 64
+
+
+def small(vae, image: Tensor) -> Tensor:
+    """The latents [B, C, h, w] of pictures [B, 3, H, W] in 0 to 1, of a size that suits a VAE."""
+    scale = SIDE / math.sqrt(image.shape[-2] * image.shape[-1])
+    size = tuple(max(LEAST, 8 * round(n * scale / 8)) for n in image.shape[-2:])
+    return one_frame(latents.samples_of(NODE, {"samples": encoded(vae, fit(image.float(), size).clamp(0, 1))}))
+
+
+class ColourTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutColourTarget", display_name=NODE, category=CATEGORY,
+            search_aliases=["color", "palette", "sketch", "paint"],
+            description="Steers towards the coarse colours of a picture or of a painted sketch: what is light, dark, red or blue, and about where. "
+                        "It needs no head.",
+            inputs=[io.Image.Input("image", tooltip="A picture with these colours, or a sketch of a few strokes."),
+                    io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
+                    io.Int.Input("detail", default=Colour.cells, min=1, max=64,
+                                 tooltip="How many patches of colour there are along the shorter side. More take the picture's shapes too."),
+                    *when(Colour),
+                    io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the image."),
+                    CHAIN],
+            outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, image, vae, detail, weight, start_percent, end_percent, mask=None, guidance=None):
+        checks.when(NODE, weight, start_percent, end_percent)
+        image, mask = checks.picture(NODE, image), checks.mask(NODE, mask)
+        checks.brightness(NODE, image)
+        checks.same_size(NODE, mask, image)
+        if vae is None:
+            raise ValueError(f"{NODE}: there is no VAE; the checkpoint may have none. Connect Load VAE.")
+        target = Colour(name="colour", image=small(vae, image), cells=detail, mask=mask, weight=weight, start=start_percent, end=end_percent)
+        return io.NodeOutput((*(guidance or ()), target))

@@ -1,0 +1,62 @@
+"""Drag Target: what should be where in a reference's picture."""
+from comfy_api.latest import io, ui
+
+from ...rg_core.guidance.targets import Drag
+from ..common import checks
+from ..common.types import CATEGORY, Drags, Guidance
+from ..inputs import beside_reference, drag_paths, track_points
+from .inputs import CHAIN, when
+from .likeness import REFERENCE, comparing, optional_head
+
+# A run shows the picture to draw on even where the cache has the rest. An old host shows so only what it always runs.
+SHOWS_WHAT_IS_CACHED = {"has_intermediate_output" if hasattr(io.Schema, "has_intermediate_output") else "is_output_node": True}
+# ComfyUI's own text field, so that its page keeps what is drawn whether or not the editor in web/ lies over it.
+AS_TEXT = {"widgetType": "STRING", "multiline": True, "dynamicPrompts": False, "default": "[]"}
+
+
+class DragTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutDragTarget", display_name="Drag Target", category=CATEGORY,
+            search_aliases=["dragdiffusion", "draggan", "move", "point", "arrow"],
+            **SHOWS_WHAT_IS_CACHED,
+            description="Moves things in a reference picture: draw arrows from where they are to where they should be.",
+            inputs=[
+                REFERENCE,
+                Drags.Input("drags", extra_dict=AS_TEXT, tooltip="Arrows from where things are to where they should be: draw them on the picture, "
+                            "or type them as text, [[[x, y], [x, y]], ...] from 0 to 1. Where this is promoted to a subgraph node, draw there."),
+                *when(Drag),
+                optional_head("correspondence"),
+                io.Image.Input("image", optional=True, tooltip="The reference as a picture, to draw on."),
+                io.String.Input("drags_json", optional=True, force_input=True,
+                                tooltip="More drags: [[[x, y], [x, y]], ...], each from its first to its last point, from 0 to 1 or in pixels "
+                                "of the image, or of the reference without one. Points may be {\"x\": x, \"y\": y}, as spline editors "
+                                "give them."),
+                io.Tracks.Input("tracks", optional=True, tooltip="More drags: each point goes from its first to its last place, in "
+                                "pixels of the image, or of the reference without one."),
+                io.Mask.Input("mask", optional=True, tooltip="What may change: white. The rest follows the reference."),
+                CHAIN,
+            ],
+            outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, reference, drags, weight, start_percent, end_percent, head=None, image=None, drags_json=None, tracks=None,
+                mask=None, guidance=None):
+        node = "Drag Target"
+        head = comparing(node, head, "correspondence")
+        checks.when(node, weight, start_percent, end_percent)
+        start_percent = checks.later_start(node, head, start_percent, end_percent)
+        size = beside_reference.pixels(reference) if image is None else tuple(checks.picture(node, image).shape[-2:])
+        found = [] if drags == "" else drag_paths.from_json(node, drags, size)  # a text that somebody emptied
+        if drags_json is not None:
+            found += drag_paths.from_json(node, drags_json, size)
+        if tracks is not None:
+            found += track_points.paths(node, tracks, size)
+        targets = ()
+        if found:  # none drawn yet: the first run only shows the picture to draw on
+            beside_reference.drawn_on(node, size, reference)
+            targets = (Drag(name="drag", head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
+                                 paths=drag_paths.usable(node, found), mask=beside_reference.mask_of(node, mask, reference)),)
+        shown = {} if image is None else {"readout_picture": ui.PreviewImage(image[:1], cls=cls).as_dict()["images"]}
+        return io.NodeOutput((*(guidance or ()), *targets), ui=shown)

@@ -1,0 +1,28 @@
+"""Edge Target."""
+from comfy_api.latest import io
+
+from ..common import checks
+from ..common.types import CATEGORY, Guidance
+from ..inputs import bars
+from ..inputs.empty_images import present
+from ..inputs.maps import lines
+from .inputs import chained, inputs
+
+
+class EdgeTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutEdgeTarget", display_name="Edge Target", category=CATEGORY,
+            search_aliases=["canny", "lineart", "hed", "controlnet"],
+            description="Steers towards edges: white lines on black.",
+            inputs=inputs([io.Image.Input("image", tooltip="Edges, white on black, as HED or Canny give them.")], "edge"),
+            outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
+        node = "Edge Target"
+        image, mask = bars.left_out(node, "edge", checks.picture(node, image), mask)
+        image, = lines(node, [image])
+        mask = present(node, image, checks.mask(node, mask), "edge")
+        return chained("edge", head, image, weight, start_percent, end_percent, mask, guidance)

@@ -1,0 +1,48 @@
+"""The inputs that targets share, and a target made from them."""
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...rg_core.guidance.targets import Spatial, Target
+from ..common import checks
+from ..common.types import Guidance, Head
+from ..inputs.depth_maps import Maps
+
+WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
+                        tooltip="How hard this target pulls. Where it acts alone, the weight multiplies strength. 0 turns it off.")
+CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
+
+
+def when(target: type[Target], tooltip: str | None = None) -> list:
+    """Weight and percents, with the defaults of this kind of target."""
+    return [WEIGHT,
+            io.Float.Input("start_percent", default=target.start, min=0.0, max=1.0, step=0.01),
+            io.Float.Input("end_percent", default=target.end, min=0.0, max=1.0, step=0.01, tooltip=tooltip)]
+
+
+def inputs(picture: list, kind: str, *more) -> list:
+    return [
+        Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
+        *picture,
+        *when(Spatial, "The layout of a picture is settled by 0.5; later guidance takes longer and matches more exactly."),
+        *more,
+        io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the target."),
+        CHAIN,
+    ]
+
+
+def chained(name: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
+            guidance: tuple | None) -> io.NodeOutput:
+    node = f"{name.capitalize()} Target"
+    checks.head_kind(node, head, name)
+    return towards(node, head, image, weight, start, end, mask, guidance)
+
+
+def towards(node: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
+            guidance: tuple | None) -> io.NodeOutput:
+    """`image` [B, 3, h, w] is what `head` should read, from when it can; with it, where it is known."""
+    checks.when(node, weight, start, end)
+    start = checks.later_start(node, head, start, end)
+    mask, (image, known) = checks.mask(node, mask), image if isinstance(image, tuple) else (image, None)
+    checks.same_size(node, mask, image)
+    target = Spatial(name=head.kind, head=head, image=image, known=known, mask=mask, weight=weight, start=start, end=end)
+    return io.NodeOutput((*(guidance or ()), target))

@@ -1,0 +1,106 @@
+"""Appearance, Structure and Identity Target: what should stay as it is in a reference."""
+from comfy_api.latest import io
+
+from ...rg_core.features.raw_features import AS_THEY_ARE
+from ...rg_core.guidance.targets import Appearance, Identity, Target
+from ...rg_core.images.regions import WHOLE
+from ..common import checks
+from ..common.types import CATEGORY, Guidance, Head, ReferenceType
+from ..inputs import beside_reference
+from ..inputs.boxes import box_input, box_of
+from .inputs import CHAIN, when
+
+REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
+
+
+def optional_head(kind: str):
+    return Head.Input("head", optional=True, tooltip=f"A head that reads {kind}, for the model that you sample with. Without one the model's own "
+                      "features are compared as they are.")
+
+
+def comparing(node: str, head, kind: str):
+    """The head to compare with; the features as they are where there is none."""
+    if head is None:
+        return AS_THEY_ARE
+    checks.head_kind(node, head, kind)
+    return head
+
+
+def likeness_inputs(head: list, target: type[Target]) -> list:
+    where = "The same size as the reference's picture, or of its shape."
+    return [
+        *head, REFERENCE, *when(target),
+        io.Mask.Input("mask", optional=True, tooltip=f"Where it acts in the picture being made: white. {where}"),
+        io.Mask.Input("reference_mask", optional=True, tooltip=f"What counts of the reference: white. {where}"),
+        box_input("box", "Where it acts in the picture being made, in its pixels."),
+        box_input("reference_box", "What counts of the reference, in its pixels."),
+        CHAIN,
+    ]
+
+
+def likeness(kind: str, make, head, reference, weight, start_percent, end_percent, mask, reference_mask, box, reference_box,
+             guidance) -> io.NodeOutput:
+    node = f"{kind.capitalize()} Target"
+    checks.when(node, weight, start_percent, end_percent)
+    start = checks.later_start(node, head, start_percent, end_percent)
+    box, reference_box = (box_of(node, name, given, reference) for name, given in (("box", box), ("reference_box", reference_box)))
+    if make is Appearance:  # places are compared, so one box means the same on both sides
+        box, reference_box = box or reference_box, reference_box or box
+    target = make(name=kind, head=head, weight=weight, start=start, end=end_percent, reference=reference,
+                  mask=beside_reference.mask_of(node, mask, reference),
+                  reference_mask=beside_reference.mask_of(node, reference_mask, reference, "reference_mask"),
+                  box=box or WHOLE, reference_box=reference_box or WHOLE)
+    return io.NodeOutput((*(guidance or ()), target))
+
+
+class AppearanceTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutAppearanceTarget", display_name="Appearance Target", category=CATEGORY,
+            search_aliases=["style", "ip adapter", "look"],
+            description="Keeps the looks of a reference, place by place. With boxes, what is in the reference's box should be in the "
+                        "picture's.",
+            inputs=likeness_inputs([optional_head("appearance")], Appearance), outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, reference, weight, start_percent, end_percent, head=None, mask=None, reference_mask=None, box=None,
+                reference_box=None, guidance=None):
+        head = comparing("Appearance Target", head, "appearance")
+        return likeness("appearance", Appearance, head, reference, weight, start_percent, end_percent, mask, reference_mask,
+                        box, reference_box, guidance)
+
+
+class StructureTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutStructureTarget", display_name="Structure Target", category=CATEGORY,
+            search_aliases=["layout", "composition"],
+            description="Keeps where things are in a reference picture; what they are and their colours come from the prompt. It needs no head and "
+                        "no preprocessor.",
+            inputs=likeness_inputs([], Appearance), outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None, reference_box=None,
+                guidance=None):
+        return likeness("structure", Appearance, AS_THEY_ARE, reference, weight, start_percent, end_percent, mask, reference_mask,
+                        box, reference_box, guidance)
+
+
+class IdentityTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutIdentityTarget", display_name="Identity Target", category=CATEGORY,
+            search_aliases=["character", "face", "ip adapter", "same person"],
+            description="Keeps who is in a reference, wherever they stand in the new picture.",
+            inputs=likeness_inputs([Head.Input("head", tooltip="A head that reads identity, for the model that you sample with.")], Identity),
+            outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, head, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None,
+                reference_box=None, guidance=None):
+        checks.head_kind("Identity Target", head, "identity")
+        return likeness("identity", Identity, head, reference, weight, start_percent, end_percent, mask, reference_mask,
+                        box, reference_box, guidance)

@@ -1,0 +1,35 @@
+"""Map Target."""
+from comfy_api.latest import io
+
+from ..common import checks
+from ..common.types import CATEGORY, Guidance
+from ..inputs import bars
+from ..inputs.empty_images import present
+from ..inputs.maps import ADVICE_MAP, KNOWN, maps_of
+from .inputs import inputs, towards
+
+
+class MapTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutMapTarget", display_name="Map Target", category=CATEGORY,
+            search_aliases=["segmentation", "normal map", "controlnet"],
+            description="Steers towards a picture of whatever a head reads, such as one from Fit Readout Head: normals, hair, a floor plan.",
+            inputs=inputs([io.Image.Input("image", tooltip="What the head should read, painted as in the images that the head was made from.")],
+                          "a map"),
+            outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
+        node = "Map Target"
+        if head.output_head is None or head.pooled or head.kind == "keypoints":
+            raise ValueError(f"{node}: a head that reads {head.kind} gives no picture to steer by. Choose one that reads a map, such as Fit Readout "
+                             "Head makes.")
+        image = checks.picture(node, image)
+        if head.kind in (*KNOWN, "depth"):
+            image, mask = bars.left_out(node, head.kind, image, mask)
+        maps, = maps_of(node, head.kind, [image], ADVICE_MAP)
+        if head.kind in KNOWN:
+            mask = present(node, maps[0], checks.mask(node, mask), head.kind)
+        return towards(node, head, maps, weight, start_percent, end_percent, mask, guidance)

@@ -1,0 +1,36 @@
+"""Pose Target."""
+from comfy_api.latest import io
+
+from ...rg_core.images.pictures import fit
+from ..common import checks
+from ..common.types import CATEGORY, Guidance, PoseKeypoint
+from ..inputs import bars, skeletons
+from ..inputs.empty_images import present
+from ..inputs.keypoints import drawn
+from .inputs import chained, inputs
+
+
+class PoseTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ReadoutPoseTarget", display_name="Pose Target", category=CATEGORY,
+            search_aliases=["openpose", "skeleton", "controlnet"],
+            description="Steers towards a pose: the picture of an OpenPose skeleton, or keypoints, which it draws as one.",
+            inputs=inputs([io.Image.Input("image", optional=True, tooltip="An OpenPose skeleton on black."),
+                           PoseKeypoint.Input("keypoints", optional=True, tooltip="Instead of an image. A mask is fitted to their canvas.")], "pose"),
+            outputs=[Guidance.Output(display_name="guidance")])
+
+    @classmethod
+    def execute(cls, head, weight, start_percent, end_percent, image=None, keypoints=None, mask=None, guidance=None):
+        node = "Pose Target"
+        if (image is None) == (keypoints is None):
+            raise ValueError(f"{node}: got {'neither image nor' if image is None else 'both image and'} keypoints. Connect one of them.")
+        mask = checks.mask(node, mask)
+        if image is None:
+            image = drawn(node, keypoints)
+            mask = None if mask is None else fit(mask.float(), image.shape[-2:])  # nobody sees the size that it is drawn in
+        else:
+            image, mask = bars.left_out(node, "pose", checks.picture(node, image), mask)
+            image, = skeletons.prepared(node, [image])
+        return chained("pose", head, image, weight, start_percent, end_percent, present(node, image, mask, "pose"), guidance)

@@ -1,0 +1,1 @@
+"""A model's features: where each architecture is tapped, how they are read, and how blocks are recomputed."""

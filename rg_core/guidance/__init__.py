@@ -1,0 +1,1 @@
+"""Targets, their energies, gradients, and moves."""

@@ -1,0 +1,280 @@
+"""Targets: what a picture is steered towards, compared with what heads read of it, or with the predicted picture itself."""
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..images import pictures
+from ..images.regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
+from ..readout import views
+from ..readout.estimates import from_range
+from ..readout.head import ReadoutHead
+from . import energies
+
+NEARLY = 0.3  # what is left of a drag (energies.undone) from which on it pulls less; docs/relations.md
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Target:
+    """Something to steer towards, and when it acts. Its subclasses say what is compared with what; docs/own_targets.md is for those of
+    other packs.
+
+    The defaults of `start` and `end`, here and in the subclasses, are those of the nodes: docs/moves.md and docs/relations.md
+    have the measurements that chose them.
+    """
+    name: str               # in the trace and in messages; see numbered
+    head: ReadoutHead | None = None  # what is read; None: the prediction of the denoised latent, as VAE Decode takes it
+    weight: float = 1.0
+    start: float = 0.0      # share of the noise schedule at which it begins to act
+    end: float = 0.9        # and at which it stops
+    reference: Any = None   # what the caller reads with the same head, for targets that compare with another picture
+    size: tuple[int, int] | None = None  # (H, W) of the readout, once known
+    published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
+    BATCHED: ClassVar[tuple[str, ...]] = ("image", "known", "mask", "reference_mask", "points")  # fields with something for each picture
+
+    def of(self, places: Tensor) -> "Target":
+        """The same target for the pictures at these `places` [P] of the batch alone."""
+        def own(x):
+            return tuple(map(own, x)) if isinstance(x, tuple) else of_pictures(x, places)
+        return replace(self, **{name: own(x) for name in self.BATCHED if (x := getattr(self, name, None)) is not None})
+
+    def at(self, size: tuple[int, int], device: torch.device) -> "Target":
+        """The same target made ready for latents of `size` (H, W)."""
+        stride = 1 if self.head is None else self.head.stride
+        size = max(1, size[0] // stride), max(1, size[1] // stride)
+        return replace(self, size=size, **self.fitted(size, device))
+
+    def fitted(self, size: tuple[int, int], device: torch.device) -> dict[str, Any]:
+        """What changes of the target when it is compared with readouts of `size` (H, W)."""
+        return {name: mask_at(mask, size, device) for name in ("mask", "reference_mask")
+                if (mask := getattr(self, name, None)) is not None}
+
+    def cut(self, size: tuple[int, int]) -> float:
+        """The share of what the target was given that does not fit into a picture of the shape of `size` (H, W)."""
+        return 0.0
+
+    @property
+    def count(self) -> int:
+        """How many pictures it has something for, its reference aside; of a larger batch the next ones have the same again."""
+        return max((len(x) for name in self.BATCHED if isinstance(x := getattr(self, name, None), Tensor)), default=1)
+
+    @property
+    def channels(self) -> int | None:
+        """Of the latents that it can be compared with; None: any."""
+        return None
+
+    def energy(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
+        """[B], lower is better, of `readout` [B, C, H, W], each picture by itself; `reference` is the reference's readout, likewise.
+        Without a head it is 0 where nothing is left to do, and never less."""
+        raise NotImplementedError
+
+    def published(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
+        """The energy of the published procedure."""
+        return self.energy(readout, span, reference)
+
+    def view(self, readout: Tensor, reference: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What is wanted and what is read, to be looked at; see views.View. None for what there is no picture of."""
+        return None, None
+
+    def force(self, energy: Tensor) -> Tensor | float:
+        """How hard it pulls at the energies [B], from 0 to 1; its weight is for 1."""
+        return 1.0
+
+    @property
+    def free(self) -> Tensor | None:
+        """Where the picture may leave the target's reference, [M, 1, h, w], 0 to 1, of any size; elsewhere the caller keeps the
+        reference, at all noise levels. None: everywhere."""
+        return None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Spatial(Target):
+    """A picture of what the head should read."""
+    end: float = 0.8            # docs/moves.md
+    image: Tensor               # [N, 3, h, w], 0 to 1
+    known: Tensor | None = None  # [N, 1, h, w], 0 to 1: where the image says something; everywhere if None
+    mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
+    published_weight: ClassVar[float] = 0.5
+
+    def cut(self, size):
+        return cut_off(self.image, size)
+
+    def fitted(self, size, device):
+        image, known = self.image.float(), self.known
+        if known is not None:  # what is not known is not mixed into what is
+            image, known = pictures.fit(image * known, size), pictures.fit(known, size)
+            image = image / known.clamp(min=1e-6)
+        image = pictures.to_range(pictures.fit_for(self.head.kind, image, size), self.head.control_range)
+        known = None if known is None else known.to(device)
+        return super().fitted(size, device) | {"image": image.to(device), "known": known}
+
+    def energy(self, readout, span, reference):
+        image, mask, known = (repeat(x, len(readout)) for x in (self.image, self.mask, self.known))
+        if known is not None:
+            mask = known if mask is None else mask * known
+        return energies.spatial(readout, image, span, self.head.control_range, mask)
+
+    def view(self, readout, reference):
+        return tuple(from_range(x, self.head.control_range) for x in (self.image, readout))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attribute(Target):
+    """More of something, or less, in the picture or in a part of it, as a pooled head tells it: classifier guidance (Dhariwal and Nichol,
+    arXiv 2105.05233, section 4) whose classifier is linear in the model's own features."""
+    level: float                # what the head should tell at least, or at most if it is negative: 1 of pictures with it, -1 of those without
+    mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
+
+    def energy(self, readout, span, reference):
+        told = energies.masked_mean(readout, repeat(self.mask, len(readout)))[:, 0]
+        return (self.level - told if self.level > 0 else told - self.level).clamp(min=0).square()
+
+    def view(self, readout, reference):
+        """From white, what pictures with it are told, to black, those without."""
+        wanted = torch.full_like(readout, self.level)
+        return tuple((1 + x.clamp(-1, 1)) / 2 for x in (wanted, readout))
+
+    def force(self, energy):
+        return energy.sqrt().clamp(max=1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Likeness(Target):
+    """What is in a reference, or in a part of it, should be in the picture, or in a part of it."""
+    mask: Tensor | None = None            # [M, 1, h, w], 0 to 1: where in the picture being made
+    reference_mask: Tensor | None = None  # and where in the reference
+    box: Box = WHOLE                      # likewise
+    reference_box: Box = WHOLE
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Appearance(Likeness):
+    """The looks of the reference, pixel by pixel; its box is laid over the picture's."""
+
+    def view(self, readout, reference):
+        """Where they are alike, white."""
+        return None, views.agreement(readout, moved(reference, self.reference_box, self.box))
+
+    def energy(self, readout, span, reference):
+        mask, other = (repeat(x, len(readout)) for x in (self.mask, self.reference_mask))
+        if self.box != self.reference_box:
+            reference = moved(reference, self.reference_box, self.box)
+            other = None if other is None else moved(other, self.reference_box, self.box)
+        if other is not None:
+            mask = other if mask is None else mask * other
+        return energies.appearance(readout, reference, span, boxed(mask, self.box, readout))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Identity(Likeness):
+    """Who is in the reference, wherever they stand."""
+    start: float = 0.15  # what an identity head reads of more noise is chance
+
+    def energy(self, readout, span, reference):
+        mask, other = (repeat(x, len(readout)) for x in (self.mask, self.reference_mask))
+        return energies.identity(readout, reference, span, boxed(mask, self.box, readout),
+                                 boxed(other, self.reference_box, reference))
+
+    def view(self, readout, reference):
+        """Where the picture is like who is in the reference, white."""
+        other = boxed(repeat(self.reference_mask, len(readout)), self.reference_box, reference)
+        return None, views.agreement(readout, energies.masked_mean(reference, other)[..., None, None])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Drag(Target):
+    """Points of the reference should be elsewhere; it lets go as they come there, for what pulls at nothing leaves specks."""
+    paths: Tensor                       # [K, F, 2]: (x, y) in shares of the picture, from where a point is to where it goes
+    stops: tuple[float, ...] = (1.0,)   # for each picture of the batch, how far along the paths it goes
+    mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; everything if None
+    points: tuple[Tensor, ...] = ()     # start, end [N, K, 2] and counts [N, K], once ready
+
+    def fitted(self, size, device):
+        ends = torch.stack([along(self.paths, stop) for stop in self.stops])
+        start = self.paths[:, 0].expand_as(ends)
+        counts = ((ends - start).norm(dim=-1) > 0).float()
+        return {"points": tuple(p.to(device) for p in (start, ends, counts))}
+
+    @property
+    def count(self):
+        return max(super().count, len(self.stops))
+
+    @property
+    def free(self):
+        return self.mask
+
+    def energy(self, readout, span, reference):
+        return energies.undone(readout, reference, *self.drags(readout))
+
+    def published(self, readout, span, reference):
+        return energies.correspondence(readout, reference, *self.drags(readout))
+
+    def drags(self, readout: Tensor) -> list[Tensor]:
+        return [repeat(p, len(readout)) for p in self.points]
+
+    def force(self, energy):
+        return (energy / NEARLY).clamp(max=1)
+
+    def view(self, readout, reference):
+        """Dots where the dragged points should go, and where each is found: the place that is most like it."""
+        start, end, counts = self.drags(readout)
+        return tuple(views.dots(points, counts, readout.shape[-2:]) for points in (end, views.found(readout, energies.at(reference, start))))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Colour(Target):
+    """The coarse colours of a picture, given as its latents."""
+    end: float = 0.75           # docs/colour.md
+    image: Tensor               # [N, C, h, w], as VAE Encode gives them
+    cells: int = 8              # along the shorter side of the picture, each of which has one colour
+    mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
+
+    @property
+    def channels(self):
+        return self.image.shape[1]
+
+    def cut(self, size):
+        return cut_off(self.image, size)
+
+    def fitted(self, size, device):
+        return super().fitted(size, device) | {"image": pictures.fit(self.image.float(), size).to(device)}
+
+    def energy(self, readout, span, reference):
+        image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))
+        return energies.colour(readout, image, self.cells, mask)
+
+    def view(self, readout, reference):
+        return tuple(energies.coarse(x, self.cells) for x in (self.image, readout))
+
+
+def heads(targets: Iterable[Target]) -> list[ReadoutHead]:
+    """Those that `targets` have, each once; targets on the predicted picture have none."""
+    return list(dict.fromkeys(t.head for t in targets if t.head is not None))
+
+
+def numbered(targets: Iterable[Target], taken: Iterable[str] = ()) -> tuple[Target, ...]:
+    """`targets`, each with a name of its own that is not among those `taken`: beside a "pose" another one is "pose 2"."""
+    names, named = set(taken), []
+    for target in targets:
+        name, number = target.name, 1
+        while name in names:
+            number += 1
+            name = f"{target.name} {number}"
+        names.add(name)
+        named.append(target if name == target.name else replace(target, name=name))
+    return tuple(named)
+
+
+def cut_off(image: Tensor, size: tuple[int, int]) -> float:
+    """The share of `image` [N, C, h, w] that pictures.fit leaves out at `size` (H, W)."""
+    shape = size[0] / size[1] * image.shape[-1] / image.shape[-2]
+    return 1 - min(shape, 1 / shape)
+
+
+def along(paths: Tensor, share: float) -> Tensor:
+    """Where the points [K, 2] are after this share of the steps of `paths` [K, F, 2]."""
+    place = share * (paths.shape[1] - 1)
+    step = min(int(place), paths.shape[1] - 2)
+    return torch.lerp(paths[:, step], paths[:, step + 1], place - step)

@@ -1,0 +1,1 @@
+"""What `run.py gpu` measures on a card."""

@@ -1,0 +1,1 @@
+"""ComfyUI as a process, and folders of pictures."""

@@ -1,0 +1,1 @@
+"""Checkpoints in published layouts with random weights."""

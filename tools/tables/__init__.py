@@ -1,0 +1,1 @@
+"""The tables of `run.py evaluate`."""
