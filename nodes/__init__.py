@@ -17,7 +17,7 @@ from .samplers.published import KSamplerReadoutGuidancePublished
 from .startup.installation import serve_files, warn_of_another
 from .startup.prompts import read_prompts
 from .targets.attribute import AttributeTarget
-from .targets.colour import ColourTarget
+from .targets.color import ColorTarget
 from .targets.depth import DepthTarget
 from .targets.drag import DragTarget
 from .targets.drag_path import DragPath
@@ -30,7 +30,7 @@ from .views.compare import ReadoutCompare
 from .views.trace import ReadoutTrace
 
 NODES = [load_save.LoadReadoutHead, load_save.SaveReadoutHead, ReadoutEstimate, FitReadoutHead, FitComparingHead, FitAttribute, TrainReadoutHead,
-         PoseTarget, DepthTarget, EdgeTarget, MapTarget, AttributeTarget, DragTarget, AppearanceTarget, StructureTarget, IdentityTarget, ColourTarget,
+         PoseTarget, DepthTarget, EdgeTarget, MapTarget, AttributeTarget, DragTarget, AppearanceTarget, StructureTarget, IdentityTarget, ColorTarget,
          DragPath, LoadTracks, ReadoutReference, ReadoutInvert, KSamplerReadoutReference, ApplyReadoutGuidance, KSamplerReadoutGuidance,
          KSamplerReadoutGuidancePublished, ReadoutTrace, ReadoutCompare, LoadDemoModel, DemoScene, DemoReader]
 

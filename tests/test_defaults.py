@@ -6,7 +6,7 @@ import pytest
 
 from readout_guidance_pack.nodes import NODES
 from readout_guidance_pack.nodes.make_heads import load_save
-from readout_guidance_pack.rg_core.guidance.targets import Appearance, Attribute, Colour, Drag, Identity, Spatial
+from readout_guidance_pack.rg_core.guidance.targets import Appearance, Attribute, Color, Drag, Identity, Spatial
 from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools import ROOT
 from tools.assets.workflow import to_api
@@ -17,7 +17,7 @@ INFO = {node.define_schema().node_id: node.GET_NODE_INFO_V1() for node in NODES}
 TARGETS = {"ReadoutPoseTarget": Spatial, "ReadoutDepthTarget": Spatial, "ReadoutEdgeTarget": Spatial, "ReadoutMapTarget": Spatial,
            "ReadoutAttributeTarget": Attribute, "ReadoutDragTarget": Drag,
            "ReadoutAppearanceTarget": Appearance, "ReadoutStructureTarget": Appearance, "ReadoutIdentityTarget": Identity,
-           "ReadoutColourTarget": Colour}
+           "ReadoutColourTarget": Color}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
 

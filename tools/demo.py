@@ -44,7 +44,7 @@ def target_of(workflow: dict) -> world.Sample:
 
 
 def prompt_of(workflow: dict, batch: int) -> world.Sample:
-    """What the workflow's prompt asks for, as a Sample of `batch` pictures of which only the colours count."""
+    """What the workflow's prompt asks for, as a Sample of `batch` pictures of which only the colors count."""
     said = widgets(workflow, "CLIPTextEncode", "Prompt")[0]
     every = world.draw(batch, seed=0)
     find = [next(i for i, word in enumerate(words) if f"{word}{suffix}" in said)

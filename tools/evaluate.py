@@ -9,7 +9,7 @@ from tools import end, to_write, write_json
 from tools.benchmarks.device import device_name
 from tools.tables.attributes import attributes
 from tools.tables.choices import choices
-from tools.tables.colour import colours
+from tools.tables.color import colors
 from tools.tables.compare import compared
 from tools.tables.control import CONTROLS, Bench, Setting, show
 from tools.tables.depths import depths
@@ -34,7 +34,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "endings": (endings, "when targets should stop, by how a run ends, on both demo models"),
           "samplers": (samplers, "every sampler and scheduler, for pose"), "precisions": (precisions, "fp32, bf16 and fp16"),
           "presets": (presets, "the published preset beside the default"),
-          "colour": (colours, "coarse colours of other scenes, with and without their pose"),
+          "color": (colors, "coarse colors of other scenes, with and without their pose"),
           "depths": (depths, "depth as the host's nodes and sensors give it"),
           "parts": (parts, "context windows, tiles and crops"),
           "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),

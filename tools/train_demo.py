@@ -60,7 +60,7 @@ def relations(count: int, seed: int) -> dict[str, list[world.Sample]]:
     torch.manual_seed(seed)
     plan, elsewhere = world.plan(count, seed=seed), world.plan(count, seed=seed + 1)
     moved, turned = world.move_limb(plan, seed=seed + 2), world.repose(plan, seed=seed + 3)
-    which = torch.randint(1, 8, (count,))  # three bits: which of the colours differ, at least one
+    which = torch.randint(1, 8, (count,))  # three bits: which of the colors differ, at least one
     repainted = replace(plan, shirt=other(plan.shirt, len(world.CLOTHES), which & 1 > 0),
                         trousers=other(plan.trousers, len(world.CLOTHES), which & 2 > 0),
                         scene=other(plan.scene, len(world.SCENES), which & 4 > 0))
@@ -158,7 +158,7 @@ def train_spatial(unet, words, device: torch.device, steps: int, kinds: list[str
 
 def related(unet, words, kind: str, count: int, seed: int) -> tuple:
     """`read` for rg_core.training, and pairs with tracks or triplets with their energy: what a relative head is trained on and judged by.
-    Prompts mostly leave the colours of the clothes open, so that it reads them off the picture and not off the words."""
+    Prompts mostly leave the colors of the clothes open, so that it reads them off the picture and not off the words."""
     samples = relations(count, seed)[kind]
     said = torch.cat([text.drop(text.tokens(s.shirt, s.trousers, s.scene)) for s in samples])
     said[torch.rand(len(said)) < 0.7, :2] = text.EMPTY

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .world import BEAD_RADIUS, CLOTHES_COLOURS, DARKEST, JOINT_COLOURS, JOINTS, SCENE_COLOURS, SCENES, Sample, step
+from .world import BEAD_RADIUS, CLOTHES_COLORS, DARKEST, JOINT_COLORS, JOINTS, SCENE_COLORS, SCENES, Sample, step
 
 BEAD_PIXELS = 3.5     # pixels of a bead's hue within 5 x 5 that count as one; a drawn one has 6 to 16
 EDGE_STEP = 0.14      # change of a channel over two pixels that counts as an edge
@@ -18,18 +18,18 @@ def _light(image: Tensor) -> Tensor:
     return image.amax(1)
 
 
-def _colour(image: Tensor) -> Tensor:
-    """Colour without light: brightest channel 1, [B, 3, H, W]."""
+def _color(image: Tensor) -> Tensor:
+    """Color without light: brightest channel 1, [B, 3, H, W]."""
     return image / _light(image).clamp(min=0.05)[:, None]
 
 
 def _saturation(image: Tensor) -> Tensor:
-    return 1 - _colour(image).amin(1)
+    return 1 - _color(image).amin(1)
 
 
 def joints(image: Tensor) -> tuple[Tensor, Tensor]:
     """Positions [B, 7, 2] (x, y) of the beads and which of them were found [B, 7]."""
-    distance = (_colour(image)[:, None] - JOINT_COLOURS[None, :, :, None, None]).norm(dim=2)
+    distance = (_color(image)[:, None] - JOINT_COLORS[None, :, :, None, None]).norm(dim=2)
     likeness = (1 - distance / 0.45).clamp(min=0).sqrt() * (_light(image) > 0.25)[:, None]
     mass = F.avg_pool2d(likeness, 5, 1, 2) * 25
     batch, count, height, width = mass.shape
@@ -111,14 +111,14 @@ def texture(image: Tensor) -> Tensor:
     return deviation.nanmedian(1).values
 
 
-def colours(image: Tensor) -> Tensor:
-    """The colours of shirt, trousers and scene [B, 3, 3] without light, as RGB with a brightest channel of 1.
+def colors(image: Tensor) -> Tensor:
+    """The colors of shirt, trousers and scene [B, 3, 3] without light, as RGB with a brightest channel of 1.
 
     The shirt is looked for between neck and pelvis, the trousers below the pelvis, the scene away from anything
-    coloured. NaN for a garment without any pixel or in a picture without neck or pelvis.
+    colored. NaN for a garment without any pixel or in a picture without neck or pelvis.
     """
     position, found = joints(image)
-    colour, saturation = _colour(image), _saturation(image)
+    color, saturation = _color(image), _saturation(image)
     height, width = saturation.shape[1:]
     x, y = torch.arange(width).add(0.5).view(1, 1, -1), torch.arange(height).add(0.5).view(1, -1, 1)
     neck, pelvis = position[:, JOINTS.index("neck")], position[:, JOINTS.index("pelvis")]
@@ -128,27 +128,27 @@ def colours(image: Tensor) -> Tensor:
     torso = cloth & (torch.hypot(x - middle[:, 0], y - middle[:, 1]) < 2.5) & have[:, None, None]
     legs = cloth & (y > pelvis[:, 1, None, None] + BEAD_RADIUS + 1) & have[:, None, None]
     ground = F.max_pool2d((saturation > 0.3).float()[:, None], 3, 1, 1)[:, 0] == 0
-    return torch.stack([colour.masked_fill(~where[:, None], torch.nan).flatten(2).nanmedian(-1).values
+    return torch.stack([color.masked_fill(~where[:, None], torch.nan).flatten(2).nanmedian(-1).values
                         for where in (torso, legs, ground)], 1)
 
 
 def color_error(image: Tensor, shirt: Tensor, trousers: Tensor, scene: Tensor) -> Tensor:
-    """Mean distance of the shirt's, the trousers' and the scene's colour from what the prompt asked for; [B].
+    """Mean distance of the shirt's, the trousers' and the scene's color from what the prompt asked for; [B].
 
     A picture without neck, pelvis or any pixel of a garment gets the error 1 for it.
     """
-    wanted = torch.stack([CLOTHES_COLOURS[shirt], CLOTHES_COLOURS[trousers], SCENE_COLOURS[scene]], 1)
-    return (colours(image) - wanted).norm(dim=-1).nan_to_num(1.0).mean(1)
+    wanted = torch.stack([CLOTHES_COLORS[shirt], CLOTHES_COLORS[trousers], SCENE_COLORS[scene]], 1)
+    return (colors(image) - wanted).norm(dim=-1).nan_to_num(1.0).mean(1)
 
 
 def coarse_error(image: Tensor, target: Tensor, cells: int) -> Tensor:
-    """Mean distance, channel by channel, of the mean colours of `cells` x `cells` parts from those of the pictures `target`; [B]."""
+    """Mean distance, channel by channel, of the mean colors of `cells` x `cells` parts from those of the pictures `target`; [B]."""
     return (F.adaptive_avg_pool2d(image, cells) - F.adaptive_avg_pool2d(target, cells)).abs().flatten(1).mean(1)
 
 
 def clothes_change(image: Tensor, reference: Tensor) -> Tensor:
-    """Mean distance of the shirt's and the trousers' colour from those in another picture; [B]; 1 where one is missing."""
-    return (colours(image) - colours(reference))[:, :2].norm(dim=-1).nan_to_num(1.0).mean(1)
+    """Mean distance of the shirt's and the trousers' color from those in another picture; [B]; 1 where one is missing."""
+    return (colors(image) - colors(reference))[:, :2].norm(dim=-1).nan_to_num(1.0).mean(1)
 
 
 def distance(image: Tensor, joint: Tensor, place: Tensor, start: Tensor) -> Tensor:
@@ -174,8 +174,8 @@ def arms_raised(image: Tensor) -> Tensor:
 
 
 def dusk(image: Tensor) -> Tensor:
-    """1 where the scene has the colour of dusk more than of any other, [B]."""
-    distance = (colours(image)[:, 2, None] - SCENE_COLOURS).norm(dim=-1)
+    """1 where the scene has the color of dusk more than of any other, [B]."""
+    distance = (colors(image)[:, 2, None] - SCENE_COLORS).norm(dim=-1)
     return (distance.argmin(1) == list(SCENES).index("dusk")).float()
 
 

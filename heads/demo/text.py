@@ -1,4 +1,4 @@
-"""The demo model's language: the colours of a shirt and of trousers, and a scene."""
+"""The demo model's language: the colors of a shirt and of trousers, and a scene."""
 import re
 
 import torch

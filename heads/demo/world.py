@@ -1,6 +1,6 @@
 """The demo world: a marionette in a room with depth, drawn from random numbers.
 
-Coordinates are pixels, x to the right and y down; a pixel's centre is at +0.5. Colours are RGB in [0, 1].
+Coordinates are pixels, x to the right and y down; a pixel's centre is at +0.5. Colors are RGB in [0, 1].
 
 Three rules make a picture readable without any network (`judge.py` does so):
 - every albedo has a brightest channel of exactly 1, and light falls with distance, so the brightest channel of a
@@ -38,9 +38,9 @@ def albedo(hue: float, saturation: float) -> Tensor:
     return torch.tensor([1 - saturation * (1 - min(max(c, 0.0), 1.0)) for c in channels])
 
 
-JOINT_COLOURS = torch.stack([albedo(h, JOINT_SATURATION) for h in JOINT_HUES])
-CLOTHES_COLOURS = torch.stack([albedo(h, CLOTHES_SATURATION) for h in CLOTHES.values()])
-SCENE_COLOURS = torch.stack([albedo(h, SCENE_SATURATION) for h in SCENES.values()])
+JOINT_COLORS = torch.stack([albedo(h, JOINT_SATURATION) for h in JOINT_HUES])
+CLOTHES_COLORS = torch.stack([albedo(h, CLOTHES_SATURATION) for h in CLOTHES.values()])
+SCENE_COLORS = torch.stack([albedo(h, SCENE_SATURATION) for h in SCENES.values()])
 
 
 @dataclass
@@ -113,11 +113,11 @@ class Canvas:
         self.image = torch.zeros(batch, 3, height, width)
         self.nearness = torch.zeros(batch, height, width)
 
-    def paint(self, distance: Tensor, colour: Tensor, nearness: Tensor) -> None:
-        """`distance` [B, H, W] outside (>0) the shape in pixels; `colour` [B, 3]; `nearness` broadcast to [B, H, W]."""
+    def paint(self, distance: Tensor, color: Tensor, nearness: Tensor) -> None:
+        """`distance` [B, H, W] outside (>0) the shape in pixels; `color` [B, 3]; `nearness` broadcast to [B, H, W]."""
         cover = (0.5 - distance).clamp(0, 1)
         light = (DARKEST + (1 - DARKEST) * nearness).expand_as(cover)
-        lit = colour[:, :, None, None] * light[:, None]
+        lit = color[:, :, None, None] * light[:, None]
         self.image += cover[:, None] * (lit - self.image)
         self.nearness = torch.where(cover >= 0.5, nearness.expand_as(cover), self.nearness)
 
@@ -211,7 +211,7 @@ def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
     canvas = Canvas(batch, height, width)
     everywhere = torch.full((batch, height, width), -1.0)
     rows = floor(canvas.y[0].expand(height, batch)).T[:, :, None]
-    canvas.paint(everywhere, SCENE_COLOURS[plan.scene], rows)
+    canvas.paint(everywhere, SCENE_COLORS[plan.scene], rows)
 
     grey = torch.ones(batch, 3)
     # Two boxes, the nearer one painted last, both behind the figure.
@@ -235,19 +235,19 @@ def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
     points = {name: p * unit[:, None] + shift for name, p in (plan.moved or points).items()}
     bare = canvas.image.clone()
 
-    def limb(a, b, radius, colour):
-        canvas.paint(canvas.capsule(points[a], points[b], radius * unit), colour, near[:, None, None])
+    def limb(a, b, radius, color):
+        canvas.paint(canvas.capsule(points[a], points[b], radius * unit), color, near[:, None, None])
 
-    top_colour, leg_colour = CLOTHES_COLOURS[plan.shirt], CLOTHES_COLOURS[plan.trousers]
+    top_color, leg_color = CLOTHES_COLORS[plan.shirt], CLOTHES_COLORS[plan.trousers]
     for side in ("left", "right"):
-        limb(f"{side} hip", f"{side} knee", 2.0, leg_colour)
-        limb(f"{side} knee", f"{side} foot", 1.8, leg_colour)
-    limb("pelvis", "neck", 3.4, top_colour)
+        limb(f"{side} hip", f"{side} knee", 2.0, leg_color)
+        limb(f"{side} knee", f"{side} foot", 1.8, leg_color)
+    limb("pelvis", "neck", 3.4, top_color)
     for side in ("left", "right"):
-        limb(f"{side} shoulder", f"{side} elbow", 1.7, top_colour)
-        limb(f"{side} elbow", f"{side} hand", 1.5, top_colour)
-    for joint, colour in zip(JOINTS, JOINT_COLOURS):
-        limb(joint, joint, HEAD_RADIUS if joint == "head" else BEAD_RADIUS, colour.expand(batch, 3))
+        limb(f"{side} shoulder", f"{side} elbow", 1.7, top_color)
+        limb(f"{side} elbow", f"{side} hand", 1.5, top_color)
+    for joint, color in zip(JOINTS, JOINT_COLORS):
+        limb(joint, joint, HEAD_RADIUS if joint == "head" else BEAD_RADIUS, color.expand(batch, 3))
 
     keypoints = torch.zeros(batch, 18, 3)
     for name, index in OPENPOSE.items():

@@ -134,11 +134,11 @@ def plot(rows: list[dict], size: tuple[int, int] = (768, 480)) -> Image.Image:
     draw.text((left, 4), "energy, over its largest", FAINT, font())
     draw.text((right, height - 4), "move", FAINT, font(), anchor="rb")
     for i, (name, values) in enumerate(shares.items()):
-        colour, points = LINES[i % len(LINES)], [at(step, share) for step, share in values.items()]
-        draw.line(points, colour, 3, joint="curve")
-        draw.text((right - 4, top + i * LINE), name, colour, font(), anchor="ra")
+        color, points = LINES[i % len(LINES)], [at(step, share) for step, share in values.items()]
+        draw.line(points, color, 3, joint="curve")
+        draw.text((right - 4, top + i * LINE), name, color, font(), anchor="ra")
         for x, y in (*points, (right - 12 - length(name), top + i * LINE + 9)):
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), GROUND if i // len(LINES) % 2 else colour, colour, 2)  # rings tell colours that come again
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), GROUND if i // len(LINES) % 2 else color, color, 2)  # rings tell colors that come again
     return canvas
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def rough(latent_format):
-    """The host's previewer by its factors for the colours of this format's latents, if it has some."""
+    """The host's previewer by its factors for the colors of this format's latents, if it has some."""
     factors = latent_format.latent_rgb_factors
     return factors and latent_preview.Latent2RGBPreviewer(factors, latent_format.latent_rgb_factors_bias, latent_format.latent_rgb_factors_reshape)
 

@@ -9,7 +9,7 @@ from ...rg_core.images.regions import repeat
 from ..common import checks
 from ..common.log import log
 
-PAIRED = ("depth",)  # kinds of which a picture may itself end in one colour
+PAIRED = ("depth",)  # kinds of which a picture may itself end in one color
 
 
 def left_out(node: str, kind: str, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -19,7 +19,7 @@ def left_out(node: str, kind: str, image: Tensor, mask: Tensor | None) -> tuple[
     found = [bars(x.float(), kind in PAIRED) for x in image]
     if not any(map(any, found)):
         return image, mask
-    log.warning("%s: the picture has bars of one colour at its edges, as Resize And Pad Image makes them. They are left out: the target acts "
+    log.warning("%s: the picture has bars of one color at its edges, as Resize And Pad Image makes them. They are left out: the target acts "
                 "between them.", node)
     inside, filled = torch.zeros(len(image), 1, height, width), image.clone()
     for k, (top, bottom, left, right) in enumerate(found):

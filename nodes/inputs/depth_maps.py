@@ -11,7 +11,7 @@ from ..common.log import log
 INVERSE, DISTANCE, NEAR_BLACK = GREYS = ("inverse distance", "distance", "distance, near black")  # what a grey stands for
 FAR = 5.0  # times as far as the nearest the farthest is taken to be, in drawings of distances that do not say it; docs/inputs.md
 # What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
-COLOURED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
+COLORED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
 FEW, FURTHER = 0.05, 0.5   # of a map may be that much outside: filters that enlarge pictures overshoot
 NO_DEPTH, BYTES = 30, 255  # times as far as half of a map, and beyond what bytes hold, a value is no distance
 SOME, GAP = 0.01, 0.1      # of a map, and of half of its distances: more zeros than this with nothing below that beside them are none
@@ -46,8 +46,8 @@ def depth_maps(node: str, images: list[Tensor], greys: str, invert: bool, advice
     """Depth maps [B, 3, h, w] as people have them, which may hold NaN and infinite values, each by itself. Warns once of what does not look
     like one."""
     seen = []
-    if any((image.amax(1) - image.amin(1)).nan_to_num(0, 0, 0).max() > COLOURED for image in images):
-        seen.append("it is coloured, and the mean of its colours is taken: only grey maps say by it what is nearer")
+    if any((image.amax(1) - image.amin(1)).nan_to_num(0, 0, 0).max() > COLORED for image in images):
+        seen.append("it is colored, and the mean of its colors is taken: only grey maps say by it what is nearer")
     parts = [[read(x, greys, invert, advice) for x in image.float().mean(1)] for image in images]
     found = [one for part in parts for one in part]
     for about in ("none", "stretched"):  # said of the first picture of which it is true

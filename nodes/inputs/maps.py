@@ -31,7 +31,7 @@ def lines(node: str, images: list[Tensor]) -> list[Tensor]:
     """Edges [B, 3, h, w], grey; warns once where they look like black ones on white."""
     for image in images:
         checks.brightness(node, image)
-    images = [image.amax(1, keepdim=True) for image in images]  # lines of any colour
+    images = [image.amax(1, keepdim=True) for image in images]  # lines of any color
     if sum(image.mean() for image in images) / len(images) > 0.5:
         log.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
                     "Image before this node.", node)

@@ -6,11 +6,11 @@ from ...rg_core.images import skeletons
 from ..common import checks
 from ..common.log import log
 
-NAMES = {(True, True): "their colours", (True, False): "the colours of their joints", (False, True): "the colours of their limbs"}
+NAMES = {(True, True): "their colors", (True, False): "the colors of their joints", (False, True): "the colors of their limbs"}
 
 
 def prepared(node: str, images: list[Tensor]) -> list[Tensor]:
-    """Skeletons [B, 3, h, w] on black, in OpenPose's colours and as thick as heads know them; warns once of what was not so."""
+    """Skeletons [B, 3, h, w] on black, in OpenPose's colors and as thick as heads know them; warns once of what was not so."""
     found = []
     for image in images:
         checks.brightness(node, image)

@@ -86,7 +86,7 @@ class ReadoutEstimate(io.ComfyNode):
         if head.kind == "keypoints":
             picture, keypoints = skeletons(readout, height, width)
         else:
-            picture = estimates.colours(readout) if head.output_head is None else estimates.from_range(readout, head.control_range)
+            picture = estimates.colors(readout) if head.output_head is None else estimates.from_range(readout, head.control_range)
             picture = resize(picture.expand(-1, 3, -1, -1), (height, width))
             keypoints = ExecutionBlocker(f"{NODE}: only a head that reads keypoints gives keypoints, and this one reads {head.kind}."
                                          " Use the image, or load a head such as readout_sdv15_pose_keypoint.pt.")

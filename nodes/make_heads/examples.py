@@ -57,7 +57,7 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
         raise ValueError(f"{node}: got one picture, and it needs two at least, one to learn from and one to judge by. Ten make a head, and more a "
                          "better one.")
     if all((x.amax((2, 3)) - x.amin((2, 3))).max() < FLAT for x in shown):
-        raise ValueError(f"{node}: every image of what should be read has one colour all over, so there is nothing to read. Check the node "
+        raise ValueError(f"{node}: every image of what should be read has one color all over, so there is nothing to read. Check the node "
                          "that made them.")
     return [Example(*parts) for parts in zip(samples, said, shown)]
 

@@ -92,10 +92,10 @@ def report(head, found: Found, count: int, seconds: float) -> str:
 
 def sheet(model, found: Found) -> Tensor:
     """Held-out pictures below each other, each above its copy [1, H, W, 3]: the picture, and what is read of it from the noisiest band
-    to the cleanest, in the colours of the three strongest components of both."""
+    to the cleanest, in the colors of the three strongest components of both."""
     rows = []
     for comparison, readouts in found.seen[:SHOWN]:
-        shown = [torch.cat([preview(model, x[None]) for x in comparison.pictures[:2]]), *(estimates.colours(x[:2]) for x in readouts)]
+        shown = [torch.cat([preview(model, x[None]) for x in comparison.pictures[:2]]), *(estimates.colors(x[:2]) for x in readouts)]
         rows += row(shown, comparison.pictures.shape[-2:]).split(1)
     return below(rows)
 

@@ -77,7 +77,7 @@ class StructureTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutStructureTarget", display_name="Structure Target", category=CATEGORY,
             search_aliases=["layout", "composition"],
-            description="Keeps where things are in a reference picture; what they are and their colours come from the prompt. It needs no head and "
+            description="Keeps where things are in a reference picture; what they are and their colors come from the prompt. It needs no head and "
                         "no preprocessor.",
             inputs=likeness_inputs([], Appearance), outputs=[Guidance.Output(display_name="guidance")])
 

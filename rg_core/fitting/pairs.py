@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..guidance import energies
-from ..images.copies import recoloured, similarity
+from ..images.copies import recolored, similarity
 
 POINTS = 1024   # places that are compared, of each picture at each band of noise
 WITHIN = 0.06   # of the picture: a point that is nearer than this to its place is found
@@ -27,7 +27,7 @@ class Comparison:
 
 
 class Correspondence:
-    """Points are alike that are of the same thing, wherever it is and in whatever colours. Copies are not mirrored, which would teach
+    """Points are alike that are of the same thing, wherever it is and in whatever colors. Copies are not mirrored, which would teach
     that a left hand is a right one.
 
     A head of so many `outputs` is judged by a `measure`: it should act from the share `acts` on, and is good from `good`."""
@@ -39,7 +39,7 @@ class Correspondence:
         way, here = similarity(rng, 25, 1.3, 0.15, flip=False), torch.rand(POINTS, 2, generator=rng)
         there = way.of(here, image.shape[-2:])
         inside = ((there > 0) & (there < 1)).all(1)
-        return Comparison(torch.cat([image, recoloured(way.copy(image), rng, 0, 180, 1.3)]), torch.stack([here[inside], there[inside]]))
+        return Comparison(torch.cat([image, recolored(way.copy(image), rng, 0, 180, 1.3)]), torch.stack([here[inside], there[inside]]))
 
     def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Features [P, F] of places of the picture, of what is like them and of what is not, by the features `maps` [2 or 3, F, h, w] of
@@ -84,13 +84,13 @@ class Triplet:
 
 
 class Appearance(Triplet):
-    """A place looks alike when everything has moved a little, and not in other colours."""
+    """A place looks alike when everything has moved a little, and not in other colors."""
 
     energy, outputs = staticmethod(energies.appearance), 64
 
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
         near = similarity(rng, 8, 1.1, 0.06, flip=False).copy(image)
-        return Comparison(torch.cat([image, near, recoloured(image, rng, 60, 180, 1.0)]))
+        return Comparison(torch.cat([image, near, recolored(image, rng, 60, 180, 1.0)]))
 
     def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         some = torch.randperm(maps[0, 0].numel(), generator=rng)[:POINTS].to(maps.device)
@@ -99,7 +99,7 @@ class Appearance(Triplet):
 
 class Identity(Triplet):
     """What is in the middle of a picture is the same one when it is turned, scaled, shifted and mirrored on the ground of another picture,
-    and not in other colours on its own ground."""
+    and not in other colors on its own ground."""
 
     energy, outputs = staticmethod(energies.identity), 4  # more of them fit the few pictures and no others
 
@@ -107,7 +107,7 @@ class Identity(Triplet):
         middle = box(image.shape[-2:], *(0.4 + 0.3 * torch.rand(2, generator=rng)).tolist())
         way = similarity(rng, 10, 1.2, 0.12, flip=True)
         elsewhere = torch.lerp(other, way.copy(image), way.copy(middle))
-        return Comparison(torch.cat([image, elsewhere, torch.lerp(image, recoloured(image, rng, 60, 180, 1.0), middle)]))
+        return Comparison(torch.cat([image, elsewhere, torch.lerp(image, recolored(image, rng, 60, 180, 1.0), middle)]))
 
     def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         return tuple(maps.mean((2, 3))[:, None])

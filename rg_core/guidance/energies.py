@@ -73,8 +73,8 @@ def mean(terms: Tensor, counts: Tensor) -> Tensor:
     return (terms * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
-def colour(picture: Tensor, wanted: Tensor, cells: int, mask: Tensor | None = None) -> Tensor:
-    """How far the coarse colours of `picture` are from those of `wanted`, both [B, C, H, W]: mean over the cells of a grid, `cells` along
+def color(picture: Tensor, wanted: Tensor, cells: int, mask: Tensor | None = None) -> Tensor:
+    """How far the coarse colors of `picture` are from those of `wanted`, both [B, C, H, W]: mean over the cells of a grid, `cells` along
     the shorter side, of the squared difference of their means. [B]
 
     With `mask` [B, 1, H, W], 0 to 1, a cell's mean is over what the mask has of it, and so much the cell counts.

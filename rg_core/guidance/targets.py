@@ -224,11 +224,11 @@ class Drag(Target):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Colour(Target):
-    """The coarse colours of a picture, given as its latents."""
-    end: float = 0.75           # docs/colour.md
+class Color(Target):
+    """The coarse colors of a picture, given as its latents."""
+    end: float = 0.75           # docs/color.md
     image: Tensor               # [N, C, h, w], as VAE Encode gives them
-    cells: int = 8              # along the shorter side of the picture, each of which has one colour
+    cells: int = 8              # along the shorter side of the picture, each of which has one color
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
 
     @property
@@ -243,7 +243,7 @@ class Colour(Target):
 
     def energy(self, readout, span, reference):
         image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))
-        return energies.colour(readout, image, self.cells, mask)
+        return energies.color(readout, image, self.cells, mask)
 
     def view(self, readout, reference):
         return tuple(energies.coarse(x, self.cells) for x in (self.image, readout))

@@ -1,4 +1,4 @@
-"""Copies of pictures, changed in ways that are known: turned, scaled, shifted, mirrored, in other colours."""
+"""Copies of pictures, changed in ways that are known: turned, scaled, shifted, mirrored, in other colors."""
 import math
 from dataclasses import dataclass
 
@@ -36,8 +36,8 @@ def similarity(rng: torch.Generator, turn: float, scale: float, shift: float, fl
     return Similarity(torch.tensor([[mirror * cosine, -sine], [mirror * sine, cosine]]) * scale**size, torch.tensor([x, y]) * shift)
 
 
-def recoloured(image: Tensor, rng: torch.Generator, least: float, most: float, gain: float) -> Tensor:
-    """`image` [B, 3, H, W], 0 to 1, in other colours: turned about the grey axis by `least` to `most` degrees either way, and each
+def recolored(image: Tensor, rng: torch.Generator, least: float, most: float, gain: float) -> Tensor:
+    """`image` [B, 3, H, W], 0 to 1, in other colors: turned about the grey axis by `least` to `most` degrees either way, and each
     channel times up to `gain` or its inverse."""
     share, way = torch.rand(2, generator=rng).tolist()
     angle = math.radians(least + (most - least) * share) * (1 if way < 0.5 else -1)

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The OpenPose body in its usual colours: limbs as pairs of the 18 keypoints (0 nose, 1 neck, 2-4 right arm, 5-7 left
-# arm, 8-10 right leg, 11-13 left leg, 14-17 eyes and ears), drawn in this order, a limb in 0.6 of its colour.
+# The OpenPose body in its usual colors: limbs as pairs of the 18 keypoints (0 nose, 1 neck, 2-4 right arm, 5-7 left
+# arm, 8-10 right leg, 11-13 left leg, 14-17 eyes and ears), drawn in this order, a limb in 0.6 of its color.
 LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
          (0, 14), (14, 16), (0, 15), (15, 17))
 HUES = ((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85),
@@ -29,13 +29,13 @@ def draw_pose(keypoints: Tensor, size: tuple[int, int], extent: tuple[float, flo
     stick = STICK * min(height, width)
     canvas = torch.zeros(len(keypoints), 3, height, width)
 
-    def paint(cover: Tensor, shown: Tensor, colour: tuple[int, int, int], shade: float) -> None:
+    def paint(cover: Tensor, shown: Tensor, color: tuple[int, int, int], shade: float) -> None:
         cover = cover.clamp(0, 1) * shown[:, None, None]
-        canvas.add_(cover[:, None] * (torch.tensor(colour).view(3, 1, 1) / 255 * shade - canvas))
+        canvas.add_(cover[:, None] * (torch.tensor(color).view(3, 1, 1) / 255 * shade - canvas))
 
     for person in keypoints.unbind(1):
         at, seen = person[..., :2] * scale, (person[..., 2] > 0).float()
-        for (a, b), colour in zip(LIMBS, HUES):
+        for (a, b), color in zip(LIMBS, HUES):
             middle, half = (at[:, a] + at[:, b]) / 2, (at[:, b] - at[:, a]) / 2
             own = half.norm(dim=-1)[:, None, None]
             length = own.clamp(min=stick)  # a shorter limb is a dot as wide as a joint
@@ -44,10 +44,10 @@ def draw_pose(keypoints: Tensor, size: tuple[int, int], extent: tuple[float, flo
             along, across = (dx * ux + dy * uy) / length, (dy * ux - dx * uy) / stick
             radius = torch.hypot(along, across)  # 1 on the ellipse; over its slope it is the distance in pixels
             slope = torch.hypot(along / length, across / stick) / radius.clamp(min=1e-6)
-            paint(0.5 - (radius - 1) / slope.clamp(min=1e-6), seen[:, a] * seen[:, b], colour, LIMB_SHADE)
-        for k, colour in enumerate(HUES):
+            paint(0.5 - (radius - 1) / slope.clamp(min=1e-6), seen[:, a] * seen[:, b], color, LIMB_SHADE)
+        for k, color in enumerate(HUES):
             distance = torch.hypot(x - at[:, k, 0, None, None], y - at[:, k, 1, None, None])
-            paint(0.5 - (distance - stick), seen[:, k], colour, 1.0)
+            paint(0.5 - (distance - stick), seen[:, k], color, 1.0)
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""Pictures of skeletons as people have them, brought to what heads were trained on: OpenPose's colours and sticks, on black."""
+"""Pictures of skeletons as people have them, brought to what heads were trained on: OpenPose's colors and sticks, on black."""
 import itertools
 
 import torch
@@ -12,14 +12,14 @@ SIDE = 512           # of a canvas's shorter side, at which the sticks of all dr
 NEAR = (0.75, 1.35)  # times as thick as they should be, sticks are left alone
 MOST = 8             # times as thick is no stick
 GROUND = 0.1         # brightness of what is not black
-LOOKED_AT = 1024     # pixels of a side, in which colours are looked for
-OFF = 0.08           # how far colours may be off
+LOOKED_AT = 1024     # pixels of a side, in which colors are looked for
+OFF = 0.08           # how far colors may be off
 SURE, FEW = 1.5, 6   # how much better another order of channels must fit, by how many places at least
 SHADE = 0.85         # brightness between that of limbs and that of joints
 
 
 def without_ground(image: Tensor) -> Tensor:
-    """`image` [B, 3, H, W] of a skeleton on white or grey, on black. Its colours are pure, so what all channels have is the ground's share, also in
+    """`image` [B, 3, H, W] of a skeleton on white or grey, on black. Its colors are pure, so what all channels have is the ground's share, also in
     smooth edges."""
     return image - image.amin(1, keepdim=True)
 
@@ -37,8 +37,8 @@ def as_trained(image: Tensor) -> Tensor:
 
 
 def one_as_trained(image: Tensor) -> Tensor:
-    side, colourful = min(image.shape[-2:]), image.amax(1)[0] - image.amin(1)[0] > strokes.LIT
-    found, wanted = strokes.half_width(colourful), STICK * side
+    side, colorful = min(image.shape[-2:]), image.amax(1)[0] - image.amin(1)[0] > strokes.LIT
+    found, wanted = strokes.half_width(colorful), STICK * side
     if not 0 < found < MOST * wanted or NEAR[0] * wanted <= found <= NEAR[1] * wanted:
         return image
     scale = SIDE / side
@@ -51,7 +51,7 @@ def one_as_trained(image: Tensor) -> Tensor:
 
 
 def channels(image: Tensor) -> tuple[bool, bool]:
-    """Whether red and blue are swapped in the joints and in the limbs of skeletons [B, 3, H, W]. Each joint has a colour of its own, and so has each
+    """Whether red and blue are swapped in the joints and in the limbs of skeletons [B, 3, H, W]. Each joint has a color of its own, and so has each
     limb, with most drawers in a darker shade; which of them touch says in which order the channels are. (False, False) where that cannot be told."""
     some = image[..., ::max(1, image.shape[-2] // LOOKED_AT), ::max(1, image.shape[-1] // LOOKED_AT)]
     joints, limbs = (nearest(some, shade) for shade in (1.0, LIMB_SHADE))
@@ -63,7 +63,7 @@ def channels(image: Tensor) -> tuple[bool, bool]:
     for k in set(joints.unique().tolist()) - {-1}:
         beside = F.max_pool2d((joints == k).float()[:, None], 5, 1, 2)[:, 0] > 0
         touching[k] = torch.bincount(limbs[beside & (limbs >= 0)], minlength=len(HUES)) > 0
-    touching.fill_diagonal_(0)  # a joint and a limb of one colour
+    touching.fill_diagonal_(0)  # a joint and a limb of one color
     order = {False: list(range(len(HUES))), True: [HUES.index(hue[::-1]) for hue in HUES]}
     fits = {(a, b): float((touching * belongs[order[a]][:, order[b]]).sum()) for a, b in orders}
     best = max(fits, key=fits.get)
@@ -71,7 +71,7 @@ def channels(image: Tensor) -> tuple[bool, bool]:
 
 
 def nearest(image: Tensor, shade: float) -> Tensor:
-    """Which of HUES, which go once around the colour circle, each pixel of [B, 3, H, W] has in this shade, -1 for none: [B, H, W]."""
+    """Which of HUES, which go once around the color circle, each pixel of [B, 3, H, W] has in this shade, -1 for none: [B, H, W]."""
     red, green, blue = image.unbind(1)
     angle = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue) / (2 * torch.pi) * len(HUES)
     pure = image / shade

@@ -45,7 +45,7 @@ def around(x: Tensor, radius: float) -> Iterator[Tensor]:
 
 
 def thicker(drawing: Tensor, by: float) -> Tensor:
-    """`drawing` [B, 3, H, W], bright lines on black, with lines thicker by so many pixels on each side, in the colours of their nearest pixels; what
+    """`drawing` [B, 3, H, W], bright lines on black, with lines thicker by so many pixels on each side, in the colors of their nearest pixels; what
     is brighter is before what is not."""
     best, brightest = drawing, drawing.amax(1, keepdim=True)
     for near in around(drawing, by):

@@ -22,7 +22,7 @@ def keypoints(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([x, y, peak.clamp(max=1) * (peak > VISIBLE)], -1)
 
 
-def colours(features: Tensor) -> Tensor:
+def colors(features: Tensor) -> Tensor:
     """The three principal components of `features` [B, C, h, w] over all pictures, each stretched to 0 to 1; [B, 3, h, w]."""
     x = features.movedim(1, -1).flatten(0, 2).double()
     x = x - x.mean(0)

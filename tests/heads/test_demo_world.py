@@ -20,7 +20,7 @@ def test_the_judge_tells_other_pictures_apart():
     assert found["pck"] < 0.2 and found["mae"] > 0.1 and found["fscore"] < 0.6 and found["color_error"] > 0.3
 
 
-def test_coarse_colours_are_told_by_their_means():
+def test_coarse_colors_are_told_by_their_means():
     image = torch.zeros(1, 3, 8, 8)
     image[:, 0, :4, :4] = torch.tensor([0.0, 0.8]).repeat(4, 2)  # a mean of 0.4 in one of four parts, in one of three channels
     assert judge.coarse_error(image, torch.zeros(1, 3, 8, 8), 2).item() == pytest.approx(0.4 / 12)

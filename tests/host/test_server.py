@@ -95,15 +95,15 @@ def picture(server: Server, prompt: dict) -> torch.Tensor:
 
 
 def test_another_packs_target_acts_beside_ours(server):
-    """The node of docs/own_targets.md, a pack of its own, chained with Colour Target."""
+    """The node of docs/own_targets.md, a pack of its own, chained with Color Target."""
     own = dict(target=("BalanceTarget", {"weight": 1.0, "end_percent": 0.9}), trace=("PreviewAny", {"source": ["sampler", 1]}))
-    colour = ("ReadoutColourTarget", {"image": ["scene", 0], "vae": ["model", 2], "detail": 8, "weight": 1.0, "start_percent": 0.0,
+    color = ("ReadoutColourTarget", {"image": ["scene", 0], "vae": ["model", 2], "detail": 8, "weight": 1.0, "start_percent": 0.0,
                                       "end_percent": 0.75, "guidance": ["own", 0]})
     plain, balanced = picture(server, stock()), picture(server, graph(**own))
     imbalance = [(x - x.flip(-1)).abs().mean() for x in (torch.nn.functional.avg_pool2d(x, 8) for x in (plain, balanced))]
     assert imbalance[1] < 0.7 * imbalance[0]
-    outputs = server.run(graph(**own | {"own": own["target"], "target": colour}))
-    assert {row["target"] for row in json.loads(outputs["trace"]["text"][0])} == {"balance", "colour"}
+    outputs = server.run(graph(**own | {"own": own["target"], "target": color}))
+    assert {row["target"] for row in json.loads(outputs["trace"]["text"][0])} == {"balance", "color"}
 
 
 @pytest.mark.skipif("COMFYUI_VERSION" not in os.environ, reason="no version was asked for")

@@ -88,7 +88,7 @@ def test_an_estimated_pose_steers_other_pictures(w):
     assert near < 0.8 * far
 
 
-def test_relative_heads_are_shown_in_colours(w):
+def test_relative_heads_are_shown_in_colors(w):
     for kind in ("appearance", "identity", "correspondence"):
         image, _ = w.estimate(kind)
         assert image.shape == (4, 64, 64, 3) and image.min() >= 0 and image.max() <= 1

@@ -291,7 +291,7 @@ BAD = {
     "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "holds 3 pictures or masks in one"),
     "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "holds 12 pictures"),
     "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the picture"),
-    "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one colour all over"),
+    "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one color all over"),
     "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image holds NaN"),
     "bytes": (lambda w: {"image": [w.depth * 255], "kind": ["own"]}, "values from .* to 253"),
     "shape": (lambda w: {"image": [torch.rand(12, 64, 96, 3)]}, "picture 1 is 64x64 in latents, and what should be read of it 96x64 pixels"),

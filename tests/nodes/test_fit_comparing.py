@@ -69,7 +69,7 @@ def same(one, two) -> bool:
 
 
 def test_points_of_other_pictures_are_found(w, fitted):
-    """Where a picture has been shifted by a quarter, and its colours turned, beside the pixels as they are."""
+    """Where a picture has been shifted by a quarter, and its colors turned, beside the pixels as they are."""
     other = world.draw(4, seed=6).image
     moved = other.roll(16, 3).flip(1)  # red for blue
     here, there = w.read(fitted["correspondence"][0], torch.cat([other, moved])).chunk(2)
@@ -84,11 +84,11 @@ def test_points_of_other_pictures_are_found(w, fitted):
     assert found(here, there) > 0.3 > found(F.interpolate(other, scale_factor=0.5), F.interpolate(moved, scale_factor=0.5))
 
 
-def test_looks_are_told_from_other_colours(w, fitted):
+def test_looks_are_told_from_other_colors(w, fitted):
     other = world.draw(6, seed=6).image
-    one, near, coloured = w.read(fitted["appearance"][0], torch.cat([other, other.roll(1, 3), other.roll(1, 1)])).chunk(3)
+    one, near, colored = w.read(fitted["appearance"][0], torch.cat([other, other.roll(1, 3), other.roll(1, 1)])).chunk(3)
     span = torch.ones(6)
-    assert (energies.appearance(one, near, span) < energies.appearance(one, coloured, span)).float().mean() > 0.8
+    assert (energies.appearance(one, near, span) < energies.appearance(one, colored, span)).float().mean() > 0.8
 
 
 def test_people_are_known_by_their_groups(w):

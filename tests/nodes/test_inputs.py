@@ -202,7 +202,7 @@ def test_a_depth_map_is_taken_as_it_is(depth, caplog):
     (1 - RAMP, False, 1 - RAMP, "top"),
     (0.4 + 0.06 * RAMP, False, RAMP, "6% of the range"),
     (torch.full((1, 8, 8, 3), 0.5), False, torch.full((1, 8, 8, 3), 0.5), "one value"),
-    (RAMP * torch.tensor([1.0, 0.5, 0.0]), False, RAMP / 2, "coloured")])
+    (RAMP * torch.tensor([1.0, 0.5, 0.0]), False, RAMP / 2, "colored")])
 def test_a_depth_map_that_looks_odd_is_used_with_a_warning(depth, caplog, image, invert, wanted, said):
     assert torch.allclose(depth(image, invert=invert), wanted.movedim(-1, 1), atol=1e-5)
     record, = caplog.records
@@ -275,11 +275,11 @@ def test_wide_edges_are_made_smaller_as_pictures_are(heads):
     assert torch.allclose(edges_at(heads, soft.movedim(1, -1)), fit(soft, (64, 64))[:, 0], atol=1e-6)
 
 
-def test_edges_may_be_of_any_colour(heads):
+def test_edges_may_be_of_any_color(heads):
     """As the host's MediaPipe node draws them, green by default."""
     white = world.edges(world.draw(1, 64, 64, seed=0).image)[..., None].expand(-1, -1, -1, 3)
-    for colour in [(0, 255, 0), (255, 0, 0), (0, 0, 255)]:
-        assert torch.allclose(edges_at(heads, white * torch.tensor(colour) / 255), edges_at(heads, white), atol=1e-6)
+    for color in [(0, 255, 0), (255, 0, 0), (0, 0, 255)]:
+        assert torch.allclose(edges_at(heads, white * torch.tensor(color) / 255), edges_at(heads, white), atol=1e-6)
 
 
 @functools.cache
@@ -324,7 +324,7 @@ def test_a_skeleton_on_white_or_grey_is_one_on_black(heads, caplog, ground):
     assert torch.allclose(as_read(heads, torch.cat([torch.lerp(torch.tensor(1.0), black, cover), cover], -1)), wanted) and not caplog.records
 
 
-@pytest.mark.parametrize("joints, limbs, said", [(True, True, "their colours"), (True, False, "the colours of their joints"), (False, False, None)])
+@pytest.mark.parametrize("joints, limbs, said", [(True, True, "their colors"), (True, False, "the colors of their joints"), (False, False, None)])
 def test_swapped_red_and_blue_are_swapped_back(heads, caplog, joints, limbs, said):
     """OpenCV's order of channels: of whole pictures, and in rtmlib of the joints."""
     ours = draw_pose(world.draw(4, 64, 64, seed=1).keypoints[:, None], (512, 512), (64, 64)).movedim(1, -1)
@@ -335,7 +335,7 @@ def test_swapped_red_and_blue_are_swapped_back(heads, caplog, joints, limbs, sai
         assert [f"red and blue are swapped in {said}" in message for message in caplog.messages] == [True] * bool(said)
 
 
-def test_swapped_colours_of_drawers_with_bright_limbs_are_swapped_back(heads, caplog):
+def test_swapped_colors_of_drawers_with_bright_limbs_are_swapped_back(heads, caplog):
     image = skeleton(512, dark=False)
     assert torch.allclose(as_read(heads, image.flip(-1)), as_read(heads, image)) and "swapped back" in caplog.text
     caplog.clear()
@@ -455,8 +455,8 @@ def test_a_flat_frame_of_a_saved_video_is_a_flat_wall(heads, tmp_path, caplog):
     assert (target.image - 0.5).abs().max() < 0.02 and "one value everywhere" in caplog.text
 
 
-def padded(image, width, height, colour="white", interpolation="area"):
-    return ResizeAndPadImage.execute(image, width, height, colour, interpolation).args[0]
+def padded(image, width, height, color="white", interpolation="area"):
+    return ResizeAndPadImage.execute(image, width, height, color, interpolation).args[0]
 
 
 @pytest.mark.parametrize("kind", ["pose", "edge", "depth"])
@@ -472,7 +472,7 @@ def test_bars_are_no_picture(heads, caplog, kind, size, mode):
     caplog.clear()
     image = padded(image, *size, interpolation=mode)
     target, = made(image=image)[0]
-    assert f"{kind.capitalize()} Target: the picture has bars of one colour at its edges" in caplog.text
+    assert f"{kind.capitalize()} Target: the picture has bars of one color at its edges" in caplog.text
     bars = [(n - 64) // 2 for n in size[::-1]]
     inside = target.mask[0, 0] > 0
     rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
@@ -489,20 +489,20 @@ def test_bars_are_no_picture(heads, caplog, kind, size, mode):
         made(image=image, mask=torch.ones(1, 8, 8))
 
 
-def test_bars_around_some_pictures_and_of_other_colours(heads, caplog):
+def test_bars_around_some_pictures_and_of_other_colors(heads, caplog):
     """Pad Image for Outpainting's are grey, on any side; black ones ask for nothing in lines on black, and for what is far in a depth map."""
     scene = world.draw(2, 64, 64, seed=0)
     edges, depth = (x[..., None].expand(-1, -1, -1, 3) for x in (world.edges(scene.image), scene.nearness))
     outpainted, _ = host_nodes.ImagePadForOutpaint().expand_image(edges, 32, 0, 0, 0, 0)
     mixed = torch.cat([outpainted[:1], F.pad(edges[1:], (0, 0, 32, 0))])
     target, = EdgeTarget.execute(heads["edge"], mixed, 1.0, 0.0, 0.9)[0]
-    assert target.mask[0].sum() == 64 * 63 and target.mask[1].min() == 1 and caplog.text.count("bars of one colour") == 1
+    assert target.mask[0].sum() == 64 * 63 and target.mask[1].min() == 1 and caplog.text.count("bars of one color") == 1
     target, = DepthTarget.execute(heads["depth"], padded(depth, 96, 64, "black"), 1.0, 0.0, 0.9)[0]
     assert target.mask.shape[0] == 2 and (target.mask.flatten(1).sum(1) == 64 * 62).all()
 
 
 def no_bars():
-    """Pictures that end in one colour by themselves."""
+    """Pictures that end in one color by themselves."""
     wall, ball, ground = torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 3), torch.linspace(-1, 2, 64).clamp(0, 1).view(1, 64, 1, 1)
     wall[:, :, :20] = 1
     ball[:, 20:44, 20:44] = 1

@@ -22,7 +22,7 @@ from readout_guidance_pack.nodes.references.reference import Reference
 from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
-from readout_guidance_pack.nodes.targets import colour
+from readout_guidance_pack.nodes.targets import color
 from readout_guidance_pack.nodes.targets.drag import DragTarget
 from readout_guidance_pack.nodes.targets.drag_path import DragPath
 from readout_guidance_pack.nodes.targets.likeness import AppearanceTarget, IdentityTarget, StructureTarget
@@ -244,14 +244,14 @@ def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
     """As where a batch is rebatched, or one picture of a batch is sampled again: which of them it is, nobody tells the MODEL."""
     _, reference = recording_ksampler.KSamplerReadoutReference.execute(w.model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, w.latent(3),
                                                                             1.0, 64).args
-    colours = colour.ColourTarget.execute(demo_nodes.DemoScene.execute(5, 64, 64, 3).args[0], w.vae, 8, 1.0, 0.0, 0.75)[0]
-    guidance = (*w.drag(reference), *colours)
+    colors = color.ColorTarget.execute(demo_nodes.DemoScene.execute(5, 64, 64, 3).args[0], w.vae, 8, 1.0, 0.0, 0.75)[0]
+    guidance = (*w.drag(reference), *colors)
     for batch, said in ((3, 0), (4, 0), (2, 2), (1, 2)):
         caplog.clear()
         w.sample(guidance, w.latent(batch), steps=2)
         heard = [line for line in caplog.messages if "at a time" in line]
         assert len(heard) == said and all(f"for 3 pictures, and {batch} at a time" in line for line in heard)
-    assert "the reference of the drag target" in heard[0] and "the colour target" in heard[1]
+    assert "the reference of the drag target" in heard[0] and "the color target" in heard[1]
 
 
 def test_interrupted_inversion_leaves_the_model_as_it_was(w):

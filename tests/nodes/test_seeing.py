@@ -236,7 +236,7 @@ def test_targets_of_one_kind_are_told_apart_by_number(w):
     assert [row["target"] for row in trace.rows[:3]] == [view.name for view in trace.now] + ["pose"] == ["pose", "pose 2", "pose"]
     assert [row["energy"] for row in trace.rows[:2]] == [traced(w.model, (alone,)).rows[0]["energy"] for alone in (one, other)]
     assert [row["target"] for row in nodes.rows[:3]] == ["pose", "pose 2", "pose 3"]
-    shades = {colour for _, colour in drawing.plot(trace.rows).getcolors(1 << 20)}
+    shades = {color for _, color in drawing.plot(trace.rows).getcolors(1 << 20)}
     assert {(79, 163, 255), (255, 138, 61)} <= shades
     windows = traced(windowed(w.model, 1, 0, False), (one, other)).rows
     assert len(windows) == 2 * len(trace.rows) and {row["target"] for row in windows} == {"pose", "pose 2"}
@@ -253,7 +253,7 @@ def test_a_trace_is_plotted(w, tmp_path, monkeypatch):
     rows = [{"sigma": 10.0 - step, "target": name, "energy": [scale * 0.8**step]} for step in range(10)
             for name, scale in (("pose", 3.0), ("drag", 100.0))]
     image = drawing.plot(rows)
-    shades = {colour for _, colour in image.getcolors(1 << 20)}
+    shades = {color for _, color in image.getcolors(1 << 20)}
     assert {(79, 163, 255), (255, 138, 61)} <= shades  # a line for each, over its own largest
     assert not ImageChops.difference(image, drawing.plot([row | {"energy": [2 * row["energy"][0]]} for row in rows])).getbbox()
     assert drawing.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and drawing.ticks(0, 19) == [0.0, 5.0, 10.0, 15.0]
@@ -261,7 +261,7 @@ def test_a_trace_is_plotted(w, tmp_path, monkeypatch):
     many = [{"sigma": 1.0, "target": f"pose {n}", "energy": [1.0]} for n in range(2 * len(drawing.LINES))]
     legend, right = drawing.plot(many), 768 - 2 * drawing.MARGIN - 12
     marks = [legend.getpixel((right - drawing.length(row["target"]), drawing.MARGIN + drawing.LINE * (i + 1) + 9)) for i, row in enumerate(many)]
-    assert len(set(marks[:8])) == 8 and len(set(marks[8:])) == 1  # discs, and rings of the same colours
+    assert len(set(marks[:8])) == 8 and len(set(marks[8:])) == 1  # discs, and rings of the same colors
     late = [row for row in rows if row["target"] == "pose" or row["sigma"] < 6.0]  # the drag begins at the sixth step
     line = drawing.plot(late).crop((0, 60, 768, 480))
     places = [x for x in range(768) for y in range(420) if line.getpixel((x, y)) == (255, 138, 61)]
@@ -307,5 +307,5 @@ def test_latents_are_shown_by_the_hosts_factors(w):
     assert latents_seen(SimpleNamespace(latent_rgb_factors=None, latent_dimensions=2))(torch.zeros(1, 3, 4, 4)) is None
     wan, latents = Wan21(), torch.randn(1, 16, 4, 4, generator=torch.manual_seed(0))  # which is for videos
     normal = (latents[0] - wan.latents_mean[0, :, 0]) / wan.latents_std[0, :, 0]
-    colours = normal.movedim(0, -1) @ torch.tensor(wan.latent_rgb_factors) + torch.tensor(wan.latent_rgb_factors_bias)
-    assert max(high for _, high in ImageChops.difference(latents_seen(wan)(latents), latent_preview.preview_to_image(colours)).getextrema()) <= 1
+    colors = normal.movedim(0, -1) @ torch.tensor(wan.latent_rgb_factors) + torch.tensor(wan.latent_rgb_factors_bias)
+    assert max(high for _, high in ImageChops.difference(latents_seen(wan)(latents), latent_preview.preview_to_image(colors)).getextrema()) <= 1

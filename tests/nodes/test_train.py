@@ -273,7 +273,7 @@ def test_a_state_that_is_damaged_is_refused(w, output):
 
 BAD = {
     "fewer targets": (lambda w: {"image": w.wanted[:4]}, "got 5 pictures as latents and 4 images"),
-    "constant": (lambda w: {"image": torch.full_like(w.wanted, 0.5)}, "one colour all over"),
+    "constant": (lambda w: {"image": torch.full_like(w.wanted, 0.5)}, "one color all over"),
     "nan target": (lambda w: {"image": w.wanted * float("nan")}, "NaN"),
     "nan latent": (lambda w: {"latents": {"samples": torch.full((5, 3, 32, 32), float("nan"))}}, "the latent holds NaN"),
     "one picture": (lambda w: {"latents": {"samples": w.vae.encode(w.pictures[:1])}, "image": w.wanted[:1]}, "got one picture, and it needs two"),

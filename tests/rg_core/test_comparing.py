@@ -109,13 +109,13 @@ def test_a_similarity_keeps_shapes_on_pictures_that_are_not_square():
     assert one.norm() == pytest.approx(two.norm().item(), rel=1e-4) and (one @ two).abs() < 1e-3
 
 
-def test_grey_stays_grey_and_colours_turn():
+def test_grey_stays_grey_and_colors_turn():
     rng = torch.Generator().manual_seed(0)
     grey, red = torch.full((1, 3, 2, 2), 0.4), torch.tensor([0.7, 0.3, 0.3]).view(1, 3, 1, 1)
-    assert torch.allclose(copies.recoloured(grey, rng, 60, 180, 1.0), grey, atol=1e-6)
-    turned = copies.recoloured(red, rng, 120, 120, 1.0).flatten()
+    assert torch.allclose(copies.recolored(grey, rng, 60, 180, 1.0), grey, atol=1e-6)
+    turned = copies.recolored(red, rng, 120, 120, 1.0).flatten()
     assert sorted(turned.tolist()) == pytest.approx([0.3, 0.3, 0.7], abs=1e-5) and turned[0] < 0.5
-    assert torch.allclose(copies.recoloured(red, rng, 0, 0, 1.0), red, atol=1e-6)
+    assert torch.allclose(copies.recolored(red, rng, 0, 0, 1.0), red, atol=1e-6)
 
 
 def test_points_found_and_triplets_ordered():
@@ -139,7 +139,7 @@ def test_comparisons_are_pictures_of_the_given_size(kind):
     made = pairs.KINDS[kind].comparison(image, other, rng)
     assert made.pictures.shape == (2 if kind == "correspondence" else 3, 3, 24, 40) and torch.equal(made.pictures[:1], image)
     assert 0 <= made.pictures.min() and made.pictures.max() <= 1
-    if kind == "identity":  # its own ground stays beside the one in other colours, and goes beside the one that is the same
+    if kind == "identity":  # its own ground stays beside the one in other colors, and goes beside the one that is the same
         assert torch.equal(made.pictures[2:, ..., :3], image[..., :3]) and not torch.equal(made.pictures[1:2], image)
     rows = pairs.KINDS[kind].rows(torch.rand(len(made.pictures), 5, 12, 20, generator=rng), made.points, rng)
     assert len(rows) == 3 and all(x.shape == rows[0].shape and x.shape[1] == 5 for x in rows)

@@ -32,13 +32,13 @@ def test_keypoints_are_the_peaks_pixel_centres_where_the_peak_is_above_the_thres
     assert 10 < seen < 44
 
 
-def test_colours_are_the_principal_components_whatever_turns_the_features():
+def test_colors_are_the_principal_components_whatever_turns_the_features():
     rng = torch.Generator().manual_seed(0)
     plane = torch.randn(2, 3, 4, 6, generator=rng) * torch.tensor([9.0, 3.0, 1.0]).view(1, 3, 1, 1)
     turn = torch.linalg.qr(torch.randn(40, 40, generator=rng)).Q[:, :3]
-    found = estimates.colours(torch.einsum("ck,bkhw->bchw", turn, plane) + 7.0)
+    found = estimates.colors(torch.einsum("ck,bkhw->bchw", turn, plane) + 7.0)
     assert found.shape == plane.shape and found.amin() == 0 and found.amax() == 1
-    alone = estimates.colours(torch.cat([plane, torch.zeros(2, 37, 4, 6)], 1))
+    alone = estimates.colors(torch.cat([plane, torch.zeros(2, 37, 4, 6)], 1))
     for one, two in zip(found.unbind(1), alone.unbind(1)):  # an axis may point either way
         assert min((one - two).abs().max(), (one - (1 - two)).abs().max()) < 1e-4
     x = plane.movedim(1, -1).flatten(0, 2)
@@ -46,5 +46,5 @@ def test_colours_are_the_principal_components_whatever_turns_the_features():
         assert torch.corrcoef(torch.stack([component, variable]))[0, 1].abs() > 0.9
 
 
-def test_colours_of_the_same_everywhere_are_finite():
-    assert torch.isfinite(estimates.colours(torch.ones(1, 8, 2, 2))).all()
+def test_colors_of_the_same_everywhere_are_finite():
+    assert torch.isfinite(estimates.colors(torch.ones(1, 8, 2, 2))).all()

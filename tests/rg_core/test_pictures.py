@@ -10,7 +10,7 @@ def person(**points) -> torch.Tensor:
     return keypoints
 
 
-def test_a_limb_has_its_openpose_colour_between_its_joints_and_nothing_elsewhere():
+def test_a_limb_has_its_openpose_color_between_its_joints_and_nothing_elsewhere():
     canvas = pictures.draw_pose(person(k1=(100.5, 100.5), k2=(300.5, 100.5)), (512, 512))
     assert torch.allclose(canvas[0, :, 100, 200], torch.tensor([1.0, 0, 0]) * 0.6, atol=1e-5)  # neck - right shoulder
     assert torch.allclose(canvas[0, :, 100, 100], torch.tensor([255.0, 85, 0]) / 255, atol=1e-5)  # the neck's dot

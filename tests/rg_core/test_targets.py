@@ -118,7 +118,7 @@ def seen(x):
 
 
 def test_the_gradient_at_a_prediction_is_that_of_the_energy_seen_through_the_latents_scale():
-    x, wanted = picture(), targets.Colour(name="colour", image=picture(1, 5), cells=3, mask=torch.rand(1, 1, 6, 10)).at((6, 10), CPU)
+    x, wanted = picture(), targets.Color(name="color", image=picture(1, 5), cells=3, mask=torch.rand(1, 1, 6, 10)).at((6, 10), CPU)
     (gradient,), (energy,) = gradients.at_prediction(x, seen, [wanted], torch.ones(2), [None])
     exact = replace(wanted, image=wanted.image.double(), mask=wanted.mask.double())
     step, rng = 1e-4, torch.Generator().manual_seed(0)
@@ -146,19 +146,19 @@ def test_a_reference_is_seen_as_the_prediction_is():
     assert torch.allclose(energy, (seen(x) - seen(other)).square().flatten(1).sum(1))
 
 
-def test_colours_are_compared_cell_by_cell_where_the_mask_is_white():
+def test_colors_are_compared_cell_by_cell_where_the_mask_is_white():
     x, wanted = picture().double(), picture(1, 5).double()
     cells = [(slice(0, 3), slice(0, 4)), (slice(0, 3), slice(3, 7)), (slice(0, 3), slice(6, 10)),
              (slice(3, 6), slice(0, 4)), (slice(3, 6), slice(3, 7)), (slice(3, 6), slice(6, 10))]  # 2 x 3 of 6 x 10; shared columns are in both
     by_hand = torch.stack([(x[:, :, r, c] - wanted[:, :, r, c]).mean((2, 3)).square().mean(1) for r, c in cells]).mean(0)
-    assert torch.allclose(energies.colour(x, wanted, 2), by_hand)
-    assert torch.allclose(energies.colour(x, wanted, 2, torch.ones(1, 1, 6, 10).double()), by_hand)
+    assert torch.allclose(energies.color(x, wanted, 2), by_hand)
+    assert torch.allclose(energies.color(x, wanted, 2, torch.ones(1, 1, 6, 10).double()), by_hand)
     mask = torch.zeros(1, 1, 6, 10).double()
     mask[..., 1:3, 7:9] = 1
     inside = (x - wanted)[:, :, 1:3, 7:9].mean((2, 3)).square().mean(1)
-    assert torch.allclose(energies.colour(x, wanted, 2, mask), inside)
+    assert torch.allclose(energies.color(x, wanted, 2, mask), inside)
     x.requires_grad_()
-    gradient, = torch.autograd.grad(energies.colour(x, wanted, 2, mask).sum(), x)
+    gradient, = torch.autograd.grad(energies.color(x, wanted, 2, mask).sum(), x)
     assert (gradient[:, :, 1:3, 7:9] != 0).all() and (gradient * (1 - mask) == 0).all()
 
 

@@ -5,7 +5,7 @@ import torch
 from readout_guidance_pack.rg_core.features.raw_features import Features
 from readout_guidance_pack.rg_core.features.taps import Reading
 from readout_guidance_pack.rg_core.guidance import gradients
-from readout_guidance_pack.rg_core.guidance.targets import Appearance, Colour, Drag, Identity, Spatial, Target
+from readout_guidance_pack.rg_core.guidance.targets import Appearance, Color, Drag, Identity, Spatial, Target
 from readout_guidance_pack.rg_core.readout import views
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 
@@ -69,9 +69,9 @@ def test_a_drag_shows_where_its_point_should_be_and_is():
     assert view.read[0, 0].nonzero().tolist() == [[3, 3]]
 
 
-def test_colours_show_their_grid():
+def test_colors_show_their_grid():
     found, wanted = [], drawn(1, 4, 16, 12, seed=5)
-    target = Colour(name="colour", image=wanted, cells=3).at((16, 12), torch.device("cpu"))
+    target = Color(name="color", image=wanted, cells=3).at((16, 12), torch.device("cpu"))
     predicted = drawn(2, 4, 16, 12, seed=6)
     gradients.at_prediction(predicted, lambda x: x, [target], torch.ones(2), [None], found)
     view, = found

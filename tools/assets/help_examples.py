@@ -227,7 +227,7 @@ EXAMPLES = {
                         {"head": ("head", 0)}, ("scene", 0), "a figure, meadow"),
     "structure": related("ReadoutStructureTarget", made_noisy(9), ["scene", "encode"], {}, ("scene", 0),
                          "a figure in a red shirt and blue trousers, room"),
-    "colour": Example(base() | {"scene": scene(9), "target": ("ReadoutColourTarget", {"image": ("scene", 0), "vae": ("model", 2)})}
+    "color": Example(base() | {"scene": scene(9), "target": ("ReadoutColourTarget", {"image": ("scene", 0), "vae": ("model", 2)})}
                       | guided("target") | {"compare": compare(("scene", 0))},
                       [["model", "prompt", "negative", "latent", "scene"], ["target"], ["sampler"], ["decode", "compare"]]),
     "attribute": attribute(), "estimate": estimate(), "fit": fit(), "map": own_map(), "train": trained(), "comparing": comparing(),
@@ -237,6 +237,6 @@ PAGES = {"LoadReadoutHead": "pose", "ReadoutPoseTarget": "pose", "KSamplerReadou
          "ReadoutEdgeTarget": "edges", "ApplyReadoutGuidance": "apply", "ReadoutDragTarget": "drag", "KSamplerReadoutReference": "drag",
          "ReadoutDragPath": "drag_path", "LoadReadoutTracks": "tracks", "ReadoutInvert": "invert", "ReadoutAppearanceTarget": "appearance",
          "ReadoutReference": "appearance", "ReadoutIdentityTarget": "identity", "ReadoutStructureTarget": "structure",
-         "ReadoutColourTarget": "colour", "FitReadoutAttribute": "attribute", "ReadoutAttributeTarget": "attribute",
+         "ReadoutColourTarget": "color", "FitReadoutAttribute": "attribute", "ReadoutAttributeTarget": "attribute",
          "ReadoutEstimate": "estimate", "FitReadoutHead": "fit", "SaveReadoutHead": "fit", "ReadoutDemoReader": "fit", "ReadoutMapTarget": "map",
          "TrainReadoutHead": "train", "FitComparingHead": "comparing", "KSamplerReadoutGuidancePublished": "published"}

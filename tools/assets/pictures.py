@@ -84,7 +84,7 @@ def main() -> None:
     steered().save(FOLDER / "steered.png", optimize=True)
     frames = dragged()
     there_and_back = [*frames, *frames[-2:0:-1]]
-    palette = Image.new("RGB", (2 * SIDE, len(frames) * 2 * SIDE))  # one for all, or colours would flicker
+    palette = Image.new("RGB", (2 * SIDE, len(frames) * 2 * SIDE))  # one for all, or colors would flicker
     for i, frame in enumerate(frames):
         palette.paste(frame, (0, i * 2 * SIDE))
     palette = palette.quantize(255)

@@ -84,21 +84,21 @@ def summary(seconds: dict[tuple, float]) -> dict:
 def draw(report: dict, path: Path) -> None:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = dict(zip(AXES, figure.subplots(1, 3)))
-    colours = {"plain": "tab:blue", "guided": "tab:orange"}
+    colors = {"plain": "tab:blue", "guided": "tab:orange"}
     for axis in ("pixels", "batch"):
         panel, sizes = panels[axis], report[axis]["sizes"]
-        for kind, colour in colours.items():
+        for kind, color in colors.items():
             line = report[axis][kind]
-            panel.plot(sizes, line["seconds"], "o", color=colour, label=f"{kind} step, grows as {axis}$^{{{line['exponent']:.2f}}}$")
-            panel.plot(sizes, [line["a"] * n**line["exponent"] for n in sizes], "--", color=colour, linewidth=1)
+            panel.plot(sizes, line["seconds"], "o", color=color, label=f"{kind} step, grows as {axis}$^{{{line['exponent']:.2f}}}$")
+            panel.plot(sizes, [line["a"] * n**line["exponent"] for n in sizes], "--", color=color, linewidth=1)
         panel.set(xscale="log", yscale="log")
         panel.set_xticks(sizes, [f"{math.isqrt(n)}x{math.isqrt(n)}" for n in sizes] if axis == "pixels" else sizes, fontsize=8)
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter("{x:g}")
         panel.minorticks_off()
     more, panel = report["targets"], panels["targets"]
-    panel.axhline(more["plain_s"], color=colours["plain"], linestyle="--", label="plain step")
-    panel.plot(more["sizes"], more["guided_s"], "o-", color=colours["guided"],
+    panel.axhline(more["plain_s"], color=colors["plain"], linestyle="--", label="plain step")
+    panel.plot(more["sizes"], more["guided_s"], "o-", color=colors["guided"],
                label=f"guided step, {more['further_target_ratio']:.2f} plain steps\nfor each further target")
     panel.set_xticks(more["sizes"])
     panel.set_ylim(bottom=0)

@@ -1,6 +1,6 @@
 """The demo model sampled over many scenes, guided or not, and judged: what every table of evaluate.py is made with.
 
-Targets are scenes of the demo world, prompts those of other scenes, so that shape comes from the target and colour from
+Targets are scenes of the demo world, prompts those of other scenes, so that shape comes from the target and color from
 the text. Everything runs through the pack's nodes and the host's sampling code; the judge uses no network.
 """
 import time

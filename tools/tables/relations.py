@@ -224,7 +224,7 @@ def likenesses(seeds: int) -> dict:
 
 @torch.inference_mode()
 def structures(seeds: int) -> dict:
-    """The structure of drawn scenes, with the prompts of others: where things are should come from the scene, colours from the words."""
+    """The structure of drawn scenes, with the prompts of others: where things are should come from the scene, colors from the words."""
     bench, results = RelationBench(seeds), {}
     for setting in ("unguided", "guided"):
         pictures = []

@@ -1,17 +1,17 @@
-"""Colour Target: the coarse colours of a picture, or of a painted sketch."""
+"""Color Target: the coarse colors of a picture, or of a painted sketch."""
 import math
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...rg_core.guidance.targets import Colour
+from ...rg_core.guidance.targets import Color
 from ...rg_core.images.pictures import fit
 from ..common import checks, latents
 from ..common.latents import encoded, one_frame
 from ..common.types import CATEGORY, Guidance
 from .inputs import CHAIN, when
 
-NODE = "Colour Target"
+NODE = "Color Target"
 SIDE = 512  # pixels of the square as large as what is encoded: sketches may be of a few pixels, photographs of millions
 LEAST = 64
 
@@ -23,19 +23,19 @@ def small(vae, image: Tensor) -> Tensor:
     return one_frame(latents.samples_of(NODE, {"samples": encoded(vae, fit(image.float(), size).clamp(0, 1))}))
 
 
-class ColourTarget(io.ComfyNode):
+class ColorTarget(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutColourTarget", display_name=NODE, category=CATEGORY,
             search_aliases=["color", "palette", "sketch", "paint"],
-            description="Steers towards the coarse colours of a picture or of a painted sketch: what is light, dark, red or blue, and about where. "
+            description="Steers towards the coarse colors of a picture or of a painted sketch: what is light, dark, red or blue, and about where. "
                         "It needs no head.",
-            inputs=[io.Image.Input("image", tooltip="A picture with these colours, or a sketch of a few strokes."),
+            inputs=[io.Image.Input("image", tooltip="A picture with these colors, or a sketch of a few strokes."),
                     io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
-                    io.Int.Input("detail", default=Colour.cells, min=1, max=64,
-                                 tooltip="How many patches of colour there are along the shorter side. More take the picture's shapes too."),
-                    *when(Colour),
+                    io.Int.Input("detail", default=Color.cells, min=1, max=64,
+                                 tooltip="How many patches of color there are along the shorter side. More take the picture's shapes too."),
+                    *when(Color),
                     io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the image."),
                     CHAIN],
             outputs=[Guidance.Output(display_name="guidance")])
@@ -48,5 +48,5 @@ class ColourTarget(io.ComfyNode):
         checks.same_size(NODE, mask, image)
         if vae is None:
             raise ValueError(f"{NODE}: there is no VAE; the checkpoint may have none. Connect Load VAE.")
-        target = Colour(name="colour", image=small(vae, image), cells=detail, mask=mask, weight=weight, start=start_percent, end=end_percent)
+        target = Color(name="color", image=small(vae, image), cells=detail, mask=mask, weight=weight, start=start_percent, end=end_percent)
         return io.NodeOutput((*(guidance or ()), target))

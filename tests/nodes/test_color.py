@@ -1,4 +1,4 @@
-"""Targets on the predicted picture, through the host: Colour Target, alone and with all that a sampling can have beside it."""
+"""Targets on the predicted picture, through the host: Color Target, alone and with all that a sampling can have beside it."""
 import json
 import re
 from dataclasses import replace
@@ -17,11 +17,11 @@ from readout_guidance_pack.nodes.demo import demo_nodes
 from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.nodes.samplers import published
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
-from readout_guidance_pack.nodes.targets import colour
+from readout_guidance_pack.nodes.targets import color
 from readout_guidance_pack.nodes.targets.drag import DragTarget
 from readout_guidance_pack.rg_core.features.raw_features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.guidance import energies
-from readout_guidance_pack.rg_core.guidance.targets import Colour, Target
+from readout_guidance_pack.rg_core.guidance.targets import Color, Target
 from test_combinations import close, sampled
 from test_sampling import SAMPLERS, World
 from tiny_transformers import video_vae
@@ -42,23 +42,23 @@ def scenes(batch, seed=5):
 
 
 def target(w, batch=2, seed=5, **changes):
-    return colour.ColourTarget.execute(**{"image": scenes(batch, seed), "vae": w.vae, "detail": Colour.cells, "weight": 1.0, "start_percent": 0.0,
+    return color.ColorTarget.execute(**{"image": scenes(batch, seed), "vae": w.vae, "detail": Color.cells, "weight": 1.0, "start_percent": 0.0,
                                           "end_percent": 0.9} | changes)[0]
 
 
 def error(latents, wanted, cells=4):
-    """The mean distance of coarse colours, by the picture; `wanted` [B, H, W, 3]."""
+    """The mean distance of coarse colors, by the picture; `wanted` [B, H, W, 3]."""
     picture, wanted = (torch.nn.functional.avg_pool2d(x, 64 // cells) for x in ((latents + 1) / 2, wanted.movedim(-1, 1)))
     return (picture - wanted).abs().mean().item()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_colours_come_near_and_weight_0_is_the_stock_sampler_to_the_bit(w, sampler):
+def test_colors_come_near_and_weight_0_is_the_stock_sampler_to_the_bit(w, sampler):
     wanted = scenes(2)
     plain, _ = w.sample(sampler=sampler, steps=6)
     guided, trace = w.sample(target(w), sampler=sampler, steps=6)
     assert error(guided, wanted) < 0.9 * error(plain, wanted)
-    assert torch.isfinite(guided).all() and {row["target"] for row in trace} == {"colour"} and len(trace[0]["energy"]) == 2
+    assert torch.isfinite(guided).all() and {row["target"] for row in trace} == {"color"} and len(trace[0]["energy"]) == 2
     for off in ({"guidance": target(w, weight=0.0)}, {"guidance": target(w), "strength": 0.0}):
         assert torch.equal(plain, w.sample(sampler=sampler, steps=6, **off)[0])
     patched = ApplyReadoutGuidance.execute(w.model, target(w), 0.1)[0]
@@ -77,8 +77,8 @@ def test_a_step_of_one_move_without_heads_asks_the_model_as_often_as_a_plain_one
     assert len(calls) == 2 * plain and not any(calls)
 
 
-def test_the_first_step_reaches_the_colours_where_strength_allows(w):
-    """By hand: the conditional prediction's coarse colours go all the way, the unconditional one is shifted alike."""
+def test_the_first_step_reaches_the_colors_where_strength_allows(w):
+    """By hand: the conditional prediction's coarse colors go all the way, the unconditional one is shifted alike."""
     outs = []
 
     def keep(args):
@@ -91,7 +91,7 @@ def test_the_first_step_reaches_the_colours_where_strength_allows(w):
         w.sample(guidance, model=model, batch=1, steps=2, moves=1)
     (cond, uncond), _, (shifted, shifted_uncond), _ = outs
     wanted = target(w, 1)[0].at((64, 64), cond.device).image
-    assert energies.colour(cond, wanted, 8) > 1e-3 and energies.colour(shifted, wanted, 8) < 1e-8
+    assert energies.color(cond, wanted, 8) > 1e-3 and energies.color(shifted, wanted, 8) < 1e-8
     assert torch.allclose(shifted - cond, shifted_uncond - uncond, atol=1e-5)
 
 
@@ -126,7 +126,7 @@ def test_it_goes_with_a_pose_and_both_are_obeyed(w):
     for name, guidance in (("plain", None), ("both", both)):
         latents, trace = w.sample(guidance, batch=4, steps=12, sampler="dpmpp_2m")
         images[name] = latents, judge.pck(w.vae.decode(latents).movedim(-1, 1), scene.joints, scene.height).mean().item()
-    assert [row["target"] for row in trace[:2]] == ["pose", "colour"]
+    assert [row["target"] for row in trace[:2]] == ["pose", "color"]
     assert images["both"][1] > 0.6 and error(images["both"][0], wanted) < 0.6 * error(images["plain"][0], wanted)
 
 
@@ -142,7 +142,7 @@ def test_two_of_them_act_each_in_its_own_mask(w):
 
 
 def test_a_drags_mask_keeps_the_rest_all_the_same(w):
-    """Outside of it the picture follows the reference to the bit, whatever colours ask."""
+    """Outside of it the picture follows the reference to the bit, whatever colors ask."""
     latent = {"samples": w.vae.encode(scenes(1, 9))}
     reference = ReadoutReference.execute(w.model, w.positive, latent, 3, 64)[0]
     mask = torch.zeros(1, 64, 64)
@@ -152,7 +152,7 @@ def test_a_drags_mask_keeps_the_rest_all_the_same(w):
     alone, _ = w.sample(drag, batch=1, steps=8)
     assert torch.allclose(both[..., :31], latent["samples"][..., :31], atol=1e-3)
     assert torch.equal(both[..., :31], alone[..., :31]) and not close(both[..., 32:], alone[..., 32:])
-    assert {row["target"] for row in trace} == {"drag", "colour"}
+    assert {row["target"] for row in trace} == {"drag", "color"}
 
 
 def test_with_every_guider(w):
@@ -215,12 +215,12 @@ def transformer():
 def test_models_without_taps_are_guided_too():
     model, rng = transformer(), torch.Generator().manual_seed(1)
     said = [[torch.randn(1, 5, 8, generator=rng), {"pooled_output": torch.randn(1, 8, generator=rng)}]]
-    wanted = Colour(name="colour", image=torch.randn(1, 16, 24, 24, generator=rng).cumsum(-1) / 5)
+    wanted = Color(name="color", image=torch.randn(1, 16, 24, 24, generator=rng).cumsum(-1) / 5)
     outs = []
     for made in (model, ApplyReadoutGuidance.execute(model, (wanted,), 0.1)[0]):
         latent = {"samples": torch.zeros(2, 16, 24, 24)}
         latent, = host_nodes.common_ksampler(made, 1, 8, 1.0, "euler", "simple", said, said, latent)
-        outs.append(energies.colour(latent["samples"], wanted.image, wanted.cells))
+        outs.append(energies.color(latent["samples"], wanted.image, wanted.cells))
     assert (outs[1] < 0.8 * outs[0]).all()
 
 
@@ -229,15 +229,15 @@ def refused(w, match, **changes):
         target(w, **changes)
 
 
-def test_what_cannot_be_a_picture_of_colours_is_refused(w):
-    refused(w, "Colour Target: the image is a str", image="photo.png")
-    refused(w, "Colour Target: the image is empty", image=torch.zeros(0, 64, 64, 3))
-    refused(w, "Colour Target: the image holds NaN", image=torch.full((1, 64, 64, 3), float("nan")))
-    refused(w, "Colour Target: the image holds values from 0 to 200", image=torch.rand(1, 64, 64, 3).round() * 200)
-    refused(w, "Colour Target: there is no VAE", vae=None)
-    refused(w, "Colour Target: the mask is empty", mask=torch.zeros(1, 64, 64))
-    refused(w, "Colour Target: the mask is 32x32 pixels", mask=torch.ones(1, 32, 32))
-    refused(w, "Colour Target: start_percent is 0.9", start_percent=0.9)
+def test_what_cannot_be_a_picture_of_colors_is_refused(w):
+    refused(w, "Color Target: the image is a str", image="photo.png")
+    refused(w, "Color Target: the image is empty", image=torch.zeros(0, 64, 64, 3))
+    refused(w, "Color Target: the image holds NaN", image=torch.full((1, 64, 64, 3), float("nan")))
+    refused(w, "Color Target: the image holds values from 0 to 200", image=torch.rand(1, 64, 64, 3).round() * 200)
+    refused(w, "Color Target: there is no VAE", vae=None)
+    refused(w, "Color Target: the mask is empty", mask=torch.zeros(1, 64, 64))
+    refused(w, "Color Target: the mask is 32x32 pixels", mask=torch.ones(1, 32, 32))
+    refused(w, "Color Target: start_percent is 0.9", start_percent=0.9)
 
 
 @pytest.mark.parametrize("image", [torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8), torch.rand(1, 64, 64, 1), torch.rand(2, 64, 64, 4),
@@ -252,21 +252,21 @@ def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too():
     images, vae = demo_nodes.DemoScene.execute(5, 64, 64, 3).args[0], video_vae()
 
     def latents(image):
-        return colour.ColourTarget.execute(image, vae, 8, 1.0, 0.0, 0.75)[0][0].image
+        return color.ColorTarget.execute(image, vae, 8, 1.0, 0.0, 0.75)[0][0].image
 
     assert torch.equal(latents(images), torch.cat([latents(image[None]) for image in images]))
 
 
-def test_colours_of_another_shape_are_cut_with_a_word(w, caplog):
+def test_colors_of_another_shape_are_cut_with_a_word(w, caplog):
     w.sample(target(w, image=torch.rand(1, 64, 128, 3)), batch=1, steps=2)
-    assert len([r for r in caplog.records if re.search("5[01]% of what the colour target was given is left out", r.message)]) == 1
+    assert len([r for r in caplog.records if re.search("5[01]% of what the color target was given is left out", r.message)]) == 1
 
 
 def test_the_wrong_vae_and_the_published_procedure_are_refused_by_name(w):
     made = replace(target(w, 1)[0], image=torch.zeros(1, 16, 64, 64))
-    with pytest.raises(ValueError, match="Apply Readout Guidance: .* colour target .* 16 channels .* works with 3 .*Connect the VAE"):
+    with pytest.raises(ValueError, match="Apply Readout Guidance: .* color target .* 16 channels .* works with 3 .*Connect the VAE"):
         ApplyReadoutGuidance.execute(w.model, (made,), 0.1)
-    with pytest.raises(ValueError, match="published.*the colour target has none.*Use KSampler"):
+    with pytest.raises(ValueError, match="published.*the color target has none.*Use KSampler"):
         published.KSamplerReadoutGuidancePublished.execute(w.model, 0, 2, 3.0, 0.0, True, w.positive, w.negative,
                                                            {"samples": torch.zeros(1, 3, 64, 64)}, 0.02, target(w, 1))
 
