@@ -8,14 +8,14 @@ OUT_OF_MEMORY = ("out of memory in a guided step for {} latents of {}x{}, althou
                  "at a time, or smaller ones, or give the model less memory (a smaller type, or --lowvram).")
 
 
-def nothing_guided(got: set[str], guider) -> str:
-    """Why, by how far a run has come: `got` has asked, if the model was asked for predictions, acting, if targets acted then, and
+def nothing_guided(reached: set[str], guider) -> str:
+    """Why, by how far a run has come: `reached` has asked, if the model was asked for predictions, acting, if targets acted then, and
     said, if a positive conditioning did."""
     instead = guider.model_options.get("sampler_calc_cond_batch_function")
-    why = ("another pack has replaced what asks the model for predictions" if "asked" not in got else
+    why = ("another pack has replaced what asks the model for predictions" if "asked" not in reached else
            "no step that can be guided was between start_percent and end_percent of a target (a flow model's first step, of noise alone, cannot, nor "
-           "the last of 20 or more, nor a last one that begins with very little noise)" if "acting" not in got else
-           "no positive conditioning acted in those steps" if "said" not in got else
+           "the last of 20 or more, nor a last one that begins with very little noise)" if "acting" not in reached else
+           "no positive conditioning acted in those steps" if "said" not in reached else
            f"{getattr(instead, '__module__', None) or 'another pack'} asks the model in place of ComfyUI")
     return f"nothing in this run was guided: {why}."
 

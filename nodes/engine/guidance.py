@@ -9,7 +9,7 @@ from ...rg_core.guidance.updates import Move
 from ..common import checks, latents, model_checks
 from .batches.crops import Samplings
 from .live_view import Screen
-from .memory import managed
+from .memory import head_patcher
 from .run import KEY, Run
 from .schedule import start
 from .trace import Trace
@@ -35,12 +35,12 @@ class Guidance:
         latents.no_video(self.node, latent_image, model)
         checks.noise_levels(self.node, sigmas)
         sampling = self.samplings.add(latent_image, noise)
-        model.set_additional_models(KEY, [managed(head, model) for head in heads(self.targets) if list(head.parameters())])
-        run = Run(self, executor.class_obj, self.samplings.log, sampling.got)
+        model.set_additional_models(KEY, [head_patcher(head, model) for head in heads(self.targets) if list(head.parameters())])
+        run = Run(self, executor.class_obj, self.samplings.log, sampling.reached)
         if len(sigmas) > 1 and sigmas[-1] > sigmas[0]:
-            run.rest()
+            run.disable()
         run.attach(executor.class_obj)
-        run.compare(len(latent_image))
+        run.warn_of_batch_mismatch(len(latent_image))
         if not self.runs:
             self.trace.clear()
         callback = Screen(self.trace, model, run.log).follows(callback, len(sigmas) - 1)
@@ -51,7 +51,7 @@ class Guidance:
             self.runs.remove(run)
         sampling.keep(out)
         if len(sigmas) > 1:
-            run.report(executor.class_obj, float(sigmas[-1]))
+            run.warn_if_unguided(executor.class_obj, float(sigmas[-1]))
         return out
 
     def attended(self, patcher) -> None:

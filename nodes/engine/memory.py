@@ -40,7 +40,7 @@ class HeadPatcher(comfy.model_patcher.ModelPatcher):
         super().load(device_to, lowvram_model_memory, force_patch_weights, full_load=True)
 
 
-def managed(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
+def head_patcher(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
     """The head as a model that the host loads, counts and offloads, where it loads MODEL; the same one each time."""
     device = model.load_device  # which another node may have chosen
     weights, patchers = head.__dict__.setdefault("managed", (HeadWeights(head), {}))
@@ -51,28 +51,28 @@ def managed(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
     return patchers[device]
 
 
-def needed(model, shape: tuple, conds: list[dict], heads: Collection, again: bool) -> float:
+def guided_step_bytes(model, shape: tuple, conds: list[dict], heads: Collection, recompute: bool) -> float:
     """Bytes that a guided step for latents of `shape` needs beside a plain one; `model` is the host's BaseModel, `conds` what is asked of it,
     `heads` what reads it, at least one."""
     of_model, of_head = units(model, shape)
     if taps.tokens(model.diffusion_model, shape) is None:
-        return KEPT[again] * of_model + HEAD * of_head
-    smaller = min(coarse(head, model) for head in heads)
-    return kept_of_transformer(model, shape, conds, again) + HEAD * of_head / model.memory_usage_factor / smaller**2
+        return KEPT[recompute] * of_model + HEAD * of_head
+    smaller = min(readout_stride(head, model) for head in heads)
+    return kept_of_transformer(model, shape, conds, recompute) + HEAD * of_head / model.memory_usage_factor / smaller**2
 
 
-def coarse(head: torch.nn.Module, model) -> int:
+def readout_stride(head: torch.nn.Module, model) -> int:
     """What the map in which `head` computes is smaller by, along a side, than what HEAD was counted on: networks compute in that of their readout,
     linear heads and features as they are in one near the tokens, which are large where latents are pixels."""
     return max(1, taps.patch(model.diffusion_model) // 2) if isinstance(head, (LinearHead, Features)) else head.stride
 
 
-def kept_of_transformer(model, shape: tuple, conds: list[dict], again: bool) -> float:
-    """Its part of `needed`. Words and reference pictures pass its blocks as well."""
+def kept_of_transformer(model, shape: tuple, conds: list[dict], recompute: bool) -> float:
+    """Its part of `guided_step_bytes`. Words and reference pictures pass its blocks as well."""
     count, width, blocks = taps.tokens(model.diffusion_model, shape)
     beside = [(0 if c.get("cross_attn") is None else c["cross_attn"].shape[1])
               + sum(taps.tokens(model.diffusion_model, x.shape)[0] for x in edited(model, c)) for c in conds]
-    numbers = shape[0] * (count + max(beside, default=0)) * width * (blocks + KEPT_OF_BLOCK if again else blocks * KEPT_OF_BLOCK)
+    numbers = shape[0] * (count + max(beside, default=0)) * width * (blocks + KEPT_OF_BLOCK if recompute else blocks * KEPT_OF_BLOCK)
     return numbers * comfy.model_management.dtype_size(model.get_dtype_inference())
 
 
@@ -88,7 +88,7 @@ def units(model, shape: tuple) -> tuple[float, float]:
     return bytes_each * comfy.model_management.dtype_size(model.get_dtype_inference()), bytes_each * torch.float32.itemsize
 
 
-def held(model) -> int:
+def streamed_bytes(model) -> int:
     """Bytes of the weights that are cast or brought to the device for each operation, and so kept for the backward pass."""
     patcher, numbers = model.current_patcher, sum(w.numel() for w in model.diffusion_model.parameters())
     size = comfy.model_management.dtype_size(model.get_dtype_inference())
@@ -99,10 +99,10 @@ def held(model) -> int:
 
 def is_short(model, shape: tuple, conds: list[dict], heads: Collection, device: torch.device) -> bool:
     """Whether blocks have to be computed again for the step to fit."""
-    return needed(model, shape, conds, heads, again=False) + held(model) > comfy.model_management.get_free_memory(device)
+    return guided_step_bytes(model, shape, conds, heads, recompute=False) + streamed_bytes(model) > comfy.model_management.get_free_memory(device)
 
 
-class Need:
+class MemoryRequest:
     """Tells the host of memory that a run needs, in the place of a ControlNet, which is where it asks."""
 
     def __init__(self, size: float):

@@ -12,7 +12,7 @@ from ..common.log import Log
 from .batches import windows
 from .calls.conditioning import GAP, uncovered
 from .guidance import unguide
-from .memory import managed
+from .memory import head_patcher
 from .run import KEY
 from .schedule.noise_levels import level_embedding
 from .step import Step
@@ -31,7 +31,7 @@ class Asker(comfy.samplers.Sampler):
         model, conds, levels = model_wrap.inner_model, model_wrap.conds["positive"], self.levels.to(noise)
         x = model.model_sampling.noise_scaling(levels, noise, latent_image)
         step = Step(Log(self.node), comfy.samplers.calc_cond_batch, model, x, levels, extra_args["model_options"])
-        acting = step.parts(conds)
+        acting = step.active_areas(conds)
         if not acting:
             raise ValueError(f"{self.node}: the conditioning does not act at this noise level, so the model was not asked. Connect one without a "
                              "limit in time, or choose another noise level.")
@@ -49,7 +49,7 @@ def asked(node: str, model, positive: list, samples: Tensor, noise: Tensor, leve
     model = model.clone()
     unguide(model)
     windows.undo(model)
-    model.set_additional_models(KEY, [managed(head, model) for head in heads])
+    model.set_additional_models(KEY, [head_patcher(head, model) for head in heads])
     asker, guider = Asker(node, levels, use, heads or [AS_THEY_ARE]), comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
     guider.sample(noise, samples, asker, torch.tensor([float(levels.max()), 0.0]), disable_pbar=True, seed=0)

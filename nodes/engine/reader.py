@@ -50,7 +50,7 @@ class Reader:
         found = {head: known[key] for head, key in keys.items() if key in known}
         missing = {head: size for head, size in heads.items() if head not in found}
         if missing:
-            acting = here.parts(self.conds)
+            acting = here.active_areas(self.conds)
             if not acting:
                 raise ValueError(f"{self.node}: what the reference of the {name} target was made with says nothing at this noise "
                                  "level, so it cannot be read. Make the reference with a conditioning that acts all the time, or let "
@@ -121,7 +121,7 @@ class Readers:
             reader = self.of(first)
             readouts = reader.readouts(first.name, step, heads) if conds is None else reader.readouts_for(conds, first.name, step, heads)
             for i in mine:
-                found[i] = step.own(readouts[targets[i].head])
+                found[i] = step.select_batch(readouts[targets[i].head])
         return found
 
 

@@ -28,8 +28,8 @@ from ..common.log import Log
 from . import errors, memory
 from .batches import windows
 from .calls.asking import Asking, must_be_together
-from .calls.conditioning import parts
-from .calls.controlnets import Still
+from .calls.conditioning import active_areas
+from .calls.controlnets import DetachedControl
 from .calls.inpainting import Inpainting
 from .reader import Readers
 from .schedule.landing import Landed, Landing, landings
@@ -45,22 +45,22 @@ CUT = 0.1  # share of a target's picture that may be left out without a word
 class Run:
     """Guides from the host's OUTER_SAMPLE's begin to its end, by wrappers in that run's own model options."""
 
-    def __init__(self, guidance, guider, log: Log, got: set[str]):
+    def __init__(self, guidance, guider, log: Log, reached: set[str]):
         self.node, self.move, self.targets, self.trace = guidance.node, guidance.move, guidance.targets, guidance.trace
         # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
         sampled = guider.model_patcher
         self.source = guidance.source if sampled.parent is guidance.source else sampled
-        self.holding = [t for t in self.targets if t.free is not None]
+        self.masked_targets = [t for t in self.targets if t.free is not None]
         self.fitted: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
         self.free: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
-        self.stills: dict[int, Still] = {}         # ControlNets, by their id
+        self.detached_controls: dict[int, DetachedControl] = {}         # ControlNets, by their id
         self.together: bool | None = None          # whether the model must be asked for all branches in one call; None until that is known
         self.landed = Landed([])
         self.landing: Landing | None = None        # of the prediction that is under way
         self.unmasked: Callable | None = None      # (step) -> where the sampler lets latents change, if not everywhere
         self.prediction: Prediction | None = None  # while a guided one is under way
         self.whole: Tensor | None = None           # the batch, while any is
-        self.log, self.got = log, got              # how far it has come, also in calls that it goes on from: asked, acting, said, guided
+        self.log, self.reached = log, reached      # how far it has come, also in calls that it goes on from: asked, acting, said, guided
         # The published procedure reads references in full precision.
         self.readers = Readers(self.node, self.source, torch.float32 if self.move.published_energy else torch.half)
         self.shifter = Shifter(self.node, self.move, self.readers, {"on": True, "off": False}.get(guidance.recompute))
@@ -70,9 +70,9 @@ class Run:
                               (WrappersMP.PREDICT_NOISE, self.predict_noise), (WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)):
             add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
 
-    def rest(self) -> None:
+    def disable(self) -> None:
         """Guides nothing, where noise is found for a picture instead of a picture for noise."""
-        self.targets, self.holding = (), []
+        self.targets, self.masked_targets = (), []
         self.log.warn("the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it.")
 
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
@@ -80,11 +80,11 @@ class Run:
         read_by = heads(self.targets)
         if not read_by or model.get_additional_models_with_key("multigpu"):
             return executor(model, noise_shape, conds, *args, **kwargs)  # with several GPUs it clones ControlNets there, and asks nobody else
-        again, said = self.shifter.again, conds.get("positive") or []
-        if again is None:  # it may yet fit without, if the host frees all else
+        recompute, said = self.shifter.recompute, conds.get("positive") or []
+        if recompute is None:  # it may yet fit without, if the host frees all else
             room = get_total_memory(model.load_device) - model.model_size()
-            again = memory.needed(model.model, noise_shape, said, read_by, again=False) > room
-        need = memory.Need(memory.needed(model.model, noise_shape, said, read_by, again))
+            recompute = memory.guided_step_bytes(model.model, noise_shape, said, read_by, recompute=False) > room
+        need = memory.MemoryRequest(memory.guided_step_bytes(model.model, noise_shape, said, read_by, recompute))
         loaded, _, models = executor(model, noise_shape, {**conds, KEY: [{"control": need}]}, *args, **kwargs)
         return loaded, conds, models
 
@@ -103,9 +103,9 @@ class Run:
         guider, sigma, sigmas = executor.class_obj, float(timestep.max()), model_options["transformer_options"]["sample_sigmas"]
         positive, negative = guider.conds.get("positive"), guider.conds.get("negative")
         self.landing = self.landed.next(sigma, sigmas)
-        acting, moves = self.acting(guider.inner_model, sigmas)
-        said = acting and positive and parts(positive, x, timestep)
-        self.got.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
+        acting, moves = self.active_targets(guider.inner_model, sigmas)
+        said = acting and positive and active_areas(positive, x, timestep)
+        self.reached.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
         self.prediction, self.whole = Prediction(acting, positive, negative, moves) if said else None, x
         try:
             return executor(x, timestep, model_options, seed)
@@ -113,29 +113,29 @@ class Run:
             self.prediction = self.whole = self.landing = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
-        if self.prediction is None and not self.holding and not (self.landing and self.landing.again):
+        if self.prediction is None and not self.masked_targets and not (self.landing and self.landing.again):
             return executor(model, conds, x, timestep, model_options)
         pictures = windows.pictures(x, self.whole, model_options, self.log)
-        step = Step(self.log, Asking(executor, x.device, self.stills), model, x, timestep, model_options, pictures=pictures)
+        step = Step(self.log, Asking(executor, x.device, self.detached_controls), model, x, timestep, model_options, pictures=pictures)
         if self.prediction is not None:
-            self.got.add("guided")
+            self.reached.add("guided")
             if self.together is None:
                 self.together = must_be_together(step, conds)
-            if self.together and any(c is step.branch(self.prediction.positive, conds) for c in conds):
+            if self.together and any(c is step.find_branch(self.prediction.positive, conds) for c in conds):
                 step = replace(step, together=conds)
         outs, shift = (step.predictions(conds), None) if self.prediction is None else self.guided(step, conds)
-        return self.kept(step, conds, self.shifted(step, conds, outs, shift))
+        return self.composite_reference(step, conds, self.shifted(step, conds, outs, shift))
 
     def shifted(self, step: Step, branches: list, outs: list[Tensor], shift: Tensor | None) -> list[Tensor]:
         """`outs`, each shifted by this, and by what makes up for earlier shifts."""
-        again = self.landing and self.landed.again(self.landing, step.x, step.pictures)
-        total = shift if again is None else again if shift is None else shift + again
+        recompute = self.landing and self.landed.again(self.landing, step.x, step.pictures)
+        total = shift if recompute is None else recompute if shift is None else shift + recompute
         if total is None:
             return outs
         self.landed.keep(total, self.whole, step.pictures)
         return [out if c is None else out + total for c, out in zip(branches, outs)]
 
-    def compare(self, batch: int) -> None:
+    def warn_of_batch_mismatch(self, batch: int) -> None:
         """Says which targets are for more pictures than the `batch` that is sampled."""
         for target in self.targets:
             followed = 1 if target.reference is None else target.reference.trajectory.latents.shape[1]
@@ -145,81 +145,82 @@ class Run:
                                   f"for the first {'one' if batch == 1 else batch} counts. Where a part of a batch is sampled (Latent From Batch, "
                                   "Rebatch Latents), make it of the same part.")
 
-    def report(self, guider, left: float) -> None:
+    def warn_if_unguided(self, guider, left: float) -> None:
         """Says once, at the end of a run in which nothing was guided, why; not where it is `left` at a sigma from which another one may go on, with
         targets that act there."""
         sampling = guider.model_patcher.get_model_object("model_sampling")
-        if self.targets and "guided" not in self.got and left <= max(
+        if self.targets and "guided" not in self.reached and left <= max(
                 float(sampling.sigma_min), min(at_percent(sampling, t.end) for t in self.targets)):
-            self.log.warn(errors.nothing_guided(self.got, guider))
+            self.log.warn(errors.nothing_guided(self.reached, guider))
 
     def guided(self, step: Step, branches: list) -> tuple[list[Tensor], Tensor | None]:
         """What the model predicts for `branches`, and by what that is to be shifted, towards the targets; None for nothing."""
         now, outs = self.prediction, [None] * len(branches)
-        if step.part not in now.shifts:
-            outs, now.moved[step.part], now.shifts[step.part] = (self.published if self.move.per_step else self.moved)(step, branches)
-        moved = now.moved[step.part]
+        if step.batch_key not in now.shifts:
+            make = self.published_move if self.move.per_step else self.make_moves
+            outs, now.moved[step.batch_key], now.shifts[step.batch_key] = make(step, branches)
+        moved = now.moved[step.batch_key]
         if any(out is None for out in outs):  # each at its place, by which patches tell the branches apart
-            ask = step.every if now.reads else step.predictions
+            ask = step.predict_checked if now.reads else step.predictions
             rest = ask([c if out is None else None for c, out in zip(branches, outs)], step.x if moved is None else step.x + moved)
             outs = [other if out is None else out for out, other in zip(outs, rest)]
-        return outs, now.shifts[step.part]
+        return outs, now.shifts[step.batch_key]
 
-    def moved(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor | None]:
+    def make_moves(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor | None]:
         """Makes the moves at this level: what the model predicts for `branches` at the latents that they lead to, None where it was not asked there;
         how far they moved these; and by what the prediction is to be shifted. None for nothing."""
         now, here, moved = self.prediction, step, None
-        positive, free = step.branch(now.positive, branches), self.movable(step)
+        positive, free = step.find_branch(now.positive, branches), self.movable_mask(step)
         for move in range(1, now.moves.count + 1):
             shifts = move == now.moves.count and now.moves.prediction is not None
             asked = branches if shifts else [c if c is positive else None for c in branches]
-            outs, displacement = self.measured(here, asked, now.moves.prediction if shifts else now.moves.latent, move)
+            outs, displacement = self.compute_shift(here, asked, now.moves.prediction if shifts else now.moves.latent, move)
             if shifts:
                 return outs, moved, displacement
             moved = (0 if moved is None else moved) + displacement * free
             here = replace(step, x=step.x + moved)
         return [None] * len(branches), moved, None
 
-    def movable(self, step: Step) -> Tensor | float:
+    def movable_mask(self, step: Step) -> Tensor | float:
         """Where a move of the latents counts: what a sampler's mask or a target's holds fast is put back."""
-        free = self.free_of(step) if self.holding else 1.0
+        free = self.edit_mask(step) if self.masked_targets else 1.0
         mask = self.unmasked(step) if self.unmasked else None
-        return free if mask is None or mask.shape[-2:] != step.size else free * step.own(mask.to(step.x))
+        return free if mask is None or mask.shape[-2:] != step.size else free * step.select_batch(mask.to(step.x))
 
-    def published(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor]:
-        """As `moved`, by the authors' procedure: a shift of the latents, and no share in the prediction for an Euler step to make up for it."""
-        outs, displacement = self.measured(step, branches, step.scale)
-        shift = displacement * self.share(step)
+    def published_move(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor]:
+        """As `make_moves`, by the authors' procedure: a shift of the latents, and no share in the prediction for an Euler step to make up for it."""
+        outs, displacement = self.compute_shift(step, branches, step.latent_scale)
+        shift = displacement * self.euler_ratio(step)
         return ([None] * len(branches), displacement, shift) if self.move.fresh else (outs, None, shift)
 
-    def measured(self, step: Step, branches: list, scale: float, move: int = 1) -> tuple[list[Tensor | None], Tensor]:
+    def compute_shift(self, step: Step, branches: list, scale: float, move: int = 1) -> tuple[list[Tensor | None], Tensor]:
         """What the model predicts for `branches` at the step's latents, None where it was not asked yet, and the displacement [B, C, H, W], `scale`
         times the strength long. It is for this `move` of those at the level."""
         now = self.prediction
         try:
-            outs, displacement, values = self.shifter.shift(step, now, [self.fit(t, step) for t in now.targets], branches, scale)
+            outs, displacement, values = self.shifter.shift(step, now, [self.prepare_target(t, step) for t in now.targets], branches, scale)
         except gradients.EnergyError as error:
             raise ValueError(f"{self.node}: {error}") from error
         self.trace.add(step.sigma, move, now.targets, values, now.views)
         return outs, displacement
 
-    def kept(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
+    def composite_reference(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
         """`outs` where targets leave the picture free; elsewhere it follows the reference, at all steps, whatever the model
         predicts."""
-        if not self.holding:
+        if not self.masked_targets:
             return outs
-        free = self.free_of(step)
-        _, reference = self.readers.way(self.holding[0], step)
-        return [out if c is None else out * free + step.own(reference) * (1 - free) for c, out in zip(branches, outs)]
+        free = self.edit_mask(step)
+        _, reference = self.readers.way(self.masked_targets[0], step)
+        return [out if c is None else out * free + step.select_batch(reference) * (1 - free) for c, out in zip(branches, outs)]
 
-    def free_of(self, step: Step) -> Tensor:
+    def edit_mask(self, step: Step) -> Tensor:
         """Where targets leave the picture free, 0 to 1."""
         key = (step.size, step.x.device)
         if key not in self.free:
-            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in self.holding]
-        return torch.stack([step.own(mask) for mask in self.free[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
+            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in self.masked_targets]
+        return torch.stack([step.select_batch(mask) for mask in self.free[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
 
-    def acting(self, model, sigmas: Tensor) -> tuple[list[Target], Moves | None]:
+    def active_targets(self, model, sigmas: Tensor) -> tuple[list[Target], Moves | None]:
         """The targets that act at the prediction under way of a run of `sigmas`, and the moves that they make there."""
         sigma, sampling = self.landing.start, model.model_sampling  # a step acts whole, its trial points too
         targets = [t for t in self.targets if at_percent(sampling, t.end) <= sigma <= at_percent(sampling, t.start)]
@@ -231,7 +232,7 @@ class Run:
         moves = planned(model, self.landing, sigmas, span, self.move.moves)
         return (targets, moves) if moves.count else ([], None)
 
-    def fit(self, target: Target, step: Step) -> Target:
+    def prepare_target(self, target: Target, step: Step) -> Target:
         """`target` made ready for the pictures of this call and their size."""
         key = (target, step.size, step.x.device)
         with torch.inference_mode(False):
@@ -244,7 +245,7 @@ class Run:
                                   f"picture being made, {step.size[1]}x{step.size[0]} latents, is of another shape.")
             return self.fitted[key] if step.pictures is None else self.fitted[key].of(step.pictures)
 
-    def share(self, step: Step) -> float:
+    def euler_ratio(self, step: Step) -> float:
         """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
         sigmas = step.options["transformer_options"]["sample_sigmas"]
         down = stepped_down(step.model, step.sigma, float(sigmas[sigmas < step.sigma].max()), self.move.eta)

@@ -11,7 +11,7 @@ from ...rg_core.guidance.updates import Move
 from ...rg_core.readout.views import View
 from ..common.latents import one_frame
 from . import errors, memory
-from .autograd.inference_tensors import Borrowing, differentiable
+from .autograd.inference_tensors import InferenceTensorMode, differentiable
 from .autograd.witness import Witness, needed
 from .reader import Readers
 from .schedule.moves import Moves
@@ -36,11 +36,11 @@ class Prediction:
 
 
 class Shifter:
-    """Finds the shift that lowers the energies of targets by `move`, in one run, whose references `readers` read. `again` is whether blocks
+    """Finds the shift that lowers the energies of targets by `move`, in one run, whose references `readers` read. `recompute` is whether blocks
     are computed again in the backward pass, None until that is known. `node` is for messages."""
 
-    def __init__(self, node: str, move: Move, readers: Readers, again: bool | None):
-        self.node, self.move, self.readers, self.again = node, move, readers, again
+    def __init__(self, node: str, move: Move, readers: Readers, recompute: bool | None):
+        self.node, self.move, self.readers, self.recompute = node, move, readers, recompute
         self.looked = False  # whether gradients pass rightly
 
     def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list,
@@ -48,11 +48,11 @@ class Shifter:
         """What the model predicts for `branches` at the step's latents, None where it was not asked yet; the displacement [B, C, H, W] that lowers
         the energies, as long as `scale` times the strength; and these, [B] of each of `targets`, which are the prediction's made ready for
         the step."""
-        positive = step.branch(now.positive, branches)
+        positive = step.find_branch(now.positive, branches)
         now.views.clear()
         if now.reads:
             found, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, scale)
-            predicted = found[step.beside(positive, branches).place]
+            predicted = found[step.for_branch(positive, branches).cond_index]
             outs = found if step.together else [predicted if c is positive else None for c in branches]
         else:
             branches = step.together or branches
@@ -71,15 +71,15 @@ class Shifter:
         """What the model predicts, the conditional prediction at its place among `branches`, the displacement that lowers the energies of `targets`,
         which have heads, and these energies."""
         gradient, values, span = 0, {}, self.span(step, targets)
-        positive, negative = (c and step.branch(c, branches) for c in (now.positive, now.negative))
-        both = self.move.both and negative and step.parts(negative)
+        positive, negative = (c and step.find_branch(c, branches) for c in (now.positive, now.negative))
+        both = self.move.both and negative and step.active_areas(negative)
         for conds in [negative, positive] if both else [positive]:
-            here = step.beside(conds, branches)
+            here = step.for_branch(conds, branches)
             read = self.readers.read(here, targets, None if conds is positive else conds)
 
             def pull(reading):
                 now.views.clear()  # out of memory, it pulls twice
-                with differentiable(*heads(targets)), Borrowing():
+                with differentiable(*heads(targets)), InferenceTensorMode():
                     at_taps, energy, size = gradients.at_taps(reading, targets, span, read, not self.move.published_energy, now.views)
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)
                 return at_taps, size
@@ -87,7 +87,7 @@ class Shifter:
             outs, pulled = self.differentiated(here, conds, heads(targets), pull)
             gradient = gradient + pulled
         energy = torch.stack(list(values.values())).mean(0)
-        displacement = self.move.displacement(gradient * step.scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
+        displacement = self.move.displacement(gradient * step.latent_scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
         return outs, displacement, dict(zip(targets, energy))
 
     def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,
@@ -96,21 +96,22 @@ class Shifter:
         def seen(x: Tensor) -> Tensor:
             return one_frame(step.model.process_latent_out(x))
 
-        ways = [None if t.reference is None else step.own(self.readers.way(t, step)[1]) for t in targets]
-        with torch.inference_mode(False), torch.enable_grad(), Borrowing():
+        ways = [None if t.reference is None else step.select_batch(self.readers.way(t, step)[1]) for t in targets]
+        with torch.inference_mode(False), torch.enable_grad(), InferenceTensorMode():
             found = gradients.at_prediction(predicted, seen, targets, self.span(step, targets), ways, views)
         shifts = [self.move.approach(gradient, energy, scale, t.weight) for t, gradient, energy in zip(targets, *found)]
         return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
 
     def differentiated(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
-        if self.again is None:
+        if self.recompute is None:
             rows = len(step.x) * len(step.together or [conds])
-            self.again = memory.is_short(step.model, (rows, *step.x.shape[1:]), conds, read_by, step.x.device)
+            self.recompute = memory.is_short(step.model, (rows, *step.x.shape[1:]), conds, read_by, step.x.device)
         network = step.model.diffusion_model
-        for self.again in [True] if self.again else [False, True]:
+        for self.recompute in [True] if self.recompute else [False, True]:
             try:
-                found = step.gradient(conds, read_by, pull, self.again, None if self.looked or not needed(network) else Witness(self.node, network))
+                witness = None if self.looked or not needed(network) else Witness(self.node, network)
+                found = step.gradient(conds, read_by, pull, self.recompute, witness)
                 self.looked = True
                 return found
             except Exception as error:
@@ -123,5 +124,5 @@ class Shifter:
     def span(self, step: Step, targets: list[Target]) -> Tensor:
         """L [B], the range of each picture's VP-scaled latent; in the published procedure of its references' too, which are
         beside it in the authors' batch."""
-        beside = [step.own(self.readers.way(t, step)[0]) for t in targets if t.reference is not None] if self.move.published_energy else []
-        return energies.latent_range(torch.cat([step.x, *beside], -1) / step.scale)
+        beside = [step.select_batch(self.readers.way(t, step)[0]) for t in targets if t.reference is not None] if self.move.published_energy else []
+        return energies.latent_range(torch.cat([step.x, *beside], -1) / step.latent_scale)

@@ -16,13 +16,13 @@ from ..common.latents import one_frame
 from ..common.log import Log
 from .autograd import obstacles
 from .autograd.inference_tensors import differentiable
-from .autograd.kernels import with_backwards
-from .autograd.options import alike, readable, until_read, with_gradients
-from .autograd.saved_tensors import lenient
+from .autograd.kernels import differentiable_kernels
+from .autograd.options import early_exit_options, readable_options, shared_options, with_gradients
+from .autograd.saved_tensors import saved_tensor_context
 from .autograd.witness import Witness
 from .batches import tiles
 from .batches.windows import of_window
-from .calls.conditioning import by_hooks, parts
+from .calls.conditioning import active_areas, by_hooks
 from .schedule import noise_levels
 
 Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
@@ -32,18 +32,19 @@ Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
 class Step:
     """A picture at a noise level, and how the host asks its model about it; nothing of it changes.
 
-    `x` [B, C, H, W], or [B, C, 1, H, W] of models that make videos too, is in the sampler's scale, `timestep` [B] are sigmas. `ask` is the
-    host's calc_cond_batch, or what wraps it, `model` its BaseModel and `options` its model_options. `place` is that of a conditioning
-    among the branches of this call (conditional, unconditional, ...), by which patches tell them apart. `pictures` [B] are the places
-    in the batch of those that `x` has, None for all. `together` are all branches, where they must not be asked apart. `log` is for messages.
+    `x` [B, C, H, W], or [B, C, 1, H, W] of models that make videos too, is in the sampler's scale; `timestep` [B] are sigmas.
+    `calc_cond_batch` is the host's function of that name, or what wraps it, `model` its BaseModel and `options` its model_options. `cond_index` is
+    the place of a conditioning among the branches of this call (conditional, unconditional, ...), by which patches tell them apart.
+    `pictures` [B] are the places in the batch of those that `x` has, None for all. `together` are all branches, where they must not be
+    asked apart. `log` is for messages.
     """
     log: Log
-    ask: Callable
+    calc_cond_batch: Callable
     model: torch.nn.Module
     x: Tensor
     timestep: Tensor
     options: dict
-    place: int = 0
+    cond_index: int = 0
     pictures: Tensor | None = None
     together: list | None = None
 
@@ -57,12 +58,12 @@ class Step:
         return tuple(self.x.shape[-2:])
 
     @property
-    def scale(self) -> float:
+    def latent_scale(self) -> float:
         """What the sampler's latents are larger by than those of a variance-preserving model."""
         return noise_levels.latent_scale(self.model, self.sigma)
 
     @property
-    def part(self) -> tuple[int, ...] | None:
+    def batch_key(self) -> tuple[int, ...] | None:
         """`pictures`, to know the part of the batch by."""
         return None if self.pictures is None else tuple(self.pictures.tolist())
 
@@ -70,48 +71,48 @@ class Step:
         """The same call for other latents, [R, C, H, W], all at this step's noise level."""
         return replace(self, x=x, timestep=self.timestep[:1].expand(len(x)), pictures=None)
 
-    def own(self, x: Tensor) -> Tensor:
+    def select_batch(self, x: Tensor) -> Tensor:
         """`x` [N, ...], something for each picture of the batch, for those of this call: [B, ...]."""
         return repeat(x, len(self.x)) if self.pictures is None else of_pictures(x, self.pictures)
 
-    def branch(self, conds: list[dict], branches: list) -> list[dict]:
+    def find_branch(self, conds: list[dict], branches: list) -> list[dict]:
         """What a context window made of `conds`, if it is one of `branches`; else `conds`."""
         return next((b for b in branches if self.pictures is not None and of_window(b, conds)), conds)
 
-    def beside(self, conds: list[dict], branches: list) -> "Step":
+    def for_branch(self, conds: list[dict], branches: list) -> "Step":
         """The same call, looking at what stands where `conds` stand among `branches`."""
-        return replace(self, place=next((i for i, branch in enumerate(branches) if branch is conds), 0))
+        return replace(self, cond_index=next((i for i, branch in enumerate(branches) if branch is conds), 0))
 
     @property
-    def as_guided(self) -> "Step":
-        """The same call as guided steps make it; see gradients.alike."""
-        return replace(self, options=alike(self.options))
+    def with_shared_options(self) -> "Step":
+        """The same call as guided steps make it; see autograd.options."""
+        return replace(self, options=shared_options(self.options))
 
-    def among(self, conds: list[dict]) -> list[list[dict] | None]:
+    def branches_to_ask(self, conds: list[dict]) -> list[list[dict] | None]:
         """What the model is asked for where `conds` are wanted: these at their place, and the other branches where all belong together."""
-        asked = [*(self.together or [None] * (self.place + 1))]
-        asked[self.place] = conds
+        asked = [*(self.together or [None] * (self.cond_index + 1))]
+        asked[self.cond_index] = conds
         return asked
 
-    def parts(self, conds: list[dict]) -> dict:
-        return parts(conds, self.x, self.timestep)
+    def active_areas(self, conds: list[dict]) -> dict:
+        return active_areas(conds, self.x, self.timestep)
 
     def predictions(self, branches: list[list[dict] | None], x: Tensor | None = None) -> list[Tensor]:
         """What the model predicts for each of `branches`, as the host asks."""
-        return self.ask(self.model, branches, self.x if x is None else x, self.timestep, self.options)
+        return self.calc_cond_batch(self.model, branches, self.x if x is None else x, self.timestep, self.options)
 
-    def every(self, branches: list[list[dict] | None], x: Tensor | None = None) -> list[Tensor]:
+    def predict_checked(self, branches: list[list[dict] | None], x: Tensor | None = None) -> list[Tensor]:
         """`predictions` that the diffusion model was asked for, each; a guided step calls branches apart, which caches that count
         calls take for others."""
-        step = self.as_guided
+        step = self.with_shared_options
         compiled = any(COMPILE_KEY in keyed for keyed in self.options["transformer_options"].get("wrappers", {}).values())
         if compiled or not obstacles.names(self.model, self.options):
-            with with_backwards():
+            with differentiable_kernels():
                 return step.predictions(branches, x)
-        with taps.calls(self.model.diffusion_model) as calls, self.whole_runs(), with_backwards():
+        with taps.calls(self.model.diffusion_model) as calls, self.whole_runs(), differentiable_kernels():
             outs = step.predictions(branches, x)
         asked = {label for options in calls for label in options.get("uuids", ())}
-        if any(label not in asked for conds in branches if conds for label in visible(self.parts(conds))):
+        if any(label not in asked for conds in branches if conds for label in nonzero_areas(self.active_areas(conds))):
             raise ValueError(obstacles.message(self.log.node, "was not asked for one of the branches", self.model, self.options))
         return outs
 
@@ -131,74 +132,76 @@ class Step:
             raise ValueError(obstacles.message(self.log.node, "was not run as a whole", self.model, self.options,
                                                "so what it predicts may be another call's"))
 
-    def look(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[list[Tensor | None], taps.Reading]:
+    def predict_with_features(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[list[Tensor | None], taps.Reading]:
         """What the model predicts for each branch, None where it was asked for `conds` alone, and the reading of the whole picture that `heads`
         need; their part of it, if they are some `among` others. At least one of `conds` acts at this timestep."""
-        return self.looked(conds, heads, self.parts(among or conds), only=False)
+        return self.run_recorded(conds, heads, self.active_areas(among or conds), only=False)
 
     def read(self, conds: list[dict], heads: Iterable) -> taps.Reading:
         """The reading alone; what the model would predict is not computed."""
-        return self.looked(conds, heads, self.parts(conds), only=True)[1]
+        return self.run_recorded(conds, heads, self.active_areas(conds), only=True)[1]
 
-    def looked(self, conds: list[dict], heads: Iterable, areas: dict, only: bool) -> tuple[list[Tensor | None], taps.Reading]:
-        """`look`, or `read`, where conditionings paint these `areas`."""
-        unet, options, asked = self.model.diffusion_model, until_read(self.options) if only else readable(self.options), self.among(conds)
+    def run_recorded(self, conds: list[dict], heads: Iterable, areas: dict, only: bool) -> tuple[list[Tensor | None], taps.Reading]:
+        """`predict_with_features`, or `read`, where conditionings paint these `areas`."""
+        unet, asked = self.model.diffusion_model, self.branches_to_ask(conds)
+        options = early_exit_options(self.options) if only else readable_options(self.options)
         try:
             names = taps.of_heads(unet, heads)
-            with taps.record(unet, names, only) as readings, self.whole_runs(names[-1] if only else None), with_backwards():
-                outs = self.ask(self.model, asked, self.x, self.timestep.clone(), options)
+            with taps.record(unet, names, only) as readings, self.whole_runs(names[-1] if only else None), differentiable_kernels():
+                outs = self.calc_cond_batch(self.model, asked, self.x, self.timestep.clone(), options)
         except taps.NoTaps as error:
             raise ValueError(obstacles.message(self.log.node, f"was run in another way ({error})", self.model, self.options)) from error
         comfy.model_management.throw_exception_if_processing_interrupted()
-        pieces = self.pieces(readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
+        pieces = self.features_by_area(readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
         emb = noise_levels.level_embedding(self.model, self.timestep) if readings[0].emb is None else readings[0].emb[:len(self.x)]
         return [c and out for c, out in zip(asked, outs)], replace(readings[0], emb=emb, features=taps.blended(pieces, self.size))
 
-    def pieces(self, readings: list[taps.Reading], areas: dict) -> list[tuple]:
+    def features_by_area(self, readings: list[taps.Reading], areas: dict) -> list[tuple]:
         """The features in `readings` with the parts of the picture that they are of; `areas` are those that were asked for, by
         label. Raises ValueError where they are not all there, once."""
         labels = [label for reading in readings for label in reading.options.get("uuids", ())]
         complete = readings and all(len(r.features) == len(r.names) for r in readings)
         as_asked = all(len(r.x) == len(self.x) * len(r.options.get("uuids", ())) for r in readings)
-        if complete and as_asked and len(set(labels)) == len(labels) and visible(areas) <= set(labels):
+        if complete and as_asked and len(set(labels)) == len(labels) and nonzero_areas(areas) <= set(labels):
             return [(features, areas[label]) for r in readings
                     for features, label in zip(zip(*(f.chunk(len(r.options["uuids"])) for f in r.features)), r.options["uuids"]) if label in areas]
         part, = areas.values() if len(areas) == 1 else [None]
         if complete and part and part.area is None:
             whole = self.model.model_sampling.calculate_input(self.timestep, one_frame(self.x.detach())).to(readings[0].x.dtype)
-            tiled = tiles.pieces(readings, whole)
+            tiled = tiles.match_tiles(readings, whole)
             if tiled:
                 return tiled
         what = ("was not asked" if not readings else "was left out in part" if not complete else
                 "was asked more than once, or for something else than the picture")
         raise ValueError(obstacles.message(self.log.node, what, self.model, self.options))
 
-    def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, again: bool = False, witness: Witness | None = None) -> tuple[list, Tensor]:
-        """The predictions, as `look` gives them, and the gradient with respect to `x` of what pulls at the taps; all [B, C, H, W].
-        `pull(reading)` returns its gradients at the taps that `heads` read over their size, and that size [B]. `again` computes the model's
+    def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, recompute: bool = False,
+                 witness: Witness | None = None) -> tuple[list, Tensor]:
+        """The predictions, as `predict_with_features` gives them, and the gradient with respect to `x` of what pulls at the taps; all [B, C, H, W].
+        `pull(reading)` returns its gradients at the taps that `heads` read over their size, and that size [B]. `recompute` computes the model's
         blocks again in the backward pass, instead of keeping all that they computed. `witness` looks at whether it passes rightly."""
         options = with_gradients(self.options, self.log)
-        blocks = taps.blocks(self.model.diffusion_model) if again else []
-        with differentiable(self.model), with_backwards():  # also while blocks are computed again
-            seeing = lenient(self.model, conds, options, witness)
+        blocks = taps.blocks(self.model.diffusion_model) if recompute else []
+        with differentiable(self.model), differentiable_kernels():  # also while blocks are computed again
+            seeing = saved_tensor_context(self.model, conds, options, witness)
             with witness.looking() if witness else nullcontext(), seeing(), computed_again(blocks, seeing, witness and witness.compare):
-                return replace(self, x=self.x.clone().requires_grad_(), options=options).pulled(conds, heads, pull)
+                return replace(self, x=self.x.clone().requires_grad_(), options=options).gradient_by_hooks(conds, heads, pull)
 
-    def pulled(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
+    def gradient_by_hooks(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
         """`gradient`, where autograd can see through everything."""
-        acting = self.parts(conds)
+        acting = self.active_areas(conds)
         groups = by_hooks([c for c in conds if c["uuid"] in acting])
         with torch.set_grad_enabled(len(groups) == 1):
-            outs, reading = self.look(conds, heads)
+            outs, reading = self.predict_with_features(conds, heads)
         at_taps, size = pull(reading)
         gradient = torch.zeros_like(self.x)
         for group in groups:  # forward and backward with the same weights
             if len(groups) > 1:
-                _, reading = self.look(group, heads, among=conds)
-            gradient += self.back(reading.features, at_taps).float() * size.view(-1, *[1] * (self.x.ndim - 1))
+                _, reading = self.predict_with_features(group, heads, among=conds)
+            gradient += self.backward(reading.features, at_taps).float() * size.view(-1, *[1] * (self.x.ndim - 1))
         return [None if out is None else out.detach() for out in outs], gradient
 
-    def back(self, features: list[Tensor], at_taps: list[Tensor]) -> Tensor:
+    def backward(self, features: list[Tensor], at_taps: list[Tensor]) -> Tensor:
         """The gradient with respect to `x`."""
         try:
             return torch.autograd.grad(features, self.x, at_taps)[0]
@@ -210,6 +213,6 @@ class Step:
                              "connect the MODEL from before that pack's node.") from error
 
 
-def visible(areas: dict) -> set:
+def nonzero_areas(areas: dict) -> set:
     """The labels of those parts of a picture that show anywhere."""
     return {label for label, part in areas.items() if part.weight.any()}

@@ -11,7 +11,7 @@ from comfy.ldm.wan import model as caller
 from comfy.model_patcher import ModelPatcher
 
 from host_features import Graph
-from readout_guidance_pack.nodes.engine.autograd.kernels import with_backwards
+from readout_guidance_pack.nodes.engine.autograd.kernels import differentiable_kernels
 from readout_guidance_pack.nodes.engine.autograd.options import alike
 
 HEADS = 2
@@ -41,7 +41,7 @@ def expect_right(out: torch.Tensor, inputs: list[torch.Tensor]) -> None:
 def test_the_attention_that_a_checkpoint_names_for_a_layer_rests(overridden):
     inputs = qkv()
     options = alike({"transformer_options": {}})["transformer_options"] if overridden else {}
-    with with_backwards():
+    with differentiable_kernels():
         out = caller.optimized_attention(*inputs, HEADS, preferred_attention=SimpleNamespace(function=kernel), transformer_options=options)
     expect_right(out, inputs)
 
@@ -53,7 +53,7 @@ def test_containers_are_taken_out_of_once(overridden):
     options = {"transformer_options": {"optimized_attention_override": SimpleNamespace(container_function=kernel)}}
     options = alike(options)["transformer_options"] if overridden else {}
     containers = [attention.AttentionTensorContainer(x) for x in inputs]
-    with with_backwards():
+    with differentiable_kernels():
         out = caller.optimized_attention(*containers, HEADS, transformer_options=options)
     expect_right(out, inputs)
     assert all(container.tensor is None for container in containers)
@@ -75,7 +75,7 @@ def test_norms_of_comfy_kitchen(name):
     x, scale, shift = (torch.randn(2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
     centred = x - x.mean(-1, keepdim=True) if name == "adaln" else x
     wanted = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * (1 + scale) + shift
-    with with_backwards():
+    with differentiable_kernels():
         out = getattr(comfy_kitchen, name)(x.float().requires_grad_(), scale.float(), shift.float())
         torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=1e-5)
         assert torch.autograd.gradcheck(lambda x: getattr(comfy_kitchen, name)(x, scale, shift), x.requires_grad_())
@@ -84,7 +84,7 @@ def test_norms_of_comfy_kitchen(name):
 def test_the_hosts_mark_of_training_is_set_and_put_back_also_after_an_error():
     if not hasattr(comfy.model_management, "in_training"):
         pytest.skip("ComfyUI 0.30 on")
-    with pytest.raises(ZeroDivisionError), with_backwards():
+    with pytest.raises(ZeroDivisionError), differentiable_kernels():
         assert comfy.model_management.in_training is True
         1 / 0
     assert comfy.model_management.in_training is False

@@ -138,8 +138,8 @@ def test_a_head_that_nobody_has_any_more_is_gone_at_once():
     """Not when Python comes to look for what holds itself, which may be while the host goes through its list of models."""
     model, head = random_model("small"), make_head("small")
     loaded = comfy.model_management.current_loaded_models
-    comfy.model_management.load_models_gpu([memory.managed(head, model)])
-    assert sum(m.model is memory.managed(head, model) for m in loaded) == 1
+    comfy.model_management.load_models_gpu([memory.head_patcher(head, model)])
+    assert sum(m.model is memory.head_patcher(head, model) for m in loaded) == 1
     before, gone = len(loaded), weakref.ref(head)
     gc.disable()
     try:
@@ -186,7 +186,7 @@ def test_heads_are_models_that_the_host_has_loaded():
     graph = Graph()
     graph.run()
     loaded = [model.model for model in comfy.model_management.current_loaded_models if model.model is not None]
-    assert memory.managed(graph.target.head, graph.model) in loaded and graph.model.model in [patcher.model for patcher in loaded]
+    assert memory.head_patcher(graph.target.head, graph.model) in loaded and graph.model.model in [patcher.model for patcher in loaded]
 
 
 def test_heads_may_be_loaded_in_inference_mode():
@@ -211,7 +211,7 @@ def test_the_host_is_told_what_a_guided_step_needs(monkeypatch):
     graph.run(False)
     for graph.recompute in ("off", "on"):
         graph.run()
-    need = [memory.needed(graph.model.model, (1, 4, 16, 24), [], [graph.target.head], again) for again in (False, True)]
+    need = [memory.guided_step_bytes(graph.model.model, (1, 4, 16, 24), [], [graph.target.head], again) for again in (False, True)]
     plain, off, on = told
     assert [b - a for a, b in zip(plain, off)] == pytest.approx([need[0]] * 2)
     assert [b - a for a, b in zip(plain, on)] == pytest.approx([need[1]] * 2)
@@ -273,8 +273,8 @@ def test_out_of_memory_twice_is_explained(monkeypatch):
 
 def test_estimates_heads_are_loaded_by_the_host_too():
     head, model = make_head("small"), Graph().model
-    assert memory.managed(head, model) is memory.managed(head, model)
-    assert all(x is y for x, y in zip(memory.managed(head, model).model.parameters(), head.parameters(), strict=True))
+    assert memory.head_patcher(head, model) is memory.head_patcher(head, model)
+    assert all(x is y for x, y in zip(memory.head_patcher(head, model).model.parameters(), head.parameters(), strict=True))
     elsewhere = model.clone()
     elsewhere.load_device = torch.device("meta")
-    assert memory.managed(head, elsewhere).load_device == torch.device("meta")
+    assert memory.head_patcher(head, elsewhere).load_device == torch.device("meta")

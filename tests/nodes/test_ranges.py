@@ -48,4 +48,4 @@ def test_targets_act_in_the_steps_of_a_control(made, scheduler):
             for sigma in sigmas[:-1]:
                 run = SimpleNamespace(targets=[target], landing=euler(float(sigma), sigmas), move=SimpleNamespace(per_step=True))
                 acts = adapter.get_control(torch.zeros(1, 4, 8, 8), sigma[None], None, 1, {}) is not None
-                assert bool(Run.acting(run, model, sigmas)[0]) == acts, (steps, start, end, float(sigma))
+                assert bool(Run.active_targets(run, model, sigmas)[0]) == acts, (steps, start, end, float(sigma))

@@ -12,8 +12,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from readout_guidance_pack.nodes.engine import Trace, guided, memory
-from readout_guidance_pack.nodes.engine.autograd.inference_tensors import Borrowing
-from readout_guidance_pack.nodes.engine.autograd.kernels import with_backwards
+from readout_guidance_pack.nodes.engine.autograd.inference_tensors import InferenceTensorMode
+from readout_guidance_pack.nodes.engine.autograd.kernels import differentiable_kernels
 from readout_guidance_pack.nodes.engine.reader import read
 from readout_guidance_pack.nodes.engine.run import Run
 from readout_guidance_pack.nodes.engine.schedule.noise_levels import EMBEDDED, is_flow, prediction_scale
@@ -47,7 +47,7 @@ class Subject:
 
     def read(self, x, **more):
         """The prediction and the default taps' reading."""
-        with taps.record(self.model) as readings, with_backwards():
+        with taps.record(self.model) as readings, differentiable_kernels():
             predicted = self.call(x, **more)
         reading, = readings
         return predicted, reading
@@ -62,7 +62,7 @@ class Subject:
 
         @contextmanager
         def within():
-            with saved_tensors_hooks(lambda x: x.clone(), lambda x: x) if copying else nullcontext(), with_backwards():
+            with saved_tensors_hooks(lambda x: x.clone(), lambda x: x) if copying else nullcontext(), differentiable_kernels():
                 yield
 
         x = self.x.clone().requires_grad_()
@@ -87,12 +87,12 @@ def test_gradients_are_finite_differences_and_the_same_with_blocks_computed_agai
 @every_row
 def test_predictions_do_not_change_by_a_bit_and_nothing_is_left_on_the_model(name):
     subject = Subject(name)
-    with torch.inference_mode(), with_backwards():
+    with torch.inference_mode(), differentiable_kernels():
         plain = subject.call(subject.x)
     predicted, reading = subject.read(subject.x.clone().requires_grad_())
     assert torch.equal(predicted.detach(), plain) and not predicted.requires_grad and torch.is_grad_enabled()
     assert all(f.requires_grad for f in reading.features)
-    with with_backwards(), taps.record(subject.model, only=True) as readings, pytest.raises(taps.Enough):
+    with differentiable_kernels(), taps.record(subject.model, only=True) as readings, pytest.raises(taps.Enough):
         subject.call(subject.x)
     assert all(torch.equal(f, g) for f, g in zip(readings[0].features, reading.features, strict=True))
     assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in subject.model.modules())
@@ -200,14 +200,14 @@ def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
                 return (readout * drawn(*readout.shape[1:]).double()).flatten(1).sum(1)
 
             def pull(reading):
-                with torch.inference_mode(False), torch.enable_grad(), Borrowing():
+                with torch.inference_mode(False), torch.enable_grad(), InferenceTensorMode():
                     features = [f.detach().clone().requires_grad_() for f in reading.of(head)]
                     readout = head(features, reading.emb.clone(), (4, 4))
                     pulled = torch.autograd.grad((readout * drawn(*readout.shape[1:])).sum(), features)
                 return list(pulled), torch.ones(len(step.x))
 
             _, gradient = step.gradient(conds, heads, pull, again)
-            way, length = drawn(*step.x.shape, seed=11), 2e-3 * step.scale
+            way, length = drawn(*step.x.shape, seed=11), 2e-3 * step.latent_scale
             found.setdefault("numeric", (energy(step.x + length * way) - energy(step.x - length * way)) / (2 * length))
             found.setdefault("gradient", (gradient * way).flatten(1).sum(1))
             return step.predictions(branches), None

@@ -140,7 +140,7 @@ def counted(name: str, shape: tuple = (1, 16, 128, 128)) -> dict:
     weights = sum(w.numel() for w in model.diffusion_model.parameters())
     conds = [{"cross_attn": torch.empty(1, real.words[0], 1, device="meta")}]
     plain = 0.01 * 2 * model.memory_usage_factor * shape[-2] * shape[-1] * 2**20  # as comfy.model_base.BaseModel.memory_required has it on a GPU
-    needs = {again: memory.needed(model, shape, conds, [AS_THEY_ARE], again) for again in (False, True)}
+    needs = {again: memory.guided_step_bytes(model, shape, conds, [AS_THEY_ARE], again) for again in (False, True)}
     found = {"weights, bf16": 2 * weights, "weights, fp8": weights, "a plain step": plain, "guided, beside that, blocks kept": needs[False],
              "guided, beside that, blocks computed again": needs[True]}
     return {label: round(size / GIB, 2) for label, size in found.items()} | {"card": real.card}

@@ -114,18 +114,18 @@ class Trial:
 def moves_of(action) -> list[torch.Tensor]:
     """The displacements of the guided steps that `action` takes."""
     from readout_guidance_pack.nodes.engine.run import Run
-    measured, moves = Run.measured, []
+    measured, moves = Run.compute_shift, []
 
     def listen(self, step, branches):
         outs, displacement = measured(self, step, branches)
         moves.append(displacement.float().cpu())
         return outs, displacement
 
-    Run.measured = listen
+    Run.compute_shift = listen
     try:
         action()
     finally:
-        Run.measured = measured
+        Run.compute_shift = measured
     return moves
 
 

@@ -7,18 +7,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
-def packed(x: Tensor) -> bool:
+def is_packed(x: Tensor) -> bool:
     """Whether it is of another pack's kind, such as GGUF's: bytes, and no numbers before their layer has unpacked them."""
     return not (type(x) in (Tensor, nn.Parameter) or hasattr(x, "__tensor_flatten__") or x.is_floating_point())
 
 
-def plain(x):
+def as_normal_tensor(x):
     """A tensor made in inference mode as one on the same memory that autograd accepts; anything else as it is."""
-    if not isinstance(x, Tensor) or not x.is_inference() or packed(x):
+    if not isinstance(x, Tensor) or not x.is_inference() or is_packed(x):
         return x
     if hasattr(x, "__tensor_flatten__"):  # quantized: a wrapper around others
         names, context = x.__tensor_flatten__()
-        return type(x).__tensor_unflatten__({name: plain(getattr(x, name)) for name in names}, context, x.size(), x.stride())
+        return type(x).__tensor_unflatten__({name: as_normal_tensor(getattr(x, name)) for name in names}, context, x.size(), x.stride())
     return torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
 
 
@@ -35,7 +35,7 @@ def differentiable(*models: nn.Module):
             for module in chain.from_iterable(model.modules() for model in models):
                 for slots in (module._parameters, module._buffers):
                     for name, tensor in slots.items():
-                        if tensor is not None and (alias := plain(tensor)) is not tensor:
+                        if tensor is not None and (alias := as_normal_tensor(tensor)) is not tensor:
                             slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
                             slots[name].__dict__.update(tensor.__dict__)  # such as the type in which dynamic VRAM brings it
                             replaced.append((slots, name, slots[name], tensor))
@@ -47,14 +47,14 @@ def differentiable(*models: nn.Module):
                     slots[name] = tensor
 
 
-class Borrowing(TorchFunctionMode):
+class InferenceTensorMode(TorchFunctionMode):
     """Lets autograd see through tensors that were made in inference mode, wherever they come from."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return func(*map(borrowed, args), **{name: borrowed(value) for name, value in (kwargs or {}).items()})
+        return func(*map(as_normal_tensors, args), **{name: as_normal_tensors(value) for name, value in (kwargs or {}).items()})
 
 
-def borrowed(x):
-    """`plain`, also of each tensor in a list. tree_map does the same and takes as long as all that the model's layers do beside it,
+def as_normal_tensors(x):
+    """`as_normal_tensor`, also of each tensor in a list. tree_map does the same and takes as long as all that the model's layers do beside it,
     which is most of a step where a GPU waits for Python."""
-    return type(x)(map(borrowed, x)) if type(x) in (list, tuple) else plain(x)
+    return type(x)(map(as_normal_tensors, x)) if type(x) in (list, tuple) else as_normal_tensor(x)

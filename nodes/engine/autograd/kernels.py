@@ -14,12 +14,12 @@ from torch import Tensor
 CALLED = ("optimized_attention", "optimized_attention_masked", "q_apply_rope", "q_apply_rope1")
 
 
-def with_backward(_func, *args, **kwargs):
+def override_attention(_func, *args, **kwargs):
     """Attention that has a backward pass, in place of whichever the user runs with."""
-    return torch_attention(*args, **kwargs)
+    return pytorch_attention(*args, **kwargs)
 
 
-def torch_attention(*args, preferred_attention=None, **kwargs) -> Tensor:
+def pytorch_attention(*args, preferred_attention=None, **kwargs) -> Tensor:
     """The host's attention by torch alone, whichever a checkpoint names for the layer (`preferred_attention`, ComfyUI 0.38). It takes q, k and v
     out of their containers (0.33)."""
     return attention.attention_pytorch(*args, **kwargs)
@@ -30,11 +30,11 @@ def no_product(_layer, _x) -> None:
 
 
 @contextmanager
-def with_backwards() -> Iterator[None]:
+def differentiable_kernels() -> Iterator[None]:
     """What has a backward pass where the host or another pack would call kernels without: attention in the host's modules, some of which ask no
     override, products in fp8, and comfy-kitchen's rotations and norms, for which it has the same in plain torch. The host's own training has
     a mark by which its modules choose; it is set too."""
-    before = [(module, name, getattr(module, name), instead) for module, name, instead in replaceable()]
+    before = [(module, name, getattr(module, name), instead) for module, name, instead in replacements()]
     try:
         for module, name, _, instead in before:
             setattr(module, name, instead)
@@ -44,11 +44,11 @@ def with_backwards() -> Iterator[None]:
             setattr(module, name, own)
 
 
-def replaceable() -> Iterator[tuple[object, str, Callable | bool]]:
+def replacements() -> Iterator[tuple[object, str, Callable | bool]]:
     """Where such kernels are called from or chosen, by which name, and what takes their place."""
     for path, module in list(sys.modules.items()):
         if path.startswith("comfy.ldm."):
-            yield from ((module, name, getattr(eager, name.removeprefix("q_"), torch_attention))
+            yield from ((module, name, getattr(eager, name.removeprefix("q_"), pytorch_attention))
                         for name in CALLED if name in vars(module))
     yield from ((comfy_kitchen, name, own) for name, own in vars(eager).items()
                 if ("rope" in name or "adaln" in name) and name in vars(comfy_kitchen))

@@ -5,7 +5,7 @@ from torch import nn
 
 from ....rg_core.features import taps
 
-# Keys of wrappers that are known to let every call through, or that guided steps leave out (see gradients.readable).
+# Keys of wrappers that are known to let every call through, or that guided steps leave out (see options.py).
 KNOWN = {COMPILE_KEY, "easycache", "lazycache", "readout_guidance", "readout_reference"}
 
 

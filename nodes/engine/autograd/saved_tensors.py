@@ -7,22 +7,22 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from ....rg_core.features import architectures
-from .inference_tensors import Borrowing, packed
+from .inference_tensors import InferenceTensorMode, is_packed
 from .witness import Witness
 
 
-def patched(model, conds: list[dict], options: dict) -> bool:
+def is_patched(model, conds: list[dict], options: dict) -> bool:
     """Whether others' code runs within the model, or weights are of others' kinds. `model` is the host's BaseModel."""
     return (any(options["transformer_options"].get(kind) for kind in ("patches", "patches_replace"))
-            or any("gligen" in c for c in conds) or bool(model.current_patcher.injections) or any(packed(w) for w in model.parameters()))
+            or any("gligen" in c for c in conds) or bool(model.current_patcher.injections) or any(is_packed(w) for w in model.parameters()))
 
 
-def streamed(model) -> bool:
+def is_streamed(model) -> bool:
     """Whether weights are brought to the device for each operation, so that what is saved of them may be gone by the backward pass."""
     return model.model_lowvram or model.current_patcher.is_dynamic()
 
 
-def lenient(model, conds: list[dict], options: dict, witness: Witness | None = None) -> Callable[[], AbstractContextManager]:
+def saved_tensor_context(model, conds: list[dict], options: dict, witness: Witness | None = None) -> Callable[[], AbstractContextManager]:
     """Makes contexts that let ControlNets, GLIGEN, patches and offloaded weights do what autograd forbids, at a cost for every
     operation. `witness` looks at what is kept in them.
 
@@ -34,10 +34,10 @@ def lenient(model, conds: list[dict], options: dict, witness: Witness | None = N
     torch.autograd.graph.allow_mutation_on_saved_tensors would copy less, but it tells tensors by their id, which Python gives
     to others once they are gone, and then hands out the wrong ones.
     """
-    patches = patched(model, conds, options)
+    patches = is_patched(model, conds, options)
     borrows = patches or model.current_patcher.is_dynamic()
     overwritten = patches or any("control" in c for c in conds) or architectures.of(model.diffusion_model).overwrites
-    copies = borrows or streamed(model) or overwritten
+    copies = borrows or is_streamed(model) or overwritten
     if not copies and witness is None:
         return nullcontext
     weights = {memory_of(w) for w in chain(model.parameters(), model.buffers())}
@@ -49,7 +49,7 @@ def lenient(model, conds: list[dict], options: dict, witness: Witness | None = N
 
     @contextmanager
     def seeing() -> Iterator[None]:
-        with saved_tensors_hooks(pack, unpack), Borrowing() if borrows else nullcontext():
+        with saved_tensors_hooks(pack, unpack), InferenceTensorMode() if borrows else nullcontext():
             yield
 
     return seeing

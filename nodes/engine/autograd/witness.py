@@ -123,8 +123,8 @@ class Witness:
             x = save(x)
             return x, marked(x)
 
-        def unpack(packed: tuple) -> Tensor:
-            x, mark = packed
+        def unpack(is_packed: tuple) -> Tensor:
+            x, mark = is_packed
             if mark is not None:
                 now = marked(x)
                 self.kept.append(((now == mark) | now.isnan() & mark.isnan()).all())
@@ -148,7 +148,7 @@ def marked(x: Tensor) -> Tensor | None:
     """Some of the numbers in the memory of `x`, copied; None of tensors that wrap others."""
     if type(x) not in (Tensor, nn.Parameter) or not x.is_floating_point() or not x.numel():
         return None
-    plain = x.detach()
+    as_normal_tensor = x.detach()
     length = min(x.numel(), x.untyped_storage().nbytes() // x.element_size() - x.storage_offset())
     step = max(1, length // SAMPLED)
-    return plain.as_strided((min(SAMPLED, length),), (step,), x.storage_offset()).float().clone()
+    return as_normal_tensor.as_strided((min(SAMPLED, length),), (step,), x.storage_offset()).float().clone()

@@ -23,7 +23,7 @@ class Sampling:
     run, of which it may be a step alone, has come: asked, acting, said, guided."""
     where: object
     size: tuple[int, int]
-    got: set[str]
+    reached: set[str]
     pictures: list[Tensor] = field(default_factory=list)
 
     def keep(self, latents: Tensor) -> None:
@@ -47,7 +47,7 @@ class Samplings:
             self.prompt, self.log, self.seen = prompt, Log(self.node), []
         before = self.before(latents, where) if latents.any() else None
         goes_on = before and (before.where == where is not None or not noise.any())
-        sampling = Sampling(where, tuple(latents.shape[-2:]), before.got if goes_on else set())
+        sampling = Sampling(where, tuple(latents.shape[-2:]), before.reached if goes_on else set())
         sampling.keep(latents)
         self.seen[:] = [*self.seen[1 - MOST:], sampling]
         return sampling

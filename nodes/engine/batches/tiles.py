@@ -6,7 +6,7 @@ from torch import Tensor
 from ....rg_core.features import taps
 
 
-def pieces(readings: list[taps.Reading], whole: Tensor) -> list[tuple[list[Tensor], taps.Part]] | None:
+def match_tiles(readings: list[taps.Reading], whole: Tensor) -> list[tuple[list[Tensor], taps.Part]] | None:
     """What `taps.blended` takes, of `readings` that tile the diffusion model's input `whole` [B, C, H, W]; None if they do not."""
     found: dict[tuple, dict[int, list[Tensor]]] = {}  # features by area and picture
     for reading in readings:

@@ -10,7 +10,7 @@ from ...common.latents import one_frame
 GAP = 0.05  # of a picture: areas in shares may leave out a row of latents between them
 
 
-def parts(conds: list[dict], x: Tensor, timestep: Tensor) -> dict:
+def active_areas(conds: list[dict], x: Tensor, timestep: Tensor) -> dict:
     """Of each of `conds` that acts at this timestep, by its uuid, the part of the picture that it paints: a taps.Part."""
     whole, acting = torch.zeros_like(one_frame(x)[:, :1]), []
 
@@ -29,7 +29,7 @@ def within(area: tuple[int, ...] | None, whole: Tensor) -> Tensor:
 
 
 def uncovered(acting: dict, x: Tensor) -> float:
-    """The share of pictures `x` that none of `acting`, which are `parts` of them, paints: features are zeros there."""
+    """The share of pictures `x` that none of `acting`, which are `active_areas` of them, paints: features are zeros there."""
     whole = torch.zeros_like(one_frame(x)[:, :1])
     for part in acting.values():
         within(part.area, whole).add_(part.weight)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import torch
 
 
-class Still:
+class DetachedControl:
     """A ControlNet or T2I-Adapter whose hints are given: the gradient takes the way through the diffusion model alone.
 
     What adapters make of their hints they keep, and use it for another number of pictures too, where it does not fit; so it is kept here by that."""
