@@ -35,7 +35,7 @@ def test_kept_comes_in_the_unit_in_which_the_host_is_told(monkeypatch):
     monkeypatch.setattr(memory, "KEPT", {again: result["kept_unit"][label] for again, label in labels.items()})
     monkeypatch.setattr(memory, "HEAD", result["kept_unit"][bench.HEAD])
     for again, label in labels.items():
-        assert memory.needed(subject.model.model, subject.shape, [], [subject.head], again) == pytest.approx(kept[label], rel=0.02)
+        assert memory.guided_step_bytes(subject.model.model, subject.shape, [], [subject.head], again) == pytest.approx(kept[label], rel=0.02)
     pictures = {"default", "fitted head", "drag", bench.SHOWN, "default, 4 LCM steps", "fitted head, 4 LCM steps"}
     assert set(result["picture_ratio"]) == pictures and result["guided_step_ratio"]["default"] > 0
 

@@ -174,7 +174,7 @@ def related(unet, words, kind: str, count: int, seed: int) -> tuple:
 def measured(unet, words, head: ReadoutHead, count: int, timesteps: tuple[int, ...] = TIMESTEPS) -> tuple[str, dict[str, float]]:
     """What a relative head is judged by, and its share by timestep, on held-out scenes."""
     read, rows, what = related(unet, words, head.kind, count, seed=21)
-    measure, more = (training.found, (FOUND_WITHIN,)) if head.kind == "correspondence" else (training.ordered, ())
+    measure, more = (training.point_accuracy, (FOUND_WITHIN,)) if head.kind == "correspondence" else (training.ordered, ())
     return measure.__name__, {str(t): round(measure(head, read, rows, what, t, SIZE, *more), 3) for t in timesteps}
 
 

@@ -25,7 +25,7 @@ from readout_guidance_pack.nodes.demo import demo_model
 from readout_guidance_pack.nodes.make_heads import reports
 from readout_guidance_pack.nodes.make_heads.examples import examples, kind_given
 from readout_guidance_pack.nodes.make_heads.training import Training, trained
-from readout_guidance_pack.nodes.make_heads.training_set import Material
+from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.rg_core.training.recipes import RECIPES, SMALL
 from tools import here
 from tools.host.folders import caption, load, pairs
@@ -81,7 +81,7 @@ def smaller(image: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(image.movedim(-1, 1), (round(height * factor), round(width * factor)), mode="bilinear", antialias=True).movedim(1, -1)
 
 
-def material(options: argparse.Namespace) -> Material:
+def material(options: argparse.Namespace) -> TrainingSet:
     """The folders, encoded. Raises ValueError."""
     kind, found = kind_given(NODE, options.kind), pairs(options.pictures, options.targets)
     model, clip, vae = loaded(options)
@@ -93,7 +93,7 @@ def material(options: argparse.Namespace) -> Material:
         latents.append({"samples": vae.encode(load(picture)).cpu()})
         wanted.append(smaller(load(target), latents[-1]["samples"].shape[-2:]))
     print(f"{NODE}: {len(found)} pictures, {len(said)} different captions", flush=True)
-    return Material(NODE, model, examples(NODE, model, latents, [said[words] for words in captions], wanted, kind), kind)
+    return TrainingSet(NODE, model, examples(NODE, model, latents, [said[words] for words in captions], wanted, kind), kind)
 
 
 def shows(begin: float):

@@ -123,7 +123,7 @@ def number(node: str, name: str, value: float) -> None:
         raise ValueError(f"{node}: {name} is {shown(value)}, and should be a number from 0 upwards. Check the node that gives it.")
 
 
-def when(node: str, weight: float, start: float, end: float) -> None:
+def check_range(node: str, weight: float, start: float, end: float) -> None:
     """A target's weight and percents, which other nodes may have made."""
     for name, value in (("weight", weight), ("start_percent", start), ("end_percent", end)):
         number(node, name, value)
@@ -131,7 +131,7 @@ def when(node: str, weight: float, start: float, end: float) -> None:
         raise ValueError(f"{node}: start_percent is {start} and end_percent {end}. Let it start before it ends.")
 
 
-def later_start(node: str, head, start: float, end: float) -> float:
+def effective_start(node: str, head, start: float, end: float) -> float:
     """The start of a target, or of what its head can read, if that is later."""
     if head.start >= end:
         raise ValueError(f"{node}: the {head.kind} head reads nothing worth guiding by before percent {head.start:g}, and end_percent is {end:g}. "

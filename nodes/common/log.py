@@ -9,10 +9,10 @@ log = logging.getLogger("readout_guidance")
 class Log:
     """Warnings in the name of a node, each once."""
     node: str
-    said: set[str] = field(default_factory=set)
+    issued: set[str] = field(default_factory=set)
 
     def warn(self, text: str, about: str | None = None) -> None:
         """`about` tells one matter from others, if the text varies."""
-        if (about or text) not in self.said:
-            self.said.add(about or text)
+        if (about or text) not in self.issued:
+            self.issued.add(about or text)
             log.warning("%s: %s", self.node, text)

@@ -8,15 +8,15 @@ from comfy_api import feature_flags
 from PIL import Image
 
 
-def rough(latent_format):
+def latent_rgb_previewer(latent_format):
     """The host's previewer by its factors for the colors of this format's latents, if it has some."""
     factors = latent_format.latent_rgb_factors
     return factors and latent_preview.Latent2RGBPreviewer(factors, latent_format.latent_rgb_factors_bias, latent_format.latent_rgb_factors_reshape)
 
 
-def latents_seen(latent_format) -> Callable[[torch.Tensor], Image.Image | None]:
+def latents_to_rgb(latent_format) -> Callable[[torch.Tensor], Image.Image | None]:
     """What the first of latents [B, C, H, W], as VAE Decode takes them, roughly looks like, where that is known."""
-    previewer, video = rough(latent_format), latent_format.latent_dimensions == 3
+    previewer, video = latent_rgb_previewer(latent_format), latent_format.latent_dimensions == 3
 
     def seen(latents: torch.Tensor) -> Image.Image | None:
         latents = latents[:1, :, None] if video else latents[:1]  # such formats take one frame for a video of one
@@ -25,7 +25,7 @@ def latents_seen(latent_format) -> Callable[[torch.Tensor], Image.Image | None]:
     return seen
 
 
-def page():
+def page_server():
     """The host's server, if the client whose prompt it executes takes previews with their node, as the page does. Others would take one for a
     preview of the node that is being executed, or for a picture that it saves."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

@@ -7,8 +7,8 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from ...rg_core.guidance.targets import Target, heads, numbered
 from ...rg_core.guidance.updates import Move
 from ..common import checks, latents, model_checks
-from .batches.crops import Samplings
-from .live_view import Screen
+from .batches.crops import SamplingHistory
+from .live_view import LiveView
 from .memory import head_patcher
 from .run import KEY, Run
 from .schedule import start
@@ -27,23 +27,23 @@ class Guidance:
     runs: list[Run] = field(default_factory=list)  # under way
 
     @cached_property
-    def samplings(self) -> Samplings:
-        return Samplings(self.node)
+    def history(self) -> SamplingHistory:
+        return SamplingHistory(self.node)
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
         model = executor.class_obj.model_patcher
         latents.no_video(self.node, latent_image, model)
         checks.noise_levels(self.node, sigmas)
-        sampling = self.samplings.add(latent_image, noise)
+        sampling = self.history.add(latent_image, noise)
         model.set_additional_models(KEY, [head_patcher(head, model) for head in heads(self.targets) if list(head.parameters())])
-        run = Run(self, executor.class_obj, self.samplings.log, sampling.reached)
+        run = Run(self, executor.class_obj, self.history.log, sampling.reached)
         if len(sigmas) > 1 and sigmas[-1] > sigmas[0]:
             run.disable()
         run.attach(executor.class_obj)
         run.warn_of_batch_mismatch(len(latent_image))
         if not self.runs:
             self.trace.clear()
-        callback = Screen(self.trace, model, run.log).follows(callback, len(sigmas) - 1)
+        callback = LiveView(self.trace, model, run.log).wrap_callback(callback, len(sigmas) - 1)
         self.runs.append(run)
         try:
             out = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)

@@ -11,13 +11,13 @@ from PIL import Image
 
 from ..common import drawing
 from ..common.log import Log
-from ..common.previews import latents_seen, page, rough
+from ..common.previews import latent_rgb_previewer, latents_to_rgb, page_server
 from .trace import Trace
 
 FORMAT = "JPEG"
 
 
-class Screen:
+class LiveView:
     """After each step of a run on MODEL: the picture so far, and what the run's `trace` saw last.
 
     On the node that samples it takes the place of the host's own preview; on another one, and where another pack wants to know of each step, it
@@ -29,14 +29,14 @@ class Screen:
     def __init__(self, trace: Trace, model, log: Log):
         self.trace, self.node_id, self.begun, self.log = trace, trace.shown_on, time.monotonic(), log
         latent_format = model.model.latent_format
-        self.rough = rough(latent_format)
+        self.rough = latent_rgb_previewer(latent_format)
         self.previewer = latent_preview.get_previewer(model.load_device, latent_format) or self.rough
-        self.rgb = latents_seen(latent_format)
+        self.rgb = latents_to_rgb(latent_format)
         self.count = self.read_at = 0  # of the trace, and the step at which that was
 
-    def follows(self, callback: Callable | None, steps: int) -> Callable | None:
+    def wrap_callback(self, callback: Callable | None, steps: int) -> Callable | None:
         """What the sampler should call after each step, in the place of `callback`."""
-        if not asked_for(self.node_id is None):
+        if not is_wanted(self.node_id is None):
             return callback
         bar = comfy.utils.ProgressBar(steps) if self.node_id is None else None
         replaced = bar is not None and getattr(callback, "__module__", None) == latent_preview.__name__  # the host's own shows its preview only
@@ -71,12 +71,12 @@ class Screen:
         if self.trace.count > self.count:
             self.count, self.read_at = self.trace.count, step + 1
         since = f"; read at step {self.read_at}" if 0 < self.read_at <= step else ""
-        return drawing.sheet(self.trace.now, self.rgb, so_far, f"step {step + 1} of {total}, {left:.0f} s left{since}")
+        return drawing.sheet(self.trace.latest, self.rgb, so_far, f"step {step + 1} of {total}, {left:.0f} s left{since}")
 
 
-def asked_for(on_itself: bool) -> bool:
+def is_wanted(on_itself: bool) -> bool:
     """Whether whoever waits for this run wants to see it, on the node that samples or on another."""
-    server = page()
+    server = page_server()
     if server is None:
         return on_itself and comfy.utils.PROGRESS_BAR_HOOK is not None and args.preview_method != LatentPreviewMethod.NoPreviews
     running, _ = server.prompt_queue.get_current_queue_volatile()
@@ -87,7 +87,7 @@ def send(image: Image.Image, node_id: str) -> None:
     """Shows `image` on a node that is not the one being executed."""
     from protocol import BinaryEventTypes  # the host's, there wherever its server is
 
-    server = page()
+    server = page_server()
     if server is not None:
         about = {name: node_id for name in ("node_id", "display_node_id", "parent_node_id", "real_node_id")} | {"prompt_id": server.last_prompt_id}
         server.send_sync(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, ((FORMAT, image, None), about), server.client_id)

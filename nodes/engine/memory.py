@@ -78,7 +78,7 @@ def kept_of_transformer(model, shape: tuple, conds: list[dict], recompute: bool)
 
 def edited(model, cond: dict) -> list[torch.Tensor]:
     """The pictures that pass the blocks beside the one being made."""
-    given = cond.get(architectures.of(model.diffusion_model).edited)
+    given = cond.get(architectures.architecture_of(model.diffusion_model).edited)
     return [given] if isinstance(given, torch.Tensor) else list(given or ())
 
 

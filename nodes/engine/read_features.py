@@ -20,9 +20,9 @@ from .step import Step
 TIMESTEPS = 1000
 
 
-class Asker(comfy.samplers.Sampler):
+class FeatureReader(comfy.samplers.Sampler):
     """Samples nothing: asks the model once about latents, each at a noise level of its own, and keeps what `use` makes of what it
-    answers (see `asked`)."""
+    answers (see `read_features`)."""
 
     def __init__(self, node: str, levels: Tensor, use, heads: Sequence):
         self.node, self.levels, self.use, self.heads = node, levels, use, heads
@@ -43,14 +43,14 @@ class Asker(comfy.samplers.Sampler):
         return latent_image
 
 
-def asked(node: str, model, positive: list, samples: Tensor, noise: Tensor, levels: Tensor, use, heads: Sequence = ()):
+def read_features(node: str, model, positive: list, samples: Tensor, noise: Tensor, levels: Tensor, use, heads: Sequence = ()):
     """What `use(base_model, reading)` makes of the taps' reading of latents [B, C, H, W] with `noise` of the same shape at the
     sigmas `levels` [B]. MODEL and `heads` are loaded as for sampling; its own guidance and context windows rest."""
     model = model.clone()
     unguide(model)
     windows.undo(model)
     model.set_additional_models(KEY, [head_patcher(head, model) for head in heads])
-    asker, guider = Asker(node, levels, use, heads or [AS_THEY_ARE]), comfy.samplers.CFGGuider(model)
+    asker, guider = FeatureReader(node, levels, use, heads or [AS_THEY_ARE]), comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
     guider.sample(noise, samples, asker, torch.tensor([float(levels.max()), 0.0]), disable_pbar=True, seed=0)
     return asker.found
@@ -65,7 +65,7 @@ def sigma_at(model, percent: float) -> float:
 def embeddings(model, sigmas: Tensor, reading: taps.Reading, left: bool = False) -> Tensor:
     """The embeddings [N, E] of noise levels [N] as `model`, the host's BaseModel, makes them; like those of `reading`. With `left`, of how many
     timesteps of a generation are done there instead."""
-    row = architectures.of(model.diffusion_model)
+    row = architectures.architecture_of(model.diffusion_model)
     if not row.embedding:
         return level_embedding(model, sigmas).to(reading.emb)
     steps = model.model_sampling.timestep(sigmas)

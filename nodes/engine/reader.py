@@ -30,9 +30,9 @@ class Reader:
         self.used: set[tuple] = set()  # what this run needs of what the reference keeps
         self.conds: list[dict] | None = None
         self.pictures = 0  # as many as are read: where each of the batch has a mask of its own, the reference beside each
-        self.told = ""     # what the model is shown of it
+        self.shown_digest = ""     # what the model is shown of it
 
-    def way(self, name: str, step: Step) -> tuple[Tensor, Tensor]:
+    def at_sigma(self, name: str, step: Step) -> tuple[Tensor, Tensor]:
         """The reference at this noise level and what a denoiser would predict there, [R, C, H, W] each; `name` is of the target
         that asks."""
         trajectory = self.reference.trajectory
@@ -43,8 +43,8 @@ class Reader:
 
     def readouts(self, name: str, step: Step, heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
         """What each head reads [R, C, *size] of the reference, whose sizes (H, W) these are, by the reference's own words."""
-        here = self.seen(name, step)
-        keys = {head: (head, step.sigma, self.dtype, self.told) for head in heads}
+        here = self.step_at_reference(name, step)
+        keys = {head: (head, step.sigma, self.dtype, self.shown_digest) for head in heads}
         self.used.update(keys.values())
         known = self.reference.readouts.get(self.source, {})
         found = {head: known[key] for head, key in keys.items() if key in known}
@@ -66,7 +66,7 @@ class Reader:
 
     def readouts_for(self, conds: list[dict], name: str, step: Step, heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
         """The same by other words than the reference's own; not kept."""
-        here = self.seen(name, step)
+        here = self.step_at_reference(name, step)
         conds = self.inpainting.again(step.model, self.clean(here.x), conds)
         with torch.inference_mode(False):
             return {head: readout.float() for head, readout in self.read(here, conds, heads).items()}
@@ -80,16 +80,16 @@ class Reader:
         """The reference without noise, as many pictures as there are in `like`."""
         return repeat(self.reference.trajectory.latents[0].to(like), len(like))
 
-    def seen(self, name: str, step: Step) -> Step:
+    def step_at_reference(self, name: str, step: Step) -> Step:
         """The step at the reference; makes its own conditioning ready, once for this run."""
-        latent, _ = self.way(name, step)
+        latent, _ = self.at_sigma(name, step)
         if self.conds is None:
             given = [[c, {k: v for k, v in more.items() if k not in NOT_READ}] for c, more in self.reference.conditioning]
             own = self.clean(repeat(latent, max(len(latent), len(self.inpainting.latent_image))))
             conds, more = self.inpainting.told(step.model, own, comfy.sampler_helpers.convert_cond(given))
             self.conds = comfy.samplers.process_conds(step.model, own, {"positive": conds}, own.device, **more)["positive"]
             self.pictures = rows(self.conds, len(latent))
-            self.told = digest(self.conds, self.pictures)
+            self.shown_digest = digest(self.conds, self.pictures)
         latent = repeat(latent, self.pictures)
         return step.at(self.inpainting.noisy(step.model, latent, self.clean(latent), step.sigma))
 
@@ -107,9 +107,9 @@ class Readers:
             self.known[target.reference] = Reader(self.node, target.reference, self.source, self.dtype, self.inpainting)
         return self.known[target.reference]
 
-    def way(self, target: Target, step: Step) -> tuple[Tensor, Tensor]:
-        """See Reader.way."""
-        return self.of(target).way(target.name, step)
+    def at_sigma(self, target: Target, step: Step) -> tuple[Tensor, Tensor]:
+        """See Reader.at_sigma."""
+        return self.of(target).at_sigma(target.name, step)
 
     def read(self, step: Step, targets: list[Target], conds: list[dict] | None) -> list[Tensor | None]:
         """For each of `targets`, what its head reads of its reference at this noise level; None for those without one. By the

@@ -34,7 +34,7 @@ from .calls.inpainting import Inpainting
 from .reader import Readers
 from .schedule.landing import Landed, Landing, landings
 from .schedule.moves import Moves, planned
-from .schedule.noise_levels import at_percent, prediction_scale, stepped_down
+from .schedule.noise_levels import at_percent, prediction_scale, sigma_down
 from .shift import Prediction, Shifter
 from .step import Step
 
@@ -210,7 +210,7 @@ class Run:
         if not self.masked_targets:
             return outs
         free = self.edit_mask(step)
-        _, reference = self.readers.way(self.masked_targets[0], step)
+        _, reference = self.readers.at_sigma(self.masked_targets[0], step)
         return [out if c is None else out * free + step.select_batch(reference) * (1 - free) for c, out in zip(branches, outs)]
 
     def edit_mask(self, step: Step) -> Tensor:
@@ -248,5 +248,5 @@ class Run:
     def euler_ratio(self, step: Step) -> float:
         """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
         sigmas = step.options["transformer_options"]["sample_sigmas"]
-        down = stepped_down(step.model, step.sigma, float(sigmas[sigmas < step.sigma].max()), self.move.eta)
+        down = sigma_down(step.model, step.sigma, float(sigmas[sigmas < step.sigma].max()), self.move.eta)
         return down / (step.sigma - down)

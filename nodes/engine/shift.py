@@ -41,7 +41,7 @@ class Shifter:
 
     def __init__(self, node: str, move: Move, readers: Readers, recompute: bool | None):
         self.node, self.move, self.readers, self.recompute = node, move, readers, recompute
-        self.looked = False  # whether gradients pass rightly
+        self.witnessed = False  # whether gradients pass rightly
 
     def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list,
               scale: float) -> tuple[list[Tensor | None], Tensor, list[Tensor]]:
@@ -51,7 +51,7 @@ class Shifter:
         positive = step.find_branch(now.positive, branches)
         now.views.clear()
         if now.reads:
-            found, displacement, values = self.through_taps(step, now, [t for t in targets if t.head is not None], branches, scale)
+            found, displacement, values = self.shift_from_features(step, now, [t for t in targets if t.head is not None], branches, scale)
             predicted = found[step.for_branch(positive, branches).cond_index]
             outs = found if step.together else [predicted if c is positive else None for c in branches]
         else:
@@ -60,17 +60,17 @@ class Shifter:
             predicted = next((out for c, out in zip(branches, outs) if c is positive), None)
             if predicted is None:
                 predicted, = step.predictions([positive])
-        shift, energy = self.at_prediction(step, predicted, [t for t in targets if t.head is None], scale, now.views)
+        shift, energy = self.shift_from_denoised(step, predicted, [t for t in targets if t.head is None], scale, now.views)
         displacement, values = displacement + shift, values | energy
         if not (torch.isfinite(predicted).all() and torch.isfinite(displacement).all()):
             raise ValueError(f"{self.node}: {errors.not_finite(step.x, positive, step.sigma, step.model)}")
         return outs, displacement, [values[t] for t in targets]
 
-    def through_taps(self, step: Step, now: Prediction, targets: list[Target], branches: list,
+    def shift_from_features(self, step: Step, now: Prediction, targets: list[Target], branches: list,
                      scale: float) -> tuple[list[Tensor | None], Tensor, dict[Target, Tensor]]:
         """What the model predicts, the conditional prediction at its place among `branches`, the displacement that lowers the energies of `targets`,
         which have heads, and these energies."""
-        gradient, values, span = 0, {}, self.span(step, targets)
+        gradient, values, span = 0, {}, self.latent_ranges(step, targets)
         positive, negative = (c and step.find_branch(c, branches) for c in (now.positive, now.negative))
         both = self.move.both and negative and step.active_areas(negative)
         for conds in [negative, positive] if both else [positive]:
@@ -84,25 +84,25 @@ class Shifter:
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)
                 return at_taps, size
 
-            outs, pulled = self.differentiated(here, conds, heads(targets), pull)
+            outs, pulled = self.gradient(here, conds, heads(targets), pull)
             gradient = gradient + pulled
         energy = torch.stack(list(values.values())).mean(0)
         displacement = self.move.displacement(gradient * step.latent_scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
         return outs, displacement, dict(zip(targets, energy))
 
-    def at_prediction(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,
+    def shift_from_denoised(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,
                       views: list[View]) -> tuple[Tensor, dict[Target, Tensor]]:
         """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
         def seen(x: Tensor) -> Tensor:
             return one_frame(step.model.process_latent_out(x))
 
-        ways = [None if t.reference is None else step.select_batch(self.readers.way(t, step)[1]) for t in targets]
+        ways = [None if t.reference is None else step.select_batch(self.readers.at_sigma(t, step)[1]) for t in targets]
         with torch.inference_mode(False), torch.enable_grad(), InferenceTensorMode():
-            found = gradients.at_prediction(predicted, seen, targets, self.span(step, targets), ways, views)
+            found = gradients.at_prediction(predicted, seen, targets, self.latent_ranges(step, targets), ways, views)
         shifts = [self.move.approach(gradient, energy, scale, t.weight) for t, gradient, energy in zip(targets, *found)]
         return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
 
-    def differentiated(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
+    def gradient(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""
         if self.recompute is None:
             rows = len(step.x) * len(step.together or [conds])
@@ -110,9 +110,9 @@ class Shifter:
         network = step.model.diffusion_model
         for self.recompute in [True] if self.recompute else [False, True]:
             try:
-                witness = None if self.looked or not needed(network) else Witness(self.node, network)
+                witness = None if self.witnessed or not needed(network) else Witness(self.node, network)
                 found = step.gradient(conds, read_by, pull, self.recompute, witness)
-                self.looked = True
+                self.witnessed = True
                 return found
             except Exception as error:
                 if not is_oom(error):
@@ -121,8 +121,10 @@ class Shifter:
         batch, (height, width) = len(step.x), step.size
         raise OOM_EXCEPTION(f"{self.node}: {errors.OUT_OF_MEMORY.format(batch, width, height)}")
 
-    def span(self, step: Step, targets: list[Target]) -> Tensor:
+    def latent_ranges(self, step: Step, targets: list[Target]) -> Tensor:
         """L [B], the range of each picture's VP-scaled latent; in the published procedure of its references' too, which are
         beside it in the authors' batch."""
-        beside = [step.select_batch(self.readers.way(t, step)[0]) for t in targets if t.reference is not None] if self.move.published_energy else []
+        beside = []
+        if self.move.published_energy:
+            beside = [step.select_batch(self.readers.at_sigma(t, step)[0]) for t in targets if t.reference is not None]
         return energies.latent_range(torch.cat([step.x, *beside], -1) / step.latent_scale)

@@ -10,7 +10,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
 
 from ...rg_core.features import taps
-from ...rg_core.features.recompute import computed_again
+from ...rg_core.features.recompute import recomputed_blocks
 from ...rg_core.images.regions import of_pictures, repeat
 from ..common.latents import one_frame
 from ..common.log import Log
@@ -184,7 +184,7 @@ class Step:
         blocks = taps.blocks(self.model.diffusion_model) if recompute else []
         with differentiable(self.model), differentiable_kernels():  # also while blocks are computed again
             seeing = saved_tensor_context(self.model, conds, options, witness)
-            with witness.looking() if witness else nullcontext(), seeing(), computed_again(blocks, seeing, witness and witness.compare):
+            with witness.looking() if witness else nullcontext(), seeing(), recomputed_blocks(blocks, seeing, witness and witness.compare):
                 return replace(self, x=self.x.clone().requires_grad_(), options=options).gradient_by_hooks(conds, heads, pull)
 
     def gradient_by_hooks(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[list[Tensor | None], Tensor]:

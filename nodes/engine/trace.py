@@ -11,28 +11,28 @@ MOST = 50  # moves that views are kept of
 
 @dataclass
 class Trace:
-    """A row for each target at each move of a guided prediction, and what there was to look at of the first picture: `now`, at the last move, and
-    `seen`, with the move's number, at some of them, evenly.
+    """A row for each target at each move of a guided prediction, and what there was to look at of the first picture: `latest`, at the last move, and
+    `samples`, with the move's number, at some of them, evenly.
 
     While it samples, the run is shown on the node with the id `shown_on`; None: on the one that samples."""
     shown_on: str | None = None
     rows: list[dict] = field(default_factory=list)
-    now: list[View] = field(default_factory=list)
-    seen: list[tuple[int, list[View]]] = field(default_factory=list)
+    latest: list[View] = field(default_factory=list)
+    samples: list[tuple[int, list[View]]] = field(default_factory=list)
     count: int = 0
-    every: int = 1
+    interval: int = 1
 
     def clear(self) -> None:
-        self.rows, self.now, self.seen, self.count, self.every = [], [], [], 0, 1
+        self.rows, self.latest, self.samples, self.count, self.interval = [], [], [], 0, 1
 
     def add(self, sigma: float, move: int, targets: list[Target], values: list[Tensor], views: list[View]) -> None:
         for target, value in zip(targets, values):
             self.rows.append({"sigma": sigma, "move": move, "target": target.name, "energy": value.tolist()})
-        self.now, self.count = [first(view) for view in views], self.count + 1
-        if self.count % self.every == 0:
-            self.seen.append((self.count, self.now))
-        if len(self.seen) > MOST:
-            self.seen, self.every = self.seen[1::2], 2 * self.every
+        self.latest, self.count = [first(view) for view in views], self.count + 1
+        if self.count % self.interval == 0:
+            self.samples.append((self.count, self.latest))
+        if len(self.samples) > MOST:
+            self.samples, self.interval = self.samples[1::2], 2 * self.interval
 
 
 def first(view: View) -> View:

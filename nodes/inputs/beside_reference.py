@@ -16,7 +16,7 @@ def mask_of(node: str, given: Tensor | None, reference, name: str = "mask") -> T
     return checked
 
 
-def drawn_on(node: str, size: tuple[int, int], reference) -> None:
+def check_aspect(node: str, size: tuple[int, int], reference) -> None:
     """The picture of `size` (H, W) that drags are meant for must have the shape of the reference's."""
     if another_shape(size, reference):
         height, width = pixels(reference)

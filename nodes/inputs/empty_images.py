@@ -32,7 +32,7 @@ def some_there(node: str, there: Tensor, said: Empty) -> None:
         log.warning("%s: %s, so it does not guide those pictures.", node, said.one.format(nothing))
 
 
-def present(node: str, image: Tensor, mask: Tensor | None, kind: str) -> Tensor | None:
+def mask_empty_images(node: str, image: Tensor, mask: Tensor | None, kind: str) -> Tensor | None:
     """The mask without the pictures [B, 3, H, W] of skeletons or edges in which there are none: those are not guided."""
     there = image.amax((1, 2, 3)) >= NOTHING
     some_there(node, there, EMPTY[kind])

@@ -27,7 +27,7 @@ def known(node: str, maps: Maps, mask: Tensor | None) -> None:
             return
 
 
-def lines(node: str, images: list[Tensor]) -> list[Tensor]:
+def prepare_edges(node: str, images: list[Tensor]) -> list[Tensor]:
     """Edges [B, 3, h, w], grey; warns once where they look like black ones on white."""
     for image in images:
         checks.brightness(node, image)
@@ -47,7 +47,7 @@ def as_painted(node: str, images: list[Tensor]) -> list[Tensor]:
 
 
 # By kind, of which it is known what pictures [B, 3, h, w] should look like: what makes them so.
-KNOWN = {"edge": lines, "pose": skeletons.prepared}
+KNOWN = {"edge": prepare_edges, "pose": skeletons.prepared}
 
 
 def maps_of(node: str, kind: str, images: list[Tensor], advice: Advice) -> list[Maps]:

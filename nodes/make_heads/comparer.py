@@ -13,11 +13,11 @@ from ...rg_core.images.resize import resize
 from ...rg_core.readout.linear_head import LinearHead, from_maps
 from ..common.latents import encoded, samples_for
 from ..engine.calls.inpainting import with_holes
-from ..engine.read_features import asked, levels, sigma_at
+from ..engine.read_features import levels, read_features, sigma_at
 from ..engine.reader import read
 from .fitter import LEVELS, SHARED
 from .held_out import HELD_OUT, MOST_HELD_OUT, distinct, split
-from .training_set import BANDS, fold_for, numbers, of_model, readout_size, solving_device
+from .training_set import BANDS, check_finite, fold_for, of_model, readout_size, solving_device
 
 # docs/comparing.md has the measurements that chose these.
 RIDGE = 0.1
@@ -105,7 +105,7 @@ class Comparer:
             use(band, comparison, reading)
 
         noise = torch.randn(samples.shape, generator=self.rng)
-        asked(self.node, self.model, with_holes(self.model, positive, samples, self.rng, 1), samples, noise, sigmas, seen)
+        read_features(self.node, self.model, with_holes(self.model, positive, samples, self.rng, 1), samples, noise, sigmas, seen)
 
     def size(self, comparison: Comparison) -> tuple[int, int]:
         """(H, W) of readouts of it."""
@@ -114,7 +114,7 @@ class Comparer:
     def add(self, band: int, comparison: Comparison, reading: taps.Reading) -> None:
         size = self.size(comparison)
         maps = torch.cat([resize(x.float(), size) for x in reading.features], 1)
-        numbers(self.node, band, maps)
+        check_finite(self.node, band, maps)
         self.differences.add(band, *self.rule.rows(maps, comparison.points, self.rng))
 
     def head(self, **more) -> LinearHead:
@@ -137,7 +137,7 @@ def divided(comparer: Comparer) -> tuple[list[int], list[int]]:
     return everything[most:], everything[:most]
 
 
-def fitted(comparer: Comparer) -> tuple[LinearHead, Found]:
+def fit_head(comparer: Comparer) -> tuple[LinearHead, Found]:
     """A head, and how one that was made without the held-out pictures does on those."""
     given, rule = comparer.given, comparer.rule
     rest, held = divided(comparer)

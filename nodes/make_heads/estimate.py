@@ -11,7 +11,7 @@ from ...rg_core.readout import estimates
 from ..common import checks, latents, model_checks
 from ..common.latents import encoded
 from ..common.types import CATEGORY, Head, PoseKeypoint
-from ..engine.read_features import asked, embeddings, sigma_at
+from ..engine.read_features import embeddings, read_features, sigma_at
 from ..engine.reader import read as read_head
 from ..inputs.keypoints import KEYPOINTS
 from .training_set import readout_size
@@ -33,7 +33,7 @@ def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: f
             told = embeddings(base_model, levels[:1], reading, left=True)
         return read_head(head, reading, size, told).cpu()
 
-    return asked(NODE, model, positive, samples, noise, levels, use, [head])
+    return read_features(NODE, model, positive, samples, noise, levels, use, [head])
 
 
 def skeletons(readout: Tensor, height: int, width: int) -> tuple[Tensor, list[dict]]:

@@ -53,7 +53,7 @@ class Judge:
         return Quality([(band + 0.5) / bands for band in range(bands)], shares, acting / bands, seen)
 
 
-def in_turn(sides: Sequence[Tensor]) -> Tensor:
+def cross_validate(sides: Sequence[Tensor]) -> Tensor:
     """What ridge regression reads of each picture, in each band, from the features [N, bands, F] of those with something and those without it:
     [N of both, bands], above 0 where rightly. A fifth of each side is read at a time, by what the rest tell."""
     sign = torch.cat([torch.full((len(side),), value, dtype=torch.float64) for side, value in zip(sides, (1, -1))])
@@ -70,8 +70,8 @@ def in_turn(sides: Sequence[Tensor]) -> Tensor:
     return readouts * sign[:, None]
 
 
-def told_rightly(sides: Sequence[Tensor]) -> tuple[Tensor, float]:
+def accuracy(sides: Sequence[Tensor]) -> tuple[Tensor, float]:
     """Which pictures are, of those with features [N, bands, F] with something and without it, and what share of them; each side counts alike, however
     many it has."""
-    rights = in_turn(sides) > 0
+    rights = cross_validate(sides) > 0
     return rights, sum(side.double().mean().item() for side in rights.split([len(side) for side in sides])) / 2

@@ -7,8 +7,8 @@ from ..common import model_checks
 from ..common.types import CATEGORY, Head
 from . import reports
 from .examples import examples, kind_given
-from .fitter import fitted
-from .training_set import Material
+from .fitter import fit_head
+from .training_set import TrainingSet
 
 NODE = "Fit Readout Head"
 
@@ -36,6 +36,6 @@ class FitReadoutHead(io.ComfyNode):
         model, kind, seed, begin = model[0], kind_given(NODE, kind[0]), seed[0], time.monotonic()
         model_checks.heads_fit(NODE, model, [])
         given = examples(NODE, model, latents, positive, image, kind)
-        head, found = fitted(Material(NODE, model, given, kind), seed)
+        head, found = fit_head(TrainingSet(NODE, model, given, kind), seed)
         report = reports.report(NODE, head, found, f"fitted from {len(given)} pictures in {time.monotonic() - begin:.0f} seconds", given)
         return io.NodeOutput(head, reports.on_the_node(cls, report), reports.sheet(model, head, found))

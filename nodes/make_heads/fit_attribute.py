@@ -16,15 +16,15 @@ from ..common.types import CATEGORY, Head
 from ..engine.reader import read
 from . import reports
 from .examples import Example, conditionings, kind_given, said_of_batches
-from .fitter import fitted
+from .fitter import fit_head
 from .held_out import distinct
-from .training_set import Material
+from .training_set import TrainingSet
 
 NODE = "Fit Attribute"
 LEAST, JUDGED = 3, 100  # pictures of each sort: needed, and judged by at most
 
 
-class Sides(Material):
+class Sides(TrainingSet):
     """Pictures with something and without it, for a head that tells which by its taps' means; `image` of an example is 1 or -1."""
 
     outputs, pooled = 1, True
@@ -101,6 +101,6 @@ class FitAttribute(io.ComfyNode):
         said = conditionings(NODE, positive, [len(latent["samples"]) for latents in (pictures_with, pictures_without) for latent in latents])
         given = [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)]
         material = Sides(NODE, model, given, name)
-        head, found = fitted(material, seed[0])
-        report = reports.told(NODE, head, found, (material.sides(), material.sizes()), time.monotonic() - begin)
+        head, found = fit_head(material, seed[0])
+        report = reports.attribute_report(NODE, head, found, (material.sides(), material.sizes()), time.monotonic() - begin)
         return io.NodeOutput(head, reports.on_the_node(cls, report))

@@ -12,7 +12,7 @@ from ..common import checks, model_checks
 from ..common.log import log
 from ..common.types import CATEGORY, Head
 from ..inputs import track_points
-from .comparer import BANDS, Comparer, Found, Pictures, fitted
+from .comparer import BANDS, Comparer, Found, Pictures, fit_head
 from .examples import conditionings
 from .reports import SHOWN, below, on_the_node, preview, row
 
@@ -130,6 +130,6 @@ class FitComparingHead(io.ComfyNode):
         if vae[0] is None:
             raise ValueError(f"{NODE}: there is no VAE. Connect the one that belongs to the model, such as from Load VAE.")
         given = pictures(images, positive, kind, tracks, groups)
-        head, found = fitted(Comparer(NODE, model, vae[0], given, kind, seed[0]))
+        head, found = fit_head(Comparer(NODE, model, vae[0], given, kind, seed[0]))
         words = report(head, found, len(given.images), time.monotonic() - begin)
         return io.NodeOutput(head, on_the_node(cls, words), sheet(model, found))

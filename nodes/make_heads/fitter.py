@@ -11,7 +11,7 @@ from ...rg_core.readout.linear_head import LinearHead, from_maps
 from ..engine.read_features import levels
 from .evaluation import Judge, Quality
 from .examples import Example
-from .training_set import BANDS, Material, numbers, single, solving_device
+from .training_set import BANDS, TrainingSet, check_finite, single, solving_device
 
 # docs/fitting.md has the measurements that chose these.
 SHARED = 0.3
@@ -23,7 +23,7 @@ PIXELS = 1024     # of each picture at each band, at random where it has more
 class Fitter:
     """Reads pictures in each band of noise, and fits heads to what should be read of them."""
 
-    def __init__(self, material: Material, seed: int):
+    def __init__(self, material: TrainingSet, seed: int):
         self.material = material
         self.sums = ridge.Sums(BANDS, sum(material.channels), material.outputs * material.fold**2)
         self.levels: Tensor | None = None
@@ -45,7 +45,7 @@ class Fitter:
 
     def add(self, band: int, example: Example, reading: taps.Reading) -> None:
         x, y = self.material.pairs(example, reading)
-        numbers(self.material.node, band, x)
+        check_finite(self.material.node, band, x)
         some = torch.randperm(len(x), generator=self.rng)[:PIXELS]
         self.sums.add(band, x[some.to(x.device)], y[some].to(x.device))
 
@@ -59,7 +59,7 @@ class Fitter:
                          **known | {"config": known["config"] | about})
 
 
-def fitted(material: Material, seed: int) -> tuple[LinearHead, Quality]:
+def fit_head(material: TrainingSet, seed: int) -> tuple[LinearHead, Quality]:
     """A head, and how well one of the same ridges but without the held-out pictures reads those."""
     fitter = Fitter(material, seed)
     rest, held = material.split(fitter.rng)

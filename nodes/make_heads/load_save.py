@@ -28,7 +28,7 @@ def register_folder() -> None:
     folder_paths.folder_names_and_paths[FOLDER][1].update(SUFFIXES)
 
 
-def places(node: str, filename_prefix: str) -> tuple[Path, Path | None]:
+def save_paths(node: str, filename_prefix: str) -> tuple[Path, Path | None]:
     """Where the next head of this name goes in the host's output folder, and where the last one is, if there is any."""
     filename_prefix = checks.text(node, "filename_prefix", filename_prefix)
     try:
@@ -126,6 +126,6 @@ class SaveReadoutHead(io.ComfyNode):
 
     @classmethod
     def execute(cls, head, filename_prefix):
-        path, _ = places("Save Readout Head", filename_prefix)
+        path, _ = save_paths("Save Readout Head", filename_prefix)
         save_head(head, path, dtype=torch.float32)
         return io.NodeOutput()

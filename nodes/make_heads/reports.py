@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ...rg_core.readout.estimates import from_range
 from ..common.log import log
-from ..common.previews import page
+from ..common.previews import page_server
 from . import order
-from .evaluation import GOOD, USEFUL, Quality, told_rightly
+from .evaluation import GOOD, USEFUL, Quality, accuracy
 from .examples import Example
 
 FEW, ROUGHLY, WELL = 10, 0.65, 0.8  # of a sort, to be judged by at all; shares of them that are told rightly
@@ -37,16 +37,16 @@ def report(node: str, head, found: Quality, made: str, given: list[Example]) -> 
 
 def on_the_node(cls, words: str) -> str:
     """`words`, shown on the node of class `cls` that is being executed too, as the host's Get Image Size does, but only in the page that runs it."""
-    server, node_id = page(), cls.hidden and cls.hidden.unique_id
+    server, node_id = page_server(), cls.hidden and cls.hidden.unique_id
     if server is not None and node_id:
         server.send_progress_text(words, node_id, sid=server.client_id)
     return words
 
 
-def told(node: str, head, found: Quality, features: tuple[Sequence[Tensor], Sequence[Tensor]], seconds: float) -> str:
+def attribute_report(node: str, head, found: Quality, features: tuple[Sequence[Tensor], Sequence[Tensor]], seconds: float) -> str:
     """The report on a head that tells pictures with something from those without it, by the features of some of each [N, bands, F], and by those of
     their sizes [N, 1, F]. All bands count: the best of five praises chance. docs/attributes.md has how often this does."""
-    sides, (rights, share), (_, by_size) = features[0], *map(told_rightly, features)
+    sides, (rights, share), (_, by_size) = features[0], *map(accuracy, features)
     if by_size >= WELL:
         log.warning("%s: the pictures with %s and those without it are of different sizes, by which alone %.0f%% of them can be told, and the head "
                     "may have learnt that. Give it pictures of the same sizes on both sides.", node, head.kind, 100 * by_size)

@@ -8,9 +8,9 @@ from ..common import model_checks
 from ..common.types import CATEGORY, Head, LossMap
 from . import reports
 from .examples import examples, kind_given
-from .load_save import FOLDER, places
+from .load_save import FOLDER, save_paths
 from .training import Training, trained
-from .training_set import Material
+from .training_set import TrainingSet
 
 NODE = "Train Readout Head"
 
@@ -55,9 +55,9 @@ class TrainReadoutHead(io.ComfyNode):
         asked = {"steps": steps[0], "batch_size": batch_size[0], "learning_rate": learning_rate[0]}
         recipe = replace(recipe, **{name: value for name, value in asked.items() if value})
         model_checks.heads_fit(NODE, model, [])
-        following, last = places(NODE, filename_prefix[0])
+        following, last = save_paths(NODE, filename_prefix[0])
         going_on = resume[0] and last is not None
-        training = Training(Material(NODE, model, examples(NODE, model, latents, positive, image, kind), kind), recipe, seed[0])
+        training = Training(TrainingSet(NODE, model, examples(NODE, model, latents, positive, image, kind), kind), recipe, seed[0])
         head, found, made = trained(training, last if going_on else following, going_on)
         report = reports.on_the_node(cls, reports.report(NODE, head, found, made, training.material.given))
         return io.NodeOutput(head, {"loss": training.curve}, report, reports.sheet(model, head, found))

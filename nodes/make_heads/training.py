@@ -21,7 +21,7 @@ from ..common.log import Log, log
 from ..engine.reader import read
 from ..engine.schedule.noise_levels import EMBEDDED
 from .evaluation import Judge, Quality
-from .training_set import BANDS, Material, single
+from .training_set import BANDS, TrainingSet, single
 
 MEASURED = 64  # pictures, for the sizes of their features
 EVERY, AT_MOST = 300.0, 0.01  # seconds after which the file is written anew, and the share of the time that this may take
@@ -34,7 +34,7 @@ class Training:
     """A head in training by `recipe` on what MODEL's features show of the pictures, a fifth of which it never sees. Only the head gets
     gradients, in single precision; features are read anew in each step."""
 
-    def __init__(self, material: Material, recipe: Recipe, seed: int):
+    def __init__(self, material: TrainingSet, recipe: Recipe, seed: int):
         self.material, self.recipe, self.seed, self.log = material, recipe, seed, Log(material.node)
         self.device, self.fingerprint = material.model.load_device, material.fingerprint()
         self.rest, self.held = material.split(torch.Generator().manual_seed(seed))
@@ -50,14 +50,14 @@ class Training:
         if taps.embedding_width(self.material.model.model.diffusion_model):
             return
         rng, some = torch.Generator().manual_seed(self.seed), self.rest[:MEASURED]
-        found = deviations(reading for _, reading in self.material.read(some, rng, as_it_is))
+        found = deviations(reading for _, reading in self.material.read(some, rng, identity))
         for block, (mean, deviation) in zip(self.head.bottleneck_layers, found, strict=True):
             block.rescale(mean.to(self.device, copy=True), deviation.to(self.device, copy=True))
 
     def losses(self, rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
         count = self.recipe.batch_size
         picked = [self.rest[i] for i in torch.randint(len(self.rest), (count,), generator=rng).tolist()]
-        for some, reading in self.material.read(picked, rng, as_it_is):
+        for some, reading in self.material.read(picked, rng, identity):
             wanted = torch.cat([self.material.wanted(example) for example in some]).to(self.device)
             loss = spatial_loss(self.head, plain(reading), wanted, self.material.kind in self.recipe.balanced)
             yield {"head": loss * (len(some) / count)}
@@ -85,7 +85,7 @@ class Training:
         self.trainer.finish()
         judge, rng = Judge(BANDS, self.material.mean(self.rest)), torch.Generator().manual_seed(self.seed)
         for band in range(BANDS):
-            for some, reading in self.material.read(self.held, rng, as_it_is, band, BANDS):
+            for some, reading in self.material.read(self.held, rng, identity, band, BANDS):
                 for i, example in enumerate(some):
                     readout = read(self.head, single(reading, i), self.material.size(example)).cpu()
                     judge.add(band, example, self.material.wanted(example), [readout])
@@ -122,7 +122,7 @@ class Training:
         known = known if isinstance(known, dict) else {}
         differ = [f"{name} {checks.shown(known.get(name))} and not {value}" for name, value in self.settings().items() if known.get(name) != value]
         if not differ:  # the first alone: what the model reads depends on the others
-            differ = [words for name, words in OTHERS.items() if not alike(state.get(name), self.fingerprint[name])][:1]
+            differ = [words for name, words in OTHERS.items() if not rows_close(state.get(name), self.fingerprint[name])][:1]
         if differ:
             raise ValueError(f"{path.name} was trained with {', '.join(differ)}. Give that again to go on, or switch resume off to begin anew.")
         done, curve = known.get("done"), state.get("curve")
@@ -136,12 +136,12 @@ class Training:
         self.curve = curve.tolist()
 
 
-def alike(one: Tensor | None, two: Tensor) -> bool:
+def rows_close(one: Tensor | None, two: Tensor) -> bool:
     """Of each row [N, X], up to rounding."""
     return one is not None and one.shape == two.shape and bool(((one.float() - two).norm(dim=1) <= ROUNDING * two.norm(dim=1)).all())
 
 
-def new_head(material: Material, recipe: Recipe, seed: int) -> ReadoutHead:
+def new_head(material: TrainingSet, recipe: Recipe, seed: int) -> ReadoutHead:
     embedding = taps.embedding_width(material.model.model.diffusion_model) or EMBEDDED
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # that of the CPU alone
@@ -149,7 +149,7 @@ def new_head(material: Material, recipe: Recipe, seed: int) -> ReadoutHead:
                            **material.about())
 
 
-def as_it_is(base_model, reading: taps.Reading) -> taps.Reading:
+def identity(base_model, reading: taps.Reading) -> taps.Reading:
     return reading
 
 

@@ -13,7 +13,7 @@ from ...rg_core.images.pictures import fit_for, to_range
 from ...rg_core.images.resize import resize
 from ..common.latents import family
 from ..engine.calls.inpainting import with_holes
-from ..engine.read_features import asked, sigma_at
+from ..engine.read_features import read_features, sigma_at
 from ..engine.reader import read
 from . import held_out
 from .examples import Example, batches
@@ -55,14 +55,14 @@ def solving_device(model, features: int) -> torch.device:
     return torch.device("cpu")
 
 
-def numbers(node: str, band: int, features: Tensor) -> None:
+def check_finite(node: str, band: int, features: Tensor) -> None:
     """What a model makes of a picture in this band of noise must be finite."""
     if not torch.isfinite(features).all():
         raise ValueError(f"{node}: the model's features are NaN or infinite between percent {band / BANDS:.1f} and {(band + 1) / BANDS:.1f}. Run the "
                          "model in another precision, such as --bf16-unet or --fp32-unet.")
 
 
-class Material:
+class TrainingSet:
     """The pictures `given`, for a head that reads a map of `kind` on MODEL. `node` is for messages."""
 
     outputs, pooled = 3, False
@@ -141,7 +141,7 @@ class Material:
             noise = torch.randn(samples.shape, generator=rng)
             with torch.inference_mode():
                 positive = with_holes(self.model, some[0].positive, samples, rng, len(some))
-                found = asked(self.node, self.model, positive, samples, noise, levels, use)
+                found = read_features(self.node, self.model, positive, samples, noise, levels, use)
             yield some, found
 
 

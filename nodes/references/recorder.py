@@ -13,7 +13,7 @@ from .reference import Reference, wrap
 KEY = "readout_reference"
 
 
-def recording(model):
+def record_trajectory(model):
     """Has MODEL, in place, record its next sampling; returns what makes the picture a reference then: a function of the node's
     name, the picture's samples, its conditioning and cache_mb."""
     knots: dict[float, Tensor] = {}

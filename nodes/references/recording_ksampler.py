@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..common import ksampler_inputs
 from ..common.types import CATEGORY, ReferenceType
-from .recorder import recording
+from .recorder import record_trajectory
 from .reference import CACHE
 
 
@@ -23,7 +23,7 @@ class KSamplerReadoutReference(io.ComfyNode):
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, cache_mb):
         recorded, node = model.clone(), "KSampler (Readout Reference)"
         ksampler_inputs.compare_denoise(node, steps, denoise, latent_image)
-        reference = recording(recorded)
+        reference = record_trajectory(recorded)
         latent, = host_nodes.common_ksampler(recorded, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
                                              denoise=denoise)
         return io.NodeOutput(latent, reference(node, latent["samples"], positive, cache_mb))

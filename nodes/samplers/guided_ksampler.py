@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...rg_core.guidance.updates import Move
 from ..common import ksampler_inputs
-from ..common.previews import latents_seen
+from ..common.previews import latents_to_rgb
 from ..common.types import CATEGORY, Guidance
 from ..engine import Trace, guided
 from ..engine.memory import CHOICES
@@ -35,4 +35,4 @@ class KSamplerReadoutGuidance(io.ComfyNode):
         model = guided(node, model, guidance, Move(strength, moves=moves), trace, recompute)
         latent, = host_nodes.common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative,
                                              latent_image, denoise=denoise)
-        return io.NodeOutput(latent, json.dumps(trace.rows), readouts(trace, latents_seen(model.model.latent_format)))
+        return io.NodeOutput(latent, json.dumps(trace.rows), readouts(trace, latents_to_rgb(model.model.latent_format)))

@@ -10,7 +10,7 @@ from ...rg_core.guidance.updates import PUBLISHED
 from ..common.types import CATEGORY, Guidance, ReferenceType
 from ..engine import Trace, guided
 from ..engine.schedule.noise_levels import latent_scale
-from ..references.recorder import recording
+from ..references.recorder import record_trajectory
 from ..references.reference import CACHE_MB
 
 NODE = "KSampler (Readout Guidance, published)"
@@ -46,7 +46,7 @@ class KSamplerReadoutGuidancePublished(io.ComfyNode):
     def execute(cls, model, seed, steps, cfg, eta, add_noise, positive, negative, latent_image, strength, guidance=()):
         trace = Trace()
         sampled = guided(NODE, model, guidance, replace(PUBLISHED, strength=strength, eta=eta), trace)
-        reference = recording(sampled)
+        reference = record_trajectory(sampled)
         sampling = model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)
         sigmas[-1] = sampling.sigma_min  # their scheduler's last step ends at the first timestep's noise, not at none

@@ -32,8 +32,8 @@ class AttributeTarget(io.ComfyNode):
             raise ValueError(f"{node}: the head reads {head.kind}, which is no attribute. Connect one from Fit Attribute.")
         if not isinstance(amount, (int, float)):
             raise ValueError(f"{node}: amount is {checks.shown(amount)}, and should be a number. Check the node that gives it.")
-        checks.when(node, abs(amount), start_percent, end_percent)
-        start = checks.later_start(node, head, start_percent, end_percent)
+        checks.check_range(node, abs(amount), start_percent, end_percent)
+        start = checks.effective_start(node, head, start_percent, end_percent)
         level = math.copysign(max(1.0, abs(amount)), amount)
         target = Attribute(name=head.kind, head=head, weight=abs(amount), level=level, start=start, end=end_percent, mask=checks.mask(node, mask))
         return io.NodeOutput((*(guidance or ()), target))

@@ -42,7 +42,7 @@ class ColorTarget(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, vae, detail, weight, start_percent, end_percent, mask=None, guidance=None):
-        checks.when(NODE, weight, start_percent, end_percent)
+        checks.check_range(NODE, weight, start_percent, end_percent)
         image, mask = checks.picture(NODE, image), checks.mask(NODE, mask)
         checks.brightness(NODE, image)
         checks.same_size(NODE, mask, image)

@@ -45,8 +45,8 @@ class DragTarget(io.ComfyNode):
                 mask=None, guidance=None):
         node = "Drag Target"
         head = comparing(node, head, "correspondence")
-        checks.when(node, weight, start_percent, end_percent)
-        start_percent = checks.later_start(node, head, start_percent, end_percent)
+        checks.check_range(node, weight, start_percent, end_percent)
+        start_percent = checks.effective_start(node, head, start_percent, end_percent)
         size = beside_reference.pixels(reference) if image is None else tuple(checks.picture(node, image).shape[-2:])
         found = [] if drags == "" else drag_paths.from_json(node, drags, size)  # a text that somebody emptied
         if drags_json is not None:
@@ -55,7 +55,7 @@ class DragTarget(io.ComfyNode):
             found += track_points.paths(node, tracks, size)
         targets = ()
         if found:  # none drawn yet: the first run only shows the picture to draw on
-            beside_reference.drawn_on(node, size, reference)
+            beside_reference.check_aspect(node, size, reference)
             targets = (Drag(name="drag", head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
                                  paths=drag_paths.usable(node, found), mask=beside_reference.mask_of(node, mask, reference)),)
         shown = {} if image is None else {"readout_picture": ui.PreviewImage(image[:1], cls=cls).as_dict()["images"]}

@@ -4,9 +4,9 @@ from comfy_api.latest import io
 from ..common import checks
 from ..common.types import CATEGORY, Guidance
 from ..inputs import bars
-from ..inputs.empty_images import present
-from ..inputs.maps import lines
-from .inputs import chained, inputs
+from ..inputs.empty_images import mask_empty_images
+from ..inputs.maps import prepare_edges
+from .inputs import checked_spatial_target, inputs
 
 
 class EdgeTarget(io.ComfyNode):
@@ -23,6 +23,6 @@ class EdgeTarget(io.ComfyNode):
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
         node = "Edge Target"
         image, mask = bars.left_out(node, "edge", checks.picture(node, image), mask)
-        image, = lines(node, [image])
-        mask = present(node, image, checks.mask(node, mask), "edge")
-        return chained("edge", head, image, weight, start_percent, end_percent, mask, guidance)
+        image, = prepare_edges(node, [image])
+        mask = mask_empty_images(node, image, checks.mask(node, mask), "edge")
+        return checked_spatial_target("edge", head, image, weight, start_percent, end_percent, mask, guidance)

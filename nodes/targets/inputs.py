@@ -30,18 +30,18 @@ def inputs(picture: list, kind: str, *more) -> list:
     ]
 
 
-def chained(name: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
+def checked_spatial_target(name: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
             guidance: tuple | None) -> io.NodeOutput:
     node = f"{name.capitalize()} Target"
     checks.head_kind(node, head, name)
-    return towards(node, head, image, weight, start, end, mask, guidance)
+    return spatial_target(node, head, image, weight, start, end, mask, guidance)
 
 
-def towards(node: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
+def spatial_target(node: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
             guidance: tuple | None) -> io.NodeOutput:
     """`image` [B, 3, h, w] is what `head` should read, from when it can; with it, where it is known."""
-    checks.when(node, weight, start, end)
-    start = checks.later_start(node, head, start, end)
+    checks.check_range(node, weight, start, end)
+    start = checks.effective_start(node, head, start, end)
     mask, (image, known) = checks.mask(node, mask), image if isinstance(image, tuple) else (image, None)
     checks.same_size(node, mask, image)
     target = Spatial(name=head.kind, head=head, image=image, known=known, mask=mask, weight=weight, start=start, end=end)

@@ -41,8 +41,8 @@ def likeness_inputs(head: list, target: type[Target]) -> list:
 def likeness(kind: str, make, head, reference, weight, start_percent, end_percent, mask, reference_mask, box, reference_box,
              guidance) -> io.NodeOutput:
     node = f"{kind.capitalize()} Target"
-    checks.when(node, weight, start_percent, end_percent)
-    start = checks.later_start(node, head, start_percent, end_percent)
+    checks.check_range(node, weight, start_percent, end_percent)
+    start = checks.effective_start(node, head, start_percent, end_percent)
     box, reference_box = (box_of(node, name, given, reference) for name, given in (("box", box), ("reference_box", reference_box)))
     if make is Appearance:  # places are compared, so one box means the same on both sides
         box, reference_box = box or reference_box, reference_box or box

@@ -4,9 +4,9 @@ from comfy_api.latest import io
 from ..common import checks
 from ..common.types import CATEGORY, Guidance
 from ..inputs import bars
-from ..inputs.empty_images import present
+from ..inputs.empty_images import mask_empty_images
 from ..inputs.maps import ADVICE_MAP, KNOWN, maps_of
-from .inputs import inputs, towards
+from .inputs import inputs, spatial_target
 
 
 class MapTarget(io.ComfyNode):
@@ -31,5 +31,5 @@ class MapTarget(io.ComfyNode):
             image, mask = bars.left_out(node, head.kind, image, mask)
         maps, = maps_of(node, head.kind, [image], ADVICE_MAP)
         if head.kind in KNOWN:
-            mask = present(node, maps[0], checks.mask(node, mask), head.kind)
-        return towards(node, head, maps, weight, start_percent, end_percent, mask, guidance)
+            mask = mask_empty_images(node, maps[0], checks.mask(node, mask), head.kind)
+        return spatial_target(node, head, maps, weight, start_percent, end_percent, mask, guidance)

@@ -5,9 +5,9 @@ from ...rg_core.images.pictures import fit
 from ..common import checks
 from ..common.types import CATEGORY, Guidance, PoseKeypoint
 from ..inputs import bars, skeletons
-from ..inputs.empty_images import present
+from ..inputs.empty_images import mask_empty_images
 from ..inputs.keypoints import drawn
-from .inputs import chained, inputs
+from .inputs import checked_spatial_target, inputs
 
 
 class PoseTarget(io.ComfyNode):
@@ -33,4 +33,4 @@ class PoseTarget(io.ComfyNode):
         else:
             image, mask = bars.left_out(node, "pose", checks.picture(node, image), mask)
             image, = skeletons.prepared(node, [image])
-        return chained("pose", head, image, weight, start_percent, end_percent, present(node, image, mask, "pose"), guidance)
+        return checked_spatial_target("pose", head, image, weight, start_percent, end_percent, mask_empty_images(node, image, mask, "pose"), guidance)

@@ -25,7 +25,7 @@ class Call:
 
     @property
     def patch(self) -> int:
-        return of(self.model).patch_of(self.model)
+        return architecture_of(self.model).patch_of(self.model)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -151,7 +151,7 @@ TABLE = (
 )
 
 
-def of(model: nn.Module) -> Architecture:
+def architecture_of(model: nn.Module) -> Architecture:
     """The row of `model`. Raises NoTaps."""
     name = class_name(model)
     found = next((row for row in TABLE if any(name.endswith(f".{known}") for known in row.classes)), None)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 
 @contextmanager
-def computed_again(modules: Iterable[nn.Module], within: Callable[[], AbstractContextManager] = nullcontext,
+def recomputed_blocks(modules: Iterable[nn.Module], within: Callable[[], AbstractContextManager] = nullcontext,
                    watch: Callable[[tuple], Callable[[tuple], None]] | None = None) -> Iterator[None]:
     """In here each of `modules`, none inside another, keeps only its inputs for the backward pass.
 
@@ -27,7 +27,7 @@ def computed_again(modules: Iterable[nn.Module], within: Callable[[], AbstractCo
         for module in modules:
             own = module.__dict__.get("forward")
             before.append((module, own))
-            module.forward = again(module.forward, within, watch)
+            module.forward = checkpointed(module.forward, within, watch)
             module.forward.stands_for = own
         yield
     finally:
@@ -37,7 +37,7 @@ def computed_again(modules: Iterable[nn.Module], within: Callable[[], AbstractCo
                 module.forward = own
 
 
-def again(forward: Callable, within: Callable[[], AbstractContextManager], watch: Callable | None) -> Callable:
+def checkpointed(forward: Callable, within: Callable[[], AbstractContextManager], watch: Callable | None) -> Callable:
     """`forward` with gradients that are computed on what it computes again."""
     def called(*args, **kwargs):
         arguments = dict(enumerate(args)) | kwargs
@@ -54,12 +54,12 @@ def again(forward: Callable, within: Callable[[], AbstractContextManager], watch
             outputs, layout = tree_flatten(forward(*(now[i] for i in range(len(args))), **{key: now[key] for key in kwargs}))
             return tuple(outputs)
 
-        outputs = Again.apply(run, arguments, later, within, watch, *(arguments[key] for key in moving))
+        outputs = CheckpointFunction.apply(run, arguments, later, within, watch, *(arguments[key] for key in moving))
         return tree_unflatten(outputs, layout)
     return called
 
 
-class Again(torch.autograd.Function):
+class CheckpointFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, arguments, later, within, watch, *inputs):
         ctx.run, ctx.later, ctx.within = run, later, within
@@ -72,7 +72,7 @@ class Again(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients):
         inputs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
-        with torch.enable_grad(), ctx.within(), ctx.random.again():
+        with torch.enable_grad(), ctx.within(), ctx.random.checkpointed():
             outputs = ctx.run(ctx.later, inputs)
         if ctx.compare:
             ctx.compare(outputs)
@@ -96,7 +96,7 @@ class RandomState:
             torch.get_device_module(self.device).set_rng_state(self.own, self.device)
 
     @contextmanager
-    def again(self) -> Iterator[None]:
+    def checkpointed(self) -> Iterator[None]:
         """Draws the same numbers again, and afterwards goes on where the caller was."""
         there = [] if self.own is None else [self.device]
         with torch.random.fork_rng(there, device_type=self.device.type if there else "cuda"):

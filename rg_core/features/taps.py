@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .architectures import Call, NoTaps, Stream, class_name, of
+from .architectures import Call, NoTaps, Stream, architecture_of, class_name
 
 # Where transformers are tapped if nobody says where: between these shares of their depth, at so many blocks, or fewer of wide ones, for heads are
 # fitted by the products of all channels with each other.
@@ -24,10 +24,10 @@ class Tap(NamedTuple):
     stream: Stream
 
 
-def every(model: nn.Module) -> list[Tap]:
+def all_taps(model: nn.Module) -> list[Tap]:
     """All that `model` has, in the order in which it computes them. Raises NoTaps."""
     found = []
-    for stream in of(model).streams:
+    for stream in architecture_of(model).streams:
         for place, _ in enumerate(getattr(model, stream.blocks, ())):
             name = ".".join(filter(None, (stream.blocks, str(place), stream.part)))
             try:
@@ -39,9 +39,9 @@ def every(model: nn.Module) -> list[Tap]:
     return found
 
 
-def named(model: nn.Module, names: Sequence[str] | None = None) -> list[Tap]:
+def select_taps(model: nn.Module, names: Sequence[str] | None = None) -> list[Tap]:
     """Those with these names, in order; the default ones of `model` for None. Raises NoTaps."""
-    known, row = every(model), of(model)
+    known, row = all_taps(model), architecture_of(model)
     if names is not None:
         missing = [name for name in names if name not in {tap.name for tap in known}]
         if missing:
@@ -56,48 +56,48 @@ def named(model: nn.Module, names: Sequence[str] | None = None) -> list[Tap]:
 
 def names(model: nn.Module) -> tuple[str, ...]:
     """Those of the default taps."""
-    return tuple(tap.name for tap in named(model))
+    return tuple(tap.name for tap in select_taps(model))
 
 
 def channels(model: nn.Module, names: Sequence[str] | None = None) -> list[int]:
     """Channels of each tap, for example [1280] * 6 + [640] * 3 + [320] * 3 for Stable Diffusion 1.5."""
-    width = of(model).width
-    return [attrgetter(width)(model) if width else tap.module[-1].out_channels for tap in named(model, names)]
+    width = architecture_of(model).width
+    return [attrgetter(width)(model) if width else tap.module[-1].out_channels for tap in select_taps(model, names)]
 
 
 def fingerprint(model: nn.Module) -> str:
     """What tells models apart that a head cannot be taken from one to the other of: class, depth and widths."""
-    widths = zip((tap.stream.blocks for tap in every(model)), channels(model, [tap.name for tap in every(model)]))
+    widths = zip((tap.stream.blocks for tap in all_taps(model)), channels(model, [tap.name for tap in all_taps(model)]))
     runs = [f"{len(list(run))}x{width}" for (_, width), run in groupby(widths)]
     return f"{class_name(model).rpartition('.')[2]} {'+'.join(runs)}"
 
 
 def embedding_width(model: nn.Module) -> int | None:
     """Of the embedding of timesteps that `model` makes; None if it makes none that heads are told."""
-    row = of(model)
+    row = architecture_of(model)
     return attrgetter(row.embedding)(model)[-1].out_features if row.embedding else None
 
 
 def of_heads(model: nn.Module, heads: Iterable) -> tuple[str, ...]:
     """The names of the taps that any of `heads` reads, in order. Raises NoTaps."""
     wanted = {name for head in heads for name in head.taps or names(model)}
-    return tuple(tap.name for tap in named(model, wanted))
+    return tuple(tap.name for tap in select_taps(model, wanted))
 
 
 def tokens(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, int] | None:
     """Of a transformer: the tokens of a latent of `shape` [..., H, W], their width, and how many blocks they pass up to the last of the default
     taps. None for models that have none."""
-    row = of(model)
+    row = architecture_of(model)
     if not row.width:
         return None
-    side, places = patch(model), [tap.name for tap in every(model)]
+    side, places = patch(model), [tap.name for tap in all_taps(model)]
     before = sum(len(getattr(model, name)) for name in row.before)
     return math.prod(-(-n // side) for n in shape[-2:]), attrgetter(row.width)(model), before + places.index(names(model)[-1]) + 1
 
 
 def patch(model: nn.Module) -> int:
     """Latent pixels along a side of one place of the features: mostly 1 or 2, 16 where latents are pixels."""
-    return of(model).patch_of(model)
+    return architecture_of(model).patch_of(model)
 
 
 @dataclass
@@ -115,19 +115,19 @@ class Reading:
         wanted = head.taps or self.default
         return [self.names.index(name) for name in wanted] if wanted else list(range(len(self.features)))
 
-    def of(self, head) -> list[Tensor]:
+    def architecture_of(self, head) -> list[Tensor]:
         """The features that `head` reads."""
         return [self.features[i] for i in self.places(head)]
 
 
-class Enough(Exception):
+class StopForward(Exception):
     """All taps are read, and the prediction is not wanted."""
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The parts of `model` to compute again in a backward pass where memory is short (see recompute.computed_again): none is
     inside another, and taps are outputs of theirs."""
-    row, found = of(model), []
+    row, found = architecture_of(model), []
     if not any(stream.part for stream in row.streams):
         return [block for name in (*row.before, *(stream.blocks for stream in row.streams)) for block in getattr(model, name)]
     for module in model.modules():
@@ -147,7 +147,7 @@ def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = Fa
     """Collects one Reading for each call of `model` made inside the context, of the taps with these names. Nothing after the last one gets a
     graph; if readings are the `only` thing wanted, nothing after it is computed, and the call raises Enough."""
     readings: list[Reading] = []
-    row, tapped, default = of(model), named(model, names), named(model)
+    row, tapped, default = architecture_of(model), select_taps(model, names), select_taps(model)
     call, gradients, fresh = None, True, True
 
     def begin(_module, args, kwargs) -> None:
@@ -175,7 +175,7 @@ def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = Fa
             own.features.append(tap.stream.layout(out if tap.stream.output is None else out[tap.stream.output], here))
             if tap is tapped[-1]:
                 if only:
-                    raise Enough
+                    raise StopForward
                 torch.set_grad_enabled(False)
         return tap.module.register_forward_hook(seen, with_kwargs=True)
 

@@ -20,8 +20,8 @@ def spatial(readout: Tensor, target: Tensor, span: Tensor, control_range: tuple[
     `readout` and `target` are [B, channels, H, W] in the control range, whose width is C; `span` [B] is L (see
     `latent_range`). With `mask` [B, 1, H, W], 0 to 1, the mean is taken over the masked area; an empty mask gives 0.
     """
-    mean = masked_mean((readout - target) ** 2, mask).mean(1)
-    return mean * (span / (control_range[1] - control_range[0])) ** 2
+    weighted_mean = masked_mean((readout - target) ** 2, mask).mean(1)
+    return weighted_mean * (span / (control_range[1] - control_range[0])) ** 2
 
 
 def appearance(guided: Tensor, reference: Tensor, span: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -52,15 +52,15 @@ def correspondence(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor
     at p to be at q, the second discourages a ghost at p. Readouts are [B, C, H, W].
     """
     arrived, left = cosines(guided, reference, start, end)
-    return mean((left - arrived) / 4, counts)
+    return weighted_mean((left - arrived) / 4, counts)
 
 
-def undone(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor, counts: Tensor) -> Tensor:
+def bounded_correspondence(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor, counts: Tensor) -> Tensor:
     """`correspondence` that has an end: mean of 1 - cos(f_reference[p], f_guided[q]) + max(0, cos(f_reference[p], f_guided[p])), [B], from 3 to
     0, where drags have arrived. A place that is unlike what was there, by a cosine below 0, has no ghost, and being still less like it is no
     aim."""
     arrived, left = cosines(guided, reference, start, end)
-    return mean(1 - arrived + left.clamp(min=0), counts)
+    return weighted_mean(1 - arrived + left.clamp(min=0), counts)
 
 
 def cosines(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ def cosines(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor) -> tu
     return F.cosine_similarity(wanted, there, dim=-1), F.cosine_similarity(wanted, here, dim=-1)
 
 
-def mean(terms: Tensor, counts: Tensor) -> Tensor:
+def weighted_mean(terms: Tensor, counts: Tensor) -> Tensor:
     return (terms * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 

@@ -206,7 +206,7 @@ class Drag(Target):
         return self.mask
 
     def energy(self, readout, span, reference):
-        return energies.undone(readout, reference, *self.drags(readout))
+        return energies.bounded_correspondence(readout, reference, *self.drags(readout))
 
     def published(self, readout, span, reference):
         return energies.correspondence(readout, reference, *self.drags(readout))

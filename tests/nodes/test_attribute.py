@@ -96,7 +96,7 @@ def said(having, lacking, shift, seed) -> str:
              for n, sign in ((having, 1), (lacking, -1))]
     head = SimpleNamespace(kind="old", base_model="", start=0.0, config={"fitted_on": {"pictures": having + lacking}})
     sizes = [fit_attribute.size_of(torch.zeros(1, 3, 64, 64)).expand(n, 1, -1) for n in (having, lacking)]
-    return reports.told("Fit Attribute", head, found, (sides, sizes), 0.0).splitlines()[1]
+    return reports.attribute_report("Fit Attribute", head, found, (sides, sizes), 0.0).splitlines()[1]
 
 
 @pytest.mark.parametrize("having, lacking", [(10, 10), (10, 90), (40, 40)])

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 
 from host_features import Graph
 from readout_guidance_pack.nodes.engine.autograd.kernels import differentiable_kernels
-from readout_guidance_pack.nodes.engine.autograd.options import alike
+from readout_guidance_pack.nodes.engine.autograd.options import shared_options
 
 HEADS = 2
 
@@ -40,7 +40,7 @@ def expect_right(out: torch.Tensor, inputs: list[torch.Tensor]) -> None:
 @pytest.mark.parametrize("overridden", [False, True])
 def test_the_attention_that_a_checkpoint_names_for_a_layer_rests(overridden):
     inputs = qkv()
-    options = alike({"transformer_options": {}})["transformer_options"] if overridden else {}
+    options = shared_options({"transformer_options": {}})["transformer_options"] if overridden else {}
     with differentiable_kernels():
         out = caller.optimized_attention(*inputs, HEADS, preferred_attention=SimpleNamespace(function=kernel), transformer_options=options)
     expect_right(out, inputs)
@@ -51,7 +51,7 @@ def test_the_attention_that_a_checkpoint_names_for_a_layer_rests(overridden):
 def test_containers_are_taken_out_of_once(overridden):
     inputs = qkv()
     options = {"transformer_options": {"optimized_attention_override": SimpleNamespace(container_function=kernel)}}
-    options = alike(options)["transformer_options"] if overridden else {}
+    options = shared_options(options)["transformer_options"] if overridden else {}
     containers = [attention.AttentionTensorContainer(x) for x in inputs]
     with differentiable_kernels():
         out = caller.optimized_attention(*containers, HEADS, transformer_options=options)

@@ -27,7 +27,7 @@ from readout_guidance_pack.heads.config import NAME
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes.common.log import Log
 from readout_guidance_pack.nodes.demo import demo_model
-from readout_guidance_pack.nodes.engine.live_view import Screen
+from readout_guidance_pack.nodes.engine.live_view import LiveView
 from readout_guidance_pack.nodes.engine.trace import Trace
 from readout_guidance_pack.nodes.inputs import drag_paths, track_points
 from readout_guidance_pack.nodes.inputs.depth_maps import GREYS
@@ -346,7 +346,7 @@ class Previewer(latent_preview.LatentPreviewer):
 def previews(rng, w):
     """What other packs' previewers may give. None of it ends a run."""
     picture = Image.new(rng.choice(["RGB", "RGBA", "L", "P", "F", "I;16", "CMYK", "1"]), (rng.choice([0, 1, 8, 3000]), rng.choice([0, 1, 8, 3000])))
-    screen = Screen(Trace(), w.model, Log("KSampler"))
+    screen = LiveView(Trace(), w.model, Log("KSampler"))
     screen.previewer = Previewer(rng.choice([picture, picture, rng.choice(ODD + TENSORS), RuntimeError("no preview"), KeyError(5)]))
     shown = screen.shown(0, torch.zeros(1, 3, 8, 8), 4)
     assert shown is None or isinstance(shown, Image.Image) and min(shown.size) > 0

@@ -79,6 +79,6 @@ def test_every_model_of_the_host_has_a_row_or_is_known_to_have_none(family):
     model = kind.__new__(kind)
     if without:
         with pytest.raises(architectures.NoTaps, match=f"^nobody has said where a {kind.__name__} can be read$"):
-            architectures.of(model)
+            architectures.architecture_of(model)
     else:
-        assert architectures.of(model)
+        assert architectures.architecture_of(model)

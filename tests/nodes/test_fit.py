@@ -13,6 +13,7 @@ from comfy_extras import nodes_dataset
 from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import judge, world
+from readout_guidance_pack.nodes.common import model_checks
 from readout_guidance_pack.nodes.demo import demo_model
 from readout_guidance_pack.nodes.make_heads import estimate, examples, fit, fitter, held_out, load_save, reports, training_set
 from readout_guidance_pack.nodes.make_heads.evaluation import Judge, Quality
@@ -206,7 +207,7 @@ def test_a_text_may_be_a_list_of_one(tmp_path, monkeypatch):
     given = nodes_dataset.TruncateTextNode.execute(texts="Depth maps", max_length=5).args[0]
     assert examples.kind_given("Fit Readout Head", given) == "depth"
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    assert load_save.places("Save Readout Head", ["readout_heads/of_a_list"])[0].name.startswith("of_a_list_")
+    assert load_save.save_paths("Save Readout Head", ["readout_heads/of_a_list"])[0].name.startswith("of_a_list_")
     for text in (["a", "b"], [], 3, None, [["a"]]):
         with pytest.raises(ValueError, match="^Fit Attribute: name is .*should be a text"):
             examples.kind_given("Fit Attribute", text, "name")
@@ -231,14 +232,14 @@ def test_what_the_model_does_not_know_is_said_to_be_unfit(w, caplog):
 def test_other_models_refuse_it_by_name(depth):
     for name in ("small", "small sd2"):
         with pytest.raises(ValueError, match=r"the depth head was made on DemoWorld .* this model \(SD(15|20)\)"):
-            fit.checks.heads_fit("KSampler", random_model(name), [depth[0]])
+            model_checks.heads_fit("KSampler", random_model(name), [depth[0]])
     small = random_model("small")
     head = fit.FitReadoutHead.execute([small], [{"samples": torch.randn(3, 4, 16, 16)}], [conditioning(768, 0)], [torch.rand(3, 128, 128, 3)],
                                       ["depth"], [0])[0]
     assert (head.base_model, head.config["text_width"], head.stride) == ("SD15", 768, 1)
     other = random_model("small", context_dim=1024)  # the same taps
     with pytest.raises(ValueError, match="trained on SD15, and this model is of another family"):
-        fit.checks.heads_fit("KSampler", other, [head])
+        model_checks.heads_fit("KSampler", other, [head])
 
 
 def test_an_interrupt_leaves_the_model_as_it_was(w):
@@ -338,7 +339,7 @@ def test_the_best_ridge_is_chosen_for_each_band_and_shares_are_those_of_the_vari
 def test_taps_of_one_call_are_told_apart_by_picture(w):
     """Pictures that are read at a time, each at a noise level of its own, are read as they are alone."""
     given = fit.examples(fit.NODE, w.model, [w.latents], [w.empty], [w.depth], "depth")
-    one = fitter.Fitter(fit.Material(fit.NODE, w.model, given, "depth"), 0)
+    one = fitter.Fitter(fit.TrainingSet(fit.NODE, w.model, given, "depth"), 0)
     together, alone = [], []
     one.look([0, 1, 2], lambda band, example, reading: together.append((band, reading.emb.clone(), reading.features[3].clone())))
     noise, percents = torch.Generator().manual_seed(0), []
@@ -347,7 +348,7 @@ def test_taps_of_one_call_are_told_apart_by_picture(w):
         drawn = torch.randn(3, 3, 64, 64, generator=noise)
         for i in range(3):
             level = torch.tensor([training_set.sigma_at(w.model, float(percents[-1][i]))])
-            training_set.asked(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
+            training_set.read_features(fit.NODE, w.model, w.empty, w.latents["samples"][i:i + 1].cpu(), drawn[i:i + 1], level,
                       lambda _, reading: alone.append((band, reading.emb.clone(), reading.features[3].clone())))
     assert len(together) == len(alone) == 3 * fitter.BANDS
     for (band, emb, features), (other, emb_alone, features_alone) in zip(together, alone):

@@ -15,7 +15,7 @@ from random_models import conditioning, random_model
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.nodes.demo import demo_model
-from readout_guidance_pack.nodes.engine.read_features import asked, sigma_at
+from readout_guidance_pack.nodes.engine.read_features import read_features, sigma_at
 from readout_guidance_pack.nodes.engine.reader import read
 from readout_guidance_pack.nodes.make_heads import comparer, fit_comparing, load_save
 from readout_guidance_pack.nodes.references.renoise import ReadoutReference
@@ -42,7 +42,7 @@ class World:
         """Readouts [B, C, 32, 32] of pictures [B, 3, 64, 64], each under noise of its own."""
         x = images * 2 - 1
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
-        return asked("test", self.model, self.empty, x, noise, torch.full((len(x),), sigma_at(self.model, percent)),
+        return read_features("test", self.model, self.empty, x, noise, torch.full((len(x),), sigma_at(self.model, percent)),
                      lambda _, reading: read(head, reading, (32, 32)).cpu(), [head])
 
     def reference(self):

@@ -9,7 +9,7 @@ from random_models import conditioning as said_to_unets
 from random_models import random_model
 from readout_guidance_pack.nodes.engine import Trace, guided
 from readout_guidance_pack.nodes.engine.calls.inpainting import a_hole, with_holes
-from readout_guidance_pack.nodes.engine.read_features import asked, sigma_at
+from readout_guidance_pack.nodes.engine.read_features import read_features, sigma_at
 from readout_guidance_pack.nodes.engine.reader import read
 from readout_guidance_pack.nodes.make_heads import comparer, fit
 from readout_guidance_pack.nodes.references import recording_ksampler
@@ -197,7 +197,7 @@ def test_a_head_reads_inside_of_a_hole_around_it_and_without_one():
     noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(9))
 
     def errors(words: list) -> Tensor:
-        readout = asked("test", fill.model, words, samples, noise, levels, lambda _, reading: read(head, reading, SIZE).cpu(), [head])
+        readout = read_features("test", fill.model, words, samples, noise, levels, lambda _, reading: read(head, reading, SIZE).cpu(), [head])
         return (readout.mean(1, keepdim=True) / 2 + 0.5 - other).abs()
 
     holed = errors([[c, more | {"concat_mask": hole, "concat_latent_image": samples * (1 - hole)}] for c, more in fill.words])
@@ -207,7 +207,7 @@ def test_a_head_reads_inside_of_a_hole_around_it_and_without_one():
 
 def test_compared_pictures_have_one_hole_with_their_own_picture_around_it(unet, monkeypatch):
     seen, samples = [], torch.cat([unet.picture(9), unet.picture(10)])
-    monkeypatch.setattr(comparer, "asked", lambda node, model, positive, *_: seen.append(positive))
+    monkeypatch.setattr(comparer, "read_features", lambda node, model, positive, *_: seen.append(positive))
     monkeypatch.setattr(comparer, "of_model", lambda model: {"stride": 1})
     made = comparer.Comparer("test", unet.model, None, comparer.Pictures([], []), "appearance", 0)
     for _ in range(16):

@@ -29,7 +29,7 @@ def w():
 
 
 @pytest.fixture(scope="module")
-def samplings(w):
+def history(w):
     """The host's noise levels of the demo's UNet, which are those of Stable Diffusion, and of its transformer."""
     transformer, _, _ = demo_model.load_demo(TRANSFORMER_FILE)
     return {"unet": w.model.get_model_object("model_sampling"), "transformer": transformer.get_model_object("model_sampling")}
@@ -45,9 +45,9 @@ def plan(sampling, steps, end=0.8, wanted=0, scheduler="simple", start=0.0):
 
 @pytest.mark.parametrize("kind", ["unet", "transformer"])
 @pytest.mark.parametrize("steps", [20, 30, 50])
-def test_twenty_steps_and_more_make_one_move_each_of_the_size_that_they_always_had(samplings, kind, steps):
-    model = SimpleNamespace(model_sampling=samplings[kind])
-    found = plan(samplings[kind], steps)
+def test_twenty_steps_and_more_make_one_move_each_of_the_size_that_they_always_had(history, kind, steps):
+    model = SimpleNamespace(model_sampling=history[kind])
+    found = plan(history[kind], steps)
     assert found and all(moves.count == 1 and moves.prediction == prediction_scale(model, sigma) for sigma, moves in found)
 
 
@@ -62,25 +62,25 @@ def way(sampling, steps, wanted=0, start=0.0):
     return total
 
 
-def test_schedules_that_begin_with_less_noise_are_moved_from_there_on(samplings):
+def test_schedules_that_begin_with_less_noise_are_moved_from_there_on(history):
     """ddim_uniform in four steps begins at a sigma of 4.1 of 14.6."""
-    sampling = samplings["unet"]
+    sampling = history["unet"]
     found = plan(sampling, 4, scheduler="ddim_uniform")
     assert found[0][0] < 5 and found[0][1].count > 1 and all(moves.count for _, moves in found)
     assert 0.5 < sum(moves.count for _, moves in found) / sum(moves.count for _, moves in plan(sampling, 4)) <= 1
 
 
 @pytest.mark.parametrize("kind", ["unet", "transformer"])
-def test_pictures_in_few_steps_are_moved_as_far_as_in_many(samplings, kind):
-    ways = [way(samplings[kind], steps) for steps in (4, 6, 8, 12, 20)]
+def test_pictures_in_few_steps_are_moved_as_far_as_in_many(history, kind):
+    ways = [way(history[kind], steps) for steps in (4, 6, 8, 12, 20)]
     assert max(ways) < 1.15 * min(ways), ways
 
 
 @pytest.mark.parametrize("kind", ["unet", "transformer"])
-def test_targets_that_begin_later_lose_no_more_of_their_way_in_few_steps(samplings, kind):
+def test_targets_that_begin_later_lose_no_more_of_their_way_in_few_steps(history, kind):
     """Four levels lie far apart: what lies between the beginning and the first level after it is gone there. 40 Euler steps are the measure."""
     for start in (0.1, 0.2, 0.3, 0.4):
-        ways = [way(samplings[kind], steps, start=start) for steps in (4, 6, 8, 40)]
+        ways = [way(history[kind], steps, start=start) for steps in (4, 6, 8, 40)]
         assert max(ways) < 1.2 * min(ways), (start, ways)
 
 
@@ -97,26 +97,26 @@ def test_where_a_sampler_makes_short_steps_of_its_own_each_is_moved_as_in_many_s
 
 
 @pytest.mark.parametrize("kind", ["unet", "transformer"])
-def test_few_steps_make_more_moves_and_each_is_short(samplings, kind):
-    model = SimpleNamespace(model_sampling=samplings[kind])
+def test_few_steps_make_more_moves_and_each_is_short(history, kind):
+    model = SimpleNamespace(model_sampling=history[kind])
     for steps in (4, 6, 8):
-        found = plan(samplings[kind], steps)
+        found = plan(history[kind], steps)
         assert 8 <= sum(moves.count for _, moves in found) <= 20 and all(moves.count for _, moves in found)
         assert all(moves.latent / latent_scale(model, sigma) < 0.5 for sigma, moves in found if moves.count > 1)
 
 
-def test_the_level_that_ends_without_noise_is_guided_by_moves_of_its_latents_alone(samplings):
-    sigma, moves = plan(samplings["unet"], 4)[-1]
+def test_the_level_that_ends_without_noise_is_guided_by_moves_of_its_latents_alone(history):
+    sigma, moves = plan(history["unet"], 4)[-1]
     assert moves.count and moves.prediction is None and euler(sigma, torch.tensor([sigma, 0.0])).after == 0
-    assert plan(samplings["unet"], 20, end=1.0)[-1][1].count == 0               # in many steps it is not
-    assert plan(samplings["unet"], 4, end=1.0, scheduler="karras")[-1][1].count == 0  # nor where too little noise is left to mend anything
+    assert plan(history["unet"], 20, end=1.0)[-1][1].count == 0               # in many steps it is not
+    assert plan(history["unet"], 4, end=1.0, scheduler="karras")[-1][1].count == 0  # nor where too little noise is left to mend anything
 
 
-def test_a_number_that_was_asked_for_is_made_and_comes_to_the_same(samplings):
+def test_a_number_that_was_asked_for_is_made_and_comes_to_the_same(history):
     for steps in (4, 8, 20):
-        for (_, own), (_, four) in zip(plan(samplings["unet"], steps), plan(samplings["unet"], steps, wanted=4)):
+        for (_, own), (_, four) in zip(plan(history["unet"], steps), plan(history["unet"], steps, wanted=4)):
             assert four.count == 4 and four.prediction == (own.prediction and pytest.approx(own.prediction * four.latent / own.latent))
-    totals = [way(samplings["unet"], 6, wanted) for wanted in (0, 1, 4, 9)]
+    totals = [way(history["unet"], 6, wanted) for wanted in (0, 1, 4, 9)]
     assert totals == pytest.approx(totals[:1] * 4, rel=1e-6)
 
 

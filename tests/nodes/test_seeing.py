@@ -20,11 +20,11 @@ from PIL import ImageChops
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes.common import drawing
-from readout_guidance_pack.nodes.common.previews import latents_seen
+from readout_guidance_pack.nodes.common.previews import latents_to_rgb
 from readout_guidance_pack.nodes.demo.demo_model import load_demo
 from readout_guidance_pack.nodes.demo.demo_nodes import DemoScene
 from readout_guidance_pack.nodes.engine import Trace, guided
-from readout_guidance_pack.nodes.engine.live_view import Screen
+from readout_guidance_pack.nodes.engine.live_view import LiveView
 from readout_guidance_pack.nodes.engine.trace import MOST
 from readout_guidance_pack.nodes.samplers.guided_ksampler import KSamplerReadoutGuidance
 from readout_guidance_pack.nodes.samplers.published import KSamplerReadoutGuidancePublished
@@ -116,7 +116,7 @@ def test_where_the_host_shows_no_previews_only_the_page_is_shown_what_is_read_un
 
 
 def test_where_nobody_looks_nothing_is_drawn(w, monkeypatch):
-    monkeypatch.setattr(Screen, "image", None)
+    monkeypatch.setattr(LiveView, "image", None)
     w.run()
 
 
@@ -233,7 +233,7 @@ def test_targets_of_one_kind_are_told_apart_by_number(w):
 
     trace, again, nodes = traced(w.model, (one, other)), traced(w.model, (one, other)), traced(w.model, (one, other), (other,))
     assert trace.rows == again.rows and (one.name, other.name) == ("pose", "pose")
-    assert [row["target"] for row in trace.rows[:3]] == [view.name for view in trace.now] + ["pose"] == ["pose", "pose 2", "pose"]
+    assert [row["target"] for row in trace.rows[:3]] == [view.name for view in trace.latest] + ["pose"] == ["pose", "pose 2", "pose"]
     assert [row["energy"] for row in trace.rows[:2]] == [traced(w.model, (alone,)).rows[0]["energy"] for alone in (one, other)]
     assert [row["target"] for row in nodes.rows[:3]] == ["pose", "pose 2", "pose 3"]
     shades = {color for _, color in drawing.plot(trace.rows).getcolors(1 << 20)}
@@ -292,20 +292,20 @@ def test_a_long_run_keeps_views_evenly_and_few():
     trace, x = Trace(), torch.zeros(2, 1, 4, 4)
     for step in range(1, 1001):
         trace.add(1.0, 1, [], [], [View(str(step), torch.zeros(2), None, None, x)])
-        assert trace.now[0].name == str(step)
-    numbers = [number for number, _ in trace.seen]
+        assert trace.latest[0].name == str(step)
+    numbers = [number for number, _ in trace.samples]
     assert MOST / 2 <= len(numbers) <= MOST and len({b - a for a, b in zip(numbers, numbers[1:])}) == 1
-    assert all(views[0].name == str(number) and len(views[0].pull) == 1 for number, views in trace.seen)
+    assert all(views[0].name == str(number) and len(views[0].pull) == 1 for number, views in trace.samples)
     trace.clear()
     assert trace == Trace()
 
 
 def test_latents_are_shown_by_the_hosts_factors(w):
-    image = latents_seen(w.model.model.latent_format)(torch.full((2, 3, 4, 4), 0.5))
+    image = latents_to_rgb(w.model.model.latent_format)(torch.full((2, 3, 4, 4), 0.5))
     expected = latent_preview.preview_to_image(torch.full((4, 4, 3), 0.5))
     assert image.size == (4, 4) and not ImageChops.difference(image, expected).getbbox()
-    assert latents_seen(SimpleNamespace(latent_rgb_factors=None, latent_dimensions=2))(torch.zeros(1, 3, 4, 4)) is None
+    assert latents_to_rgb(SimpleNamespace(latent_rgb_factors=None, latent_dimensions=2))(torch.zeros(1, 3, 4, 4)) is None
     wan, latents = Wan21(), torch.randn(1, 16, 4, 4, generator=torch.manual_seed(0))  # which is for videos
     normal = (latents[0] - wan.latents_mean[0, :, 0]) / wan.latents_std[0, :, 0]
     colors = normal.movedim(0, -1) @ torch.tensor(wan.latent_rgb_factors) + torch.tensor(wan.latent_rgb_factors_bias)
-    assert max(high for _, high in ImageChops.difference(latents_seen(wan)(latents), latent_preview.preview_to_image(colors)).getextrema()) <= 1
+    assert max(high for _, high in ImageChops.difference(latents_to_rgb(wan)(latents), latent_preview.preview_to_image(colors)).getextrema()) <= 1

@@ -20,7 +20,7 @@ from readout_guidance_pack.nodes.make_heads import train, training
 from readout_guidance_pack.nodes.make_heads.examples import examples
 from readout_guidance_pack.nodes.make_heads.load_save import SaveReadoutHead
 from readout_guidance_pack.nodes.make_heads.training import Training
-from readout_guidance_pack.nodes.make_heads.training_set import Material
+from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.nodes.targets.depth import DepthTarget
 from readout_guidance_pack.rg_core.training.recipes import RECIPES, SMALL
@@ -299,7 +299,7 @@ def test_the_model_is_asked_about_no_more_pictures_at_a_time_than_fit(w, monkeyp
     """A step's loss is the mean of all, in however many parts."""
     monkeypatch.setattr("readout_guidance_pack.nodes.examples.MOST_AT_ONCE", 1)
     given = examples(train.NODE, w.model, [{"samples": w.vae.encode(w.pictures)}], [w.said[0]], [w.wanted], "depth")
-    training = Training(Material(train.NODE, w.model, given, "depth"), replace(SMALL, batch_size=4), 3)
+    training = Training(TrainingSet(train.NODE, w.model, given, "depth"), replace(SMALL, batch_size=4), 3)
     with torch.inference_mode(False), torch.no_grad():
         parts = [part["head"].item() for part in training.losses(torch.Generator().manual_seed(3))]
     assert len(parts) == 4 and sum(parts) == pytest.approx(w.train(batch_size=4)[1]["loss"][0])

@@ -21,7 +21,7 @@ from readout_guidance_pack.nodes.make_heads.training_set import of_model
 from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.rg_core.features import architectures, taps
 from readout_guidance_pack.rg_core.features.raw_features import AS_THEY_ARE
-from readout_guidance_pack.rg_core.features.recompute import computed_again
+from readout_guidance_pack.rg_core.features.recompute import recomputed_blocks
 from readout_guidance_pack.rg_core.guidance.targets import Appearance, Spatial
 from readout_guidance_pack.rg_core.guidance.updates import Move
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
@@ -58,7 +58,7 @@ class Subject:
         return sum((f * drawn(*f.shape[1:], seed=i)).flatten(1).sum(1) for i, f in enumerate(reading.features))
 
     def gradient(self, again: bool):
-        copying = architectures.of(self.model).overwrites
+        copying = architectures.architecture_of(self.model).overwrites
 
         @contextmanager
         def within():
@@ -66,7 +66,7 @@ class Subject:
                 yield
 
         x = self.x.clone().requires_grad_()
-        with within(), computed_again(taps.blocks(self.model) if again else [], within):
+        with within(), recomputed_blocks(taps.blocks(self.model) if again else [], within):
             return torch.autograd.grad(self.energy(x).sum(), x)[0]
 
 
@@ -92,7 +92,7 @@ def test_predictions_do_not_change_by_a_bit_and_nothing_is_left_on_the_model(nam
     predicted, reading = subject.read(subject.x.clone().requires_grad_())
     assert torch.equal(predicted.detach(), plain) and not predicted.requires_grad and torch.is_grad_enabled()
     assert all(f.requires_grad for f in reading.features)
-    with differentiable_kernels(), taps.record(subject.model, only=True) as readings, pytest.raises(taps.Enough):
+    with differentiable_kernels(), taps.record(subject.model, only=True) as readings, pytest.raises(taps.StopForward):
         subject.call(subject.x)
     assert all(torch.equal(f, g) for f, g in zip(readings[0].features, reading.features, strict=True))
     assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in subject.model.modules())
@@ -102,7 +102,7 @@ def test_predictions_do_not_change_by_a_bit_and_nothing_is_left_on_the_model(nam
 def test_features_are_maps_of_the_picture_with_the_channels_that_heads_are_told(name):
     subject = Subject(name)
     _, reading = subject.read(subject.x)
-    patch = architectures.of(subject.model).patch_of(subject.model)
+    patch = architectures.architecture_of(subject.model).patch_of(subject.model)
     size = tuple(-(-n // patch) for n in subject.x.shape[-2:])
     assert [f.shape for f in reading.features] == [(2, width, *size) for width in taps.channels(subject.model)]
     assert len(reading.names) == len(reading.features) > 1
@@ -126,7 +126,7 @@ BESIDE = [*((param.values[0], {}) for param in ROWS), *((name, references(name))
                                        for name, more in BESIDE])
 def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name, more):
     subject = Subject(name)
-    patch = architectures.of(subject.model).patch_of(subject.model)
+    patch = architectures.architecture_of(subject.model).patch_of(subject.model)
     before = subject.read(subject.x, **more)[1].features[0]
     place = tuple(n // 2 for n in before.shape[-2:])
     x = subject.x.clone()
@@ -213,7 +213,7 @@ def test_a_step_pulls_along_the_finite_differences_of_its_energy(name, again):
             return step.predictions(branches), None
 
     target = Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16))
-    with patch("readout_guidance_pack.nodes.sampling.guidance.Run", Probe):
+    with patch("readout_guidance_pack.nodes.engine.guidance.Run", Probe):
         sampled(guided("test", model, (target,), Move()), name, steps=2 + is_flow(model.get_model_object("model_sampling")))
     assert (found["gradient"] - found["numeric"]).norm() < 1e-2 * found["numeric"].norm()
 
@@ -338,7 +338,8 @@ def test_the_host_is_told_what_a_guided_step_keeps(name, again):
     kept = most_kept(lambda: sampled(steered, name, 3, size=size), [*model.model.parameters(), *head.parameters()])
     told = memory.kept_of_transformer(model.model, shape, [{}], again)
     assert kept < 1.2 * told and told < 2 * kept  # a small part of it is the head's
-    assert memory.needed(model.model, shape, [{}], [head], again) < (12 if again else 4) * kept  # a head is counted as a network, which this is not
+    # A head is counted as a network, which this is not.
+    assert memory.guided_step_bytes(model.model, shape, [{}], [head], again) < (12 if again else 4) * kept
 
 
 @pytest.mark.skipif("pixeldit" not in HERE, reason="this host has it not yet")
@@ -349,7 +350,7 @@ def test_a_network_is_counted_by_its_readout_also_where_latents_are_pixels(infer
     head.requires_grad_(False)
     steered = guided("test", model, (Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16), end=1.0),), Move(), recompute="on")
     kept = most_kept(lambda: sampled(steered, "pixeldit", 3, size=(64, 64)), [*model.model.parameters(), *head.parameters()])
-    assert kept < memory.needed(model.model, (2, 3, 64, 64), [{}], [head], True) < 8 * kept
+    assert kept < memory.guided_step_bytes(model.model, (2, 3, 64, 64), [{}], [head], True) < 8 * kept
 
 
 @pytest.mark.usefixtures("inference_mode")

@@ -77,7 +77,7 @@ def test_correspondence_equals_its_formula_at_pixel_centres_and_leaves_out_what_
     cells = torch.tensor([[[1, 0], [4, 3], [2, 2]], [[0, 1], [3, 3], [2, 0]]]), torch.tensor([[[3, 2], [0, 0], [1, 1]]] * 2)  # x, y
     start, end = ((c + 0.5) / torch.tensor([5.0, 4.0]) for c in cells)
     counts = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
-    value, undone = (energy(guided, reference, start, end, counts) for energy in (energies.correspondence, energies.undone))
+    value, bounded = (energy(guided, reference, start, end, counts) for energy in (energies.correspondence, energies.bounded_correspondence))
     g, r = guided.double(), reference.double()
     for b in range(2):
         terms, lefts = [], []
@@ -87,8 +87,8 @@ def test_correspondence_equals_its_formula_at_pixel_centres_and_leaves_out_what_
             s_end, s_start = (cosine(wanted, g[b, :, y, x]) / 2 + 0.5 for x, y in ((qx, qy), (px, py)))
             terms.append((-s_end + s_start) / 2)
             lefts.append(2 - 2 * s_end + max(0, 2 * s_start - 1))
-        for found, each in ((value, terms), (undone, lefts)):
+        for found, each in ((value, terms), (bounded, lefts)):
             kept = [t for t, c in zip(each, counts[b]) if c]
             assert torch.isclose(found[b].double(), sum(kept) / len(kept), rtol=1e-5)
-    for energy in (energies.correspondence, energies.undone):
+    for energy in (energies.correspondence, energies.bounded_correspondence):
         assert (energy(guided, reference, start, end, torch.zeros(2, 3)) == 0).all()

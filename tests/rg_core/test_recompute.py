@@ -54,7 +54,7 @@ def test_outputs_and_gradients_are_the_same(noise):
     net, x = Net(noise), torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     plain = gradient(net, x)
     after = torch.rand(1)
-    with recompute.computed_again(net.blocks):
+    with recompute.recomputed_blocks(net.blocks):
         again = gradient(net, x)
         assert torch.equal(torch.rand(1), after)  # the random numbers that follow are the same too
     assert torch.equal(plain[0], again[0]) and torch.allclose(plain[1], again[1], rtol=1e-12)
@@ -73,7 +73,7 @@ def test_only_inputs_are_kept():
         return len([t for t in kept if t.shape == x.shape])
 
     assert run() == 2
-    with recompute.computed_again([net]):
+    with recompute.recomputed_blocks([net]):
         assert run() == 1
 
 
@@ -81,7 +81,7 @@ def test_a_forward_of_ones_own_comes_back_and_so_after_an_error():
     net = nn.Linear(2, 2)
     net.forward = lambda x: x * 2
     own = net.forward
-    with pytest.raises(RuntimeError, match="by chance"), recompute.computed_again([net]):
+    with pytest.raises(RuntimeError, match="by chance"), recompute.recomputed_blocks([net]):
         assert net.forward is not own
         raise RuntimeError("by chance")
     assert net.forward is own
@@ -93,7 +93,7 @@ def test_without_gradients_or_with_hidden_ones_a_block_is_left_alone():
             return pair[0] * pair[1]
 
     net, x = Takes(), torch.ones(3, requires_grad=True)
-    with recompute.computed_again([net]):
+    with recompute.recomputed_blocks([net]):
         with torch.no_grad():
             assert not net([x, x]).requires_grad
         assert torch.equal(torch.autograd.grad(net([x, x]).sum(), x)[0], torch.full((3,), 2.0))

@@ -38,10 +38,10 @@ def test_correspondence_is_learnt_from_tracks():
                 tracks[i, side, k] = torch.tensor([cell % 8 + 0.5, cell // 8 + 0.5]) / 8
     pairs = torch.stack([torch.arange(count), torch.arange(count) + count], 1)
     read, network = reader(pictures.flatten(0, 1)), head("correspondence")
-    before = training.found(network, read, pairs, tracks, 0, SIZE, 0.01)
+    before = training.point_accuracy(network, read, pairs, tracks, 0, SIZE, 0.01)
     losses = training.correspondence_losses(network, read, pairs, tracks, 10, SIZE)
     training.train({"correspondence": network}, losses, 60, lr=3e-3, report=lambda text: None)
-    after = training.found(network, read, pairs, tracks, 0, SIZE, 0.01)
+    after = training.point_accuracy(network, read, pairs, tracks, 0, SIZE, 0.01)
     assert after > 0.8 > before
 
 

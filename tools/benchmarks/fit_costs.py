@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from readout_guidance_pack.nodes.make_heads import fitter
 from readout_guidance_pack.nodes.make_heads.examples import Example
-from readout_guidance_pack.nodes.make_heads.training_set import BANDS, Material
+from readout_guidance_pack.nodes.make_heads.training_set import BANDS, TrainingSet
 from tools.benchmarks.costs import STEPS, peak_bytes, sample
 from tools.benchmarks.models import Subject
 
@@ -45,7 +45,7 @@ def fit_costs(subject: Subject, pictures: int) -> dict:
     rng = torch.Generator().manual_seed(5)
     shape = (1, *subject.shape[1:])
     given = [Example(torch.randn(shape, generator=rng), subject.conditioning, torch.rand(1, 3, *shape[2:], generator=rng)) for _ in range(pictures)]
-    material = Material("bench", subject.model, given, "depth")
+    material = TrainingSet("bench", subject.model, given, "depth")
     with FlopCounterMode(display=False) as counter:
         sample(subject.model, subject.conditioning, subject.shape, STEPS[:2])
     forward = counter.get_total_flops() / (2 * subject.shape[0])  # both branches
@@ -53,7 +53,7 @@ def fit_costs(subject: Subject, pictures: int) -> dict:
     features, places = sum(material.channels), min(fitter.PIXELS, math.prod(material.size(given[0])))
     Timed.seconds, start, own, fitter.Fitter = {}, time.monotonic(), fitter.Fitter, Timed
     try:
-        fitter.fitted(material, 0)
+        fitter.fit_head(material, 0)
     finally:
         fitter.Fitter = own
     took = time.monotonic() - start

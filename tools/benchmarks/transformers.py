@@ -108,7 +108,7 @@ def early_exit(subject: Subject) -> Callable[[], None]:
         with taps.record(subject.model.model.diffusion_model, only=True):
             try:
                 sample(subject.model, subject.conditioning, subject.shape, SIGMAS[:2], cfg=1.0)
-            except taps.Enough:
+            except taps.StopForward:
                 pass
     return read
 

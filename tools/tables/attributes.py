@@ -11,8 +11,8 @@ import torch
 from readout_guidance_pack.heads.demo import judge, world
 from readout_guidance_pack.nodes.make_heads.examples import Example
 from readout_guidance_pack.nodes.make_heads.fit_attribute import Sides
-from readout_guidance_pack.nodes.make_heads.fitter import fitted
-from readout_guidance_pack.nodes.make_heads.training_set import Material
+from readout_guidance_pack.nodes.make_heads.fitter import fit_head
+from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.nodes.targets.attribute import AttributeTarget
 from readout_guidance_pack.nodes.targets.map import MapTarget
 from readout_guidance_pack.rg_core.guidance.targets import Attribute, Spatial
@@ -53,7 +53,7 @@ def amounts(bench: AttributeBench, drawn: torch.Tensor, name: str, unguided: tor
     having = has(drawn) > 0
     sides = torch.cat([drawn[having][:EACH], drawn[~having][:EACH]])
     wanted = torch.tensor([1.0] * EACH + [-1.0] * EACH).view(-1, 1, 1, 1)
-    head, _ = fitted(Sides("evaluate", bench.model, bench.examples(sides, wanted), name), 0)
+    head, _ = fit_head(Sides("evaluate", bench.model, bench.examples(sides, wanted), name), 0)
     for amount in (0.0, *AMOUNTS):
         image = unguided if not amount else bench.sampled(
             lambda part: AttributeTarget.execute(head, amount, 0.0, Attribute.end)[0], Setting(Move()))
@@ -68,7 +68,7 @@ def shirts(bench: AttributeBench, drawn: torch.Tensor, unguided: torch.Tensor) -
         return judge.shirt(image).float()[:, None].expand(-1, 3, -1, -1)
 
     wanted, results = judge.shirt(bench.scene.image), {}
-    head, _ = fitted(Material("evaluate", bench.model, bench.examples(drawn, shown(drawn)), "the shirt"), 0)
+    head, _ = fit_head(TrainingSet("evaluate", bench.model, bench.examples(drawn, shown(drawn)), "the shirt"), 0)
     image = shown(bench.scene.image).movedim(1, -1)
     for setting, weight in (("unguided", 0.0), ("weight 0.5", 0.5), ("weight 1", 1.0), ("weight 2", 2.0)):
         pictures = unguided if not weight else bench.sampled(

@@ -11,8 +11,8 @@ import torch
 from readout_guidance_pack.heads.demo import judge, world
 from readout_guidance_pack.nodes.make_heads.estimate import ReadoutEstimate
 from readout_guidance_pack.nodes.make_heads.examples import Example
-from readout_guidance_pack.nodes.make_heads.fitter import fitted
-from readout_guidance_pack.nodes.make_heads.training_set import Material
+from readout_guidance_pack.nodes.make_heads.fitter import fit_head
+from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools.tables.control import BATCH, Bench, Setting, show
 from tools.train_demo import CONTROL_RANGES, scenes
@@ -58,7 +58,7 @@ def fits(seeds: int) -> dict:
             for kind in CONTROL_RANGES:
                 given = [Example(latents[i:i + 1], bench.negative, wanted[kind][i:i + 1]) for i in range(count)]
                 start = time.monotonic()
-                head, quality = fitted(Material("evaluate", bench.model, given, kind), 0)
+                head, quality = fit_head(TrainingSet("evaluate", bench.model, given, kind), 0)
                 took, bench.heads = time.monotonic() - start, shipped | {kind: head}
                 result = bench.measure((kind,), Setting(Move())) | {"fitted_in": round(took, 1), "start": quality.start,
                                                                     "reads": round(max(quality.shares), 3)}

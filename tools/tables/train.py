@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 
 from readout_guidance_pack.nodes.make_heads.examples import Example
-from readout_guidance_pack.nodes.make_heads.fitter import fitted
+from readout_guidance_pack.nodes.make_heads.fitter import fit_head
 from readout_guidance_pack.nodes.make_heads.train import NODE
 from readout_guidance_pack.nodes.make_heads.training import Training
-from readout_guidance_pack.nodes.make_heads.training_set import Material
+from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.rg_core.guidance.updates import Move
 from readout_guidance_pack.rg_core.training.recipes import SMALL
 from tools.tables.control import Bench, Setting, show
@@ -19,7 +19,7 @@ from tools.train_demo import CONTROL_RANGES
 COUNT, STEPS = 100, (500, 1000)
 
 
-class Shared(Material):
+class Shared(TrainingSet):
     """For heads that are trained in step on the same pictures by the same dice: the model is asked once for all of them."""
     asked: tuple = ()
 
@@ -53,7 +53,7 @@ def trains(seeds: int) -> dict:
         show(kind, "unguided", unguided)
         add(kind, "shipped", shipped[kind])
         start = time.monotonic()
-        head, found = fitted(Material(NODE, bench.model, given[kind], kind), 0)
+        head, found = fit_head(TrainingSet(NODE, bench.model, given[kind], kind), 0)
         add(kind, f"fit {COUNT}", head, made_in=round(time.monotonic() - start, 1), start=found.start, reads=round(max(found.shares), 3))
     for steps in STEPS:
         trainings = [Training(Shared(NODE, bench.model, given[kind], kind), replace(SMALL, steps=steps), 0) for kind in CONTROL_RANGES]

@@ -7,8 +7,8 @@ import torch
 from readout_guidance_pack.heads.demo import TRANSFORMER_FILE
 from readout_guidance_pack.nodes.engine.schedule import start
 from readout_guidance_pack.nodes.make_heads.examples import Example
-from readout_guidance_pack.nodes.make_heads.fitter import fitted
-from readout_guidance_pack.nodes.make_heads.training_set import Material
+from readout_guidance_pack.nodes.make_heads.fitter import fit_head
+from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools.tables.control import STEPS, Setting, show
 from tools.tables.fit import drawn
@@ -36,7 +36,7 @@ class FlowBench(RelationBench):
         latents = self.vae.encode(pictures.movedim(1, -1))
         for kind in CONTROL_RANGES:
             given = [Example(latents[i:i + 1], self.negative, wanted[kind][i:i + 1]) for i in range(PICTURES)]
-            self.heads[kind], _ = fitted(Material("evaluate", self.model, given, kind), 0)
+            self.heads[kind], _ = fit_head(TrainingSet("evaluate", self.model, given, kind), 0)
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ....rg_core.features.taps import Enough
+from ....rg_core.features.taps import StopForward
 from ...common.log import Log
 from .kernels import override_attention
 from .obstacles import origin
@@ -40,7 +40,7 @@ def catch_early_exit(executor, x, *args, **kwargs) -> Tensor:
     """Comes back from where a call of the model was left, to have the host go on with its other ones."""
     try:
         return executor(x, *args, **kwargs)
-    except Enough:
+    except StopForward:
         return torch.zeros_like(x)
 
 

@@ -36,7 +36,7 @@ def saved_tensor_context(model, conds: list[dict], options: dict, witness: Witne
     """
     patches = is_patched(model, conds, options)
     borrows = patches or model.current_patcher.is_dynamic()
-    overwritten = patches or any("control" in c for c in conds) or architectures.of(model.diffusion_model).overwrites
+    overwritten = patches or any("control" in c for c in conds) or architectures.architecture_of(model.diffusion_model).overwrites
     copies = borrows or is_streamed(model) or overwritten
     if not copies and witness is None:
         return nullcontext

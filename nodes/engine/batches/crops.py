@@ -31,7 +31,7 @@ class Sampling:
             self.pictures.append(small(latents))
 
 
-class Samplings:
+class SamplingHistory:
     """Those of one guided MODEL so far, in one run of the workflow, what was said there, and the last pictures of earlier runs, which the host need
     not sample again."""
 
@@ -58,7 +58,7 @@ class Samplings:
         for sampling in reversed(self.seen):
             if any(likeness(given, picture) > SAME for picture in sampling.pictures):
                 return sampling
-        if "part" in self.log.said:
+        if "part" in self.log.issued:
             return None
         if any(likeness_of_parts(given, picture) > SHOWN for picture in [*self.earlier, *self.pictures()]):
             self.warn("it is sampled for what looks like a part of a picture that it was sampled for before")

@@ -69,7 +69,7 @@ def halfway(model) -> float:
     return noise_ratio(model, float(model.model_sampling.percent_to_sigma(0.5)))
 
 
-def stepped_down(model, sigma: float, after: float, eta: float) -> float:
+def sigma_down(model, sigma: float, after: float, eta: float) -> float:
     """Where the host's ancestral Euler step from `sigma` to `after` goes before it adds noise again."""
     return after * (1 + (after / sigma - 1) * eta) if is_flow(model.model_sampling) else get_ancestral_step(sigma, after, eta=eta)[0]
 

@@ -11,10 +11,10 @@ def attach(model) -> None:
     """Has MODEL, in place, begin with the latent that it is given where no noise is added."""
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)  # it may come from a node like this one
     if is_flow(model.get_model_object("model_sampling")):
-        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begun)
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, start_from_latent)
 
 
-def begun(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+def start_from_latent(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     """Flow models begin with sigma of the noise and 1 - sigma of the latent: where that is nothing, as in the noise that Readout Invert finds,
     the latent takes the noise's place."""
     patcher = executor.class_obj.model_patcher
