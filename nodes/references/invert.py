@@ -37,7 +37,7 @@ class Inverter(comfy.samplers.Sampler):
 
         self.trajectory = trajectories.invert(latent_image, sigmas, denoise, REFINE, report)
         noise, sampling = self.trajectory.latents[-1], model_wrap.inner_model.model_sampling
-        # What the host makes of a latent that is sampled on; at full noise flow models leave nothing of it: see sampling/start.py.
+        # What the host makes of a latent that is sampled on; at full noise flow models leave nothing of it: see engine/schedule/start.py.
         return noise if is_flow(sampling) and sigmas[-1] >= 1 else sampling.inverse_noise_scaling(sigmas[-1], noise)
 
 

@@ -115,7 +115,7 @@ class Reading:
         wanted = head.taps or self.default
         return [self.names.index(name) for name in wanted] if wanted else list(range(len(self.features)))
 
-    def architecture_of(self, head) -> list[Tensor]:
+    def of(self, head) -> list[Tensor]:
         """The features that `head` reads."""
         return [self.features[i] for i in self.places(head)]
 
