@@ -98,7 +98,7 @@ def kept(subject: Subject) -> dict[str, int]:
     batch, size = subject.shape[0], subject.shape[2:]
     with differentiable(subject.head):
         reading = taps.Reading(readings[0].emb[:batch].clone(), [f[:batch].clone() for f in readings[0].features])
-        target = spatial(subject.head).at(size, reading.emb.device)
+        target = spatial(subject.head).prepared(size, reading.emb.device)
         return found | {HEAD: most_kept(partial(gradients.at_taps, reading, [target], torch.ones(batch).to(reading.emb), [None]), weights)}
 
 

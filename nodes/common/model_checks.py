@@ -18,7 +18,7 @@ def references_fit(node: str, model, targets: Iterable) -> None:
 
 def one_background(node: str, targets: Iterable) -> None:
     """Where targets keep the rest of the picture as a reference is, it must be the same one."""
-    kept = [t for t in targets if t.free is not None]
+    kept = [t for t in targets if t.edit_mask is not None]
     if len({id(t.reference) for t in kept}) > 1:
         raise ValueError(f"{node}: {' and '.join(t.name for t in kept)} targets with masks keep the rest of the picture as two different "
                          "references are, and it cannot be both. Use one reference, or disconnect one of the masks.")

@@ -50,9 +50,9 @@ class Run:
         # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
         sampled = guider.model_patcher
         self.source = guidance.source if sampled.parent is guidance.source else sampled
-        self.masked_targets = [t for t in self.targets if t.free is not None]
-        self.fitted: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
-        self.free: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
+        self.masked_targets = [t for t in self.targets if t.edit_mask is not None]
+        self.prepared: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
+        self.edit_masks: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
         self.detached_controls: dict[int, DetachedControl] = {}         # ControlNets, by their id
         self.together: bool | None = None          # whether the model must be asked for all branches in one call; None until that is known
         self.landed = Landed([])
@@ -216,9 +216,9 @@ class Run:
     def edit_mask(self, step: Step) -> Tensor:
         """Where targets leave the picture free, 0 to 1."""
         key = (step.size, step.x.device)
-        if key not in self.free:
-            self.free[key] = [mask_at(t.free, step.size, step.x.device) for t in self.masked_targets]
-        return torch.stack([step.select_batch(mask) for mask in self.free[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
+        if key not in self.edit_masks:
+            self.edit_masks[key] = [mask_at(t.edit_mask, step.size, step.x.device) for t in self.masked_targets]
+        return torch.stack([step.select_batch(mask) for mask in self.edit_masks[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
 
     def active_targets(self, model, sigmas: Tensor) -> tuple[list[Target], Moves | None]:
         """The targets that act at the prediction under way of a run of `sigmas`, and the moves that they make there."""
@@ -236,14 +236,14 @@ class Run:
         """`target` made ready for the pictures of this call and their size."""
         key = (target, step.size, step.x.device)
         with torch.inference_mode(False):
-            if key not in self.fitted:
+            if key not in self.prepared:
                 # Features as they are have hardly more to compare than the model has tokens; a head knows its own size.
                 smaller = max(1, taps.patch(step.model.diffusion_model) // 4) if isinstance(target.head, Features) else 1
-                self.fitted[key] = target.at(tuple(n // smaller for n in step.size), step.x.device)
-                if target.cut(step.size) > CUT:
-                    self.log.warn(f"{target.cut(step.size):.0%} of what the {target.name} target was given is left out at its edges, because the "
+                self.prepared[key] = target.prepared(tuple(n // smaller for n in step.size), step.x.device)
+                if target.cropped_share(step.size) > CUT:
+                    self.log.warn(f"{target.cropped_share(step.size):.0%} of what the {target.name} target was given is left out at its edges, because the "
                                   f"picture being made, {step.size[1]}x{step.size[0]} latents, is of another shape.")
-            return self.fitted[key] if step.pictures is None else self.fitted[key].of(step.pictures)
+            return self.prepared[key] if step.pictures is None else self.prepared[key].select(step.pictures)
 
     def euler_ratio(self, step: Step) -> float:
         """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""

@@ -87,7 +87,7 @@ class Shifter:
             outs, pulled = self.gradient(here, conds, heads(targets), pull)
             gradient = gradient + pulled
         energy = torch.stack(list(values.values())).mean(0)
-        displacement = self.move.displacement(gradient * step.latent_scale, scale, [t.weight * t.force(e) for t, e in zip(targets, energy)])
+        displacement = self.move.displacement(gradient * step.latent_scale, scale, [t.weight * t.pull_share(e) for t, e in zip(targets, energy)])
         return outs, displacement, dict(zip(targets, energy))
 
     def shift_from_denoised(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,

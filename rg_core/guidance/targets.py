@@ -34,24 +34,24 @@ class Target:
     published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
     BATCHED: ClassVar[tuple[str, ...]] = ("image", "known", "mask", "reference_mask", "points")  # fields with something for each picture
 
-    def of(self, places: Tensor) -> "Target":
+    def select(self, places: Tensor) -> "Target":
         """The same target for the pictures at these `places` [P] of the batch alone."""
         def own(x):
             return tuple(map(own, x)) if isinstance(x, tuple) else of_pictures(x, places)
         return replace(self, **{name: own(x) for name in self.BATCHED if (x := getattr(self, name, None)) is not None})
 
-    def at(self, size: tuple[int, int], device: torch.device) -> "Target":
+    def prepared(self, size: tuple[int, int], device: torch.device) -> "Target":
         """The same target made ready for latents of `size` (H, W)."""
         stride = 1 if self.head is None else self.head.stride
         size = max(1, size[0] // stride), max(1, size[1] // stride)
-        return replace(self, size=size, **self.fitted(size, device))
+        return replace(self, size=size, **self.resized(size, device))
 
-    def fitted(self, size: tuple[int, int], device: torch.device) -> dict[str, Any]:
+    def resized(self, size: tuple[int, int], device: torch.device) -> dict[str, Any]:
         """What changes of the target when it is compared with readouts of `size` (H, W)."""
         return {name: mask_at(mask, size, device) for name in ("mask", "reference_mask")
                 if (mask := getattr(self, name, None)) is not None}
 
-    def cut(self, size: tuple[int, int]) -> float:
+    def cropped_share(self, size: tuple[int, int]) -> float:
         """The share of what the target was given that does not fit into a picture of the shape of `size` (H, W)."""
         return 0.0
 
@@ -78,12 +78,12 @@ class Target:
         """What is wanted and what is read, to be looked at; see views.View. None for what there is no picture of."""
         return None, None
 
-    def force(self, energy: Tensor) -> Tensor | float:
+    def pull_share(self, energy: Tensor) -> Tensor | float:
         """How hard it pulls at the energies [B], from 0 to 1; its weight is for 1."""
         return 1.0
 
     @property
-    def free(self) -> Tensor | None:
+    def edit_mask(self) -> Tensor | None:
         """Where the picture may leave the target's reference, [M, 1, h, w], 0 to 1, of any size; elsewhere the caller keeps the
         reference, at all noise levels. None: everywhere."""
         return None
@@ -98,17 +98,17 @@ class Spatial(Target):
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
     published_weight: ClassVar[float] = 0.5
 
-    def cut(self, size):
+    def cropped_share(self, size):
         return cut_off(self.image, size)
 
-    def fitted(self, size, device):
+    def resized(self, size, device):
         image, known = self.image.float(), self.known
         if known is not None:  # what is not known is not mixed into what is
             image, known = pictures.fit(image * known, size), pictures.fit(known, size)
             image = image / known.clamp(min=1e-6)
         image = pictures.to_range(pictures.fit_for(self.head.kind, image, size), self.head.control_range)
         known = None if known is None else known.to(device)
-        return super().fitted(size, device) | {"image": image.to(device), "known": known}
+        return super().resized(size, device) | {"image": image.to(device), "known": known}
 
     def energy(self, readout, span, reference):
         image, mask, known = (repeat(x, len(readout)) for x in (self.image, self.mask, self.known))
@@ -136,7 +136,7 @@ class Attribute(Target):
         wanted = torch.full_like(readout, self.level)
         return tuple((1 + x.clamp(-1, 1)) / 2 for x in (wanted, readout))
 
-    def force(self, energy):
+    def pull_share(self, energy):
         return energy.sqrt().clamp(max=1)
 
 
@@ -191,7 +191,7 @@ class Drag(Target):
     mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; everything if None
     points: tuple[Tensor, ...] = ()     # start, end [N, K, 2] and counts [N, K], once ready
 
-    def fitted(self, size, device):
+    def resized(self, size, device):
         ends = torch.stack([along(self.paths, stop) for stop in self.stops])
         start = self.paths[:, 0].expand_as(ends)
         counts = ((ends - start).norm(dim=-1) > 0).float()
@@ -202,7 +202,7 @@ class Drag(Target):
         return max(super().count, len(self.stops))
 
     @property
-    def free(self):
+    def edit_mask(self):
         return self.mask
 
     def energy(self, readout, span, reference):
@@ -214,7 +214,7 @@ class Drag(Target):
     def drags(self, readout: Tensor) -> list[Tensor]:
         return [repeat(p, len(readout)) for p in self.points]
 
-    def force(self, energy):
+    def pull_share(self, energy):
         return (energy / NEARLY).clamp(max=1)
 
     def view(self, readout, reference):
@@ -235,11 +235,11 @@ class Color(Target):
     def channels(self):
         return self.image.shape[1]
 
-    def cut(self, size):
+    def cropped_share(self, size):
         return cut_off(self.image, size)
 
-    def fitted(self, size, device):
-        return super().fitted(size, device) | {"image": pictures.fit(self.image.float(), size).to(device)}
+    def resized(self, size, device):
+        return super().resized(size, device) | {"image": pictures.fit(self.image.float(), size).to(device)}
 
     def energy(self, readout, span, reference):
         image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))

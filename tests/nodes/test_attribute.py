@@ -135,7 +135,7 @@ def test_it_pulls_until_the_picture_has_as_much(dusk):
     readout = torch.tensor([-1.0, 0.5, 1.5]).view(3, 1, 1, 1).expand(-1, -1, 4, 4)
     for one, energy in ((more, [4, 0.25, 0]), (less, [0, 2.25, 6.25]), (much, [9, 2.25, 0.25])):
         found = one.energy(readout, None, None)
-        assert found.tolist() == energy and one.force(found).tolist() == [min(1, x ** 0.5) for x in energy]
+        assert found.tolist() == energy and one.pull_share(found).tolist() == [min(1, x ** 0.5) for x in energy]
 
 
 def test_saved_and_loaded_it_is_the_same(dusk, tmp_path, monkeypatch):

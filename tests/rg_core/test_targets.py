@@ -24,7 +24,7 @@ def reading(batch=2, seed=0) -> taps.Reading:
 def target(seed: int, **kwargs) -> targets.Spatial:
     torch.manual_seed(seed)
     head = ReadoutHead("pose", CHANNELS, projection_dim=128, emb_channels=16).eval().requires_grad_(False)
-    return targets.Spatial(name="pose", head=head, image=torch.rand(1, 3, 8, 8), **kwargs).at((8, 8), CPU)
+    return targets.Spatial(name="pose", head=head, image=torch.rand(1, 3, 8, 8), **kwargs).prepared((8, 8), CPU)
 
 
 def test_gradient_points_along_each_energys_gradient_with_its_weight_as_size():
@@ -96,7 +96,7 @@ def test_what_is_in_one_box_is_moved_into_another():
 
 def test_a_drag_along_its_path_stops_where_each_picture_says():
     paths = torch.tensor([[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]]])
-    drag = targets.Drag(name="drag", head=target(1).head, paths=paths, stops=(0.0, 0.25, 0.75, 1.0)).at((8, 8), CPU)
+    drag = targets.Drag(name="drag", head=target(1).head, paths=paths, stops=(0.0, 0.25, 0.75, 1.0)).prepared((8, 8), CPU)
     start, end, counts = drag.points
     assert torch.allclose(end[:, 0], torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.5, 0.5], [0.5, 1.0]]))
     assert (start == 0).all() and counts[:, 0].tolist() == [0, 1, 1, 1]  # nothing is dragged in the first picture
@@ -118,7 +118,7 @@ def seen(x):
 
 
 def test_the_gradient_at_a_prediction_is_that_of_the_energy_seen_through_the_latents_scale():
-    x, wanted = picture(), targets.Color(name="color", image=picture(1, 5), cells=3, mask=torch.rand(1, 1, 6, 10)).at((6, 10), CPU)
+    x, wanted = picture(), targets.Color(name="color", image=picture(1, 5), cells=3, mask=torch.rand(1, 1, 6, 10)).prepared((6, 10), CPU)
     (gradient,), (energy,) = gradients.at_prediction(x, seen, [wanted], torch.ones(2), [None])
     exact = replace(wanted, image=wanted.image.double(), mask=wanted.mask.double())
     step, rng = 1e-4, torch.Generator().manual_seed(0)

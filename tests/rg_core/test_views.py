@@ -17,7 +17,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 def seen(target: Target, features: list[torch.Tensor], reference=None) -> views.View:
     found = []
     reading = Reading(drawn(len(features[0]), 16), features)
-    gradients.at_taps(reading, [target.at((8, 6), torch.device("cpu"))], torch.ones(len(features[0])), [reference], views=found)
+    gradients.at_taps(reading, [target.prepared((8, 6), torch.device("cpu"))], torch.ones(len(features[0])), [reference], views=found)
     view, = found
     return view
 
@@ -71,7 +71,7 @@ def test_a_drag_shows_where_its_point_should_be_and_is():
 
 def test_colors_show_their_grid():
     found, wanted = [], drawn(1, 4, 16, 12, seed=5)
-    target = Color(name="color", image=wanted, cells=3).at((16, 12), torch.device("cpu"))
+    target = Color(name="color", image=wanted, cells=3).prepared((16, 12), torch.device("cpu"))
     predicted = drawn(2, 4, 16, 12, seed=6)
     gradients.at_prediction(predicted, lambda x: x, [target], torch.ones(2), [None], found)
     view, = found
