@@ -9,6 +9,7 @@ Three rules make a picture readable without any network (`judge.py` does so):
 - clothes are half saturated, the scene hardly, boxes not at all.
 """
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -210,11 +211,24 @@ def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
 
     canvas = Canvas(batch, height, width)
     everywhere = torch.full((batch, height, width), -1.0)
-    rows = floor(canvas.y[0].expand(height, batch)).T[:, :, None]
-    canvas.paint(everywhere, SCENE_COLORS[plan.scene], rows)
+    canvas.paint(everywhere, SCENE_COLORS[plan.scene], floor(canvas.y[0].expand(height, batch)).T[:, :, None])
+    _paint_boxes(canvas, plan, floor)
+    near = floor(feet)
+    tall = plan.tall * min(height, 1.2 * width) * (0.7 + 0.3 * near)
+    points, unit = _standing(plan, tall, feet, width)
+    bare = canvas.image.clone()
+    _paint_figure(canvas, plan, points, unit, near[:, None, None])
+    keypoints = torch.zeros(batch, 18, 3)
+    for name, index in OPENPOSE.items():
+        keypoints[:, index, :2], keypoints[:, index, 2] = points[name], 1.0
+    return Sample(canvas.image, canvas.nearness, torch.stack([points[j] for j in JOINTS], 1), keypoints, tall,
+                  plan.shirt, plan.trousers, plan.scene, (canvas.image != bare).any(1))
 
-    grey = torch.ones(batch, 3)
-    # Two boxes, the nearer one painted last, both behind the figure.
+
+def _paint_boxes(canvas: Canvas, plan: Plan, floor: Callable[[Tensor], Tensor]) -> None:
+    """Two boxes behind the figure, the nearer one painted last; `floor(row)` is how near the floor is there."""
+    batch, _, height, width = canvas.image.shape
+    horizon, feet, grey = plan.horizon * height, plan.feet * height, torch.ones(batch, 3)
     for place, (x, wide, tall, present) in zip(plan.places, plan.boxes):
         base = horizon + 2 + place * (feet - horizon - 4).clamp(min=0)
         near = floor(base)
@@ -222,8 +236,9 @@ def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
         shape = canvas.box(x * width - wide * scale / 2, base - tall * scale, x * width + wide * scale / 2, base)
         canvas.paint(torch.where((present < BOXES_SHOWN)[:, None, None], shape, 1.0), grey, near[:, None, None])
 
-    near = floor(feet)
-    tall = plan.tall * min(height, 1.2 * width) * (0.7 + 0.3 * near)
+
+def _standing(plan: Plan, tall: Tensor, feet: Tensor, width: int) -> tuple[dict[str, Tensor], Tensor]:
+    """The joints in pixels, by name, of figures that are so `tall` and stand on the rows `feet`; and the size of one unit of the plan."""
     points = plan.points
     top = points["head"][:, 1] - HEAD_RADIUS
     bottom = torch.maximum(points["left foot"][:, 1], points["right foot"][:, 1]) + BEAD_RADIUS
@@ -232,11 +247,12 @@ def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
     left, right = everyone[..., 0].min(1).values * unit - 3, everyone[..., 0].max(1).values * unit + 3
     room = (width - (right - left)).clamp(min=0)
     shift = torch.stack([plan.x * room - left, feet - bottom * unit], -1)
-    points = {name: p * unit[:, None] + shift for name, p in (plan.moved or points).items()}
-    bare = canvas.image.clone()
+    return {name: p * unit[:, None] + shift for name, p in (plan.moved or points).items()}, unit
 
+
+def _paint_figure(canvas: Canvas, plan: Plan, points: dict[str, Tensor], unit: Tensor, near: Tensor) -> None:
     def limb(a, b, radius, color):
-        canvas.paint(canvas.capsule(points[a], points[b], radius * unit), color, near[:, None, None])
+        canvas.paint(canvas.capsule(points[a], points[b], radius * unit), color, near)
 
     top_color, leg_color = CLOTHES_COLORS[plan.shirt], CLOTHES_COLORS[plan.trousers]
     for side in ("left", "right"):
@@ -247,13 +263,7 @@ def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
         limb(f"{side} shoulder", f"{side} elbow", 1.7, top_color)
         limb(f"{side} elbow", f"{side} hand", 1.5, top_color)
     for joint, color in zip(JOINTS, JOINT_COLORS):
-        limb(joint, joint, HEAD_RADIUS if joint == "head" else BEAD_RADIUS, color.expand(batch, 3))
-
-    keypoints = torch.zeros(batch, 18, 3)
-    for name, index in OPENPOSE.items():
-        keypoints[:, index, :2], keypoints[:, index, 2] = points[name], 1.0
-    return Sample(canvas.image, canvas.nearness, torch.stack([points[j] for j in JOINTS], 1), keypoints, tall,
-                  plan.shirt, plan.trousers, plan.scene, (canvas.image != bare).any(1))
+        limb(joint, joint, HEAD_RADIUS if joint == "head" else BEAD_RADIUS, color.expand(len(plan.x), 3))
 
 
 def draw(batch: int, height: int = 64, width: int = 64, *, seed: int | None = None,

@@ -40,7 +40,7 @@ class Guidance:
         if len(sigmas) > 1 and sigmas[-1] > sigmas[0]:
             run.disable()
         run.attach(executor.class_obj)
-        run.warn_of_batch_mismatch(len(latent_image))
+        run.targets.warn_of_batch_mismatch(len(latent_image))
         if not self.runs:
             self.trace.clear()
         callback = LiveView(self.trace, model, run.log).wrap_callback(callback, len(sigmas) - 1)

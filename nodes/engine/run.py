@@ -19,11 +19,8 @@ from comfy.model_management import get_total_memory
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ...rg_core.features import taps
-from ...rg_core.features.raw_features import Features
 from ...rg_core.guidance import gradients
-from ...rg_core.guidance.targets import Target, heads
-from ...rg_core.images.regions import mask_at
+from ...rg_core.guidance.targets import heads
 from ..common.log import Log
 from . import errors, memory
 from .batches import windows
@@ -32,27 +29,23 @@ from .calls.conditioning import active_areas
 from .calls.controlnets import DetachedControl
 from .calls.inpainting import Inpainting
 from .reader import Readers
+from .run_targets import RunTargets
 from .schedule.landing import Landed, Landing, landings
-from .schedule.moves import Moves, planned
-from .schedule.noise_levels import at_percent, prediction_scale, sigma_down
+from .schedule.noise_levels import at_percent, sigma_down
 from .shift import Prediction, Shifter
 from .step import Step
 
 KEY = "readout_guidance"
-CUT = 0.1  # share of a target's picture that may be left out without a word
 
 
 class Run:
     """Guides from the host's OUTER_SAMPLE's begin to its end, by wrappers in that run's own model options."""
 
     def __init__(self, guidance, guider, log: Log, reached: set[str]):
-        self.node, self.move, self.targets, self.trace = guidance.node, guidance.move, guidance.targets, guidance.trace
+        self.node, self.move, self.trace, self.targets = guidance.node, guidance.move, guidance.trace, RunTargets(guidance.targets, log)
         # Guiding again makes a new MODEL of the same source; but what others have patched since then counts.
         sampled = guider.model_patcher
         self.source = guidance.source if sampled.parent is guidance.source else sampled
-        self.masked_targets = [t for t in self.targets if t.edit_mask is not None]
-        self.prepared: dict[tuple, Target] = {}      # to the sizes of latents that this run has seen
-        self.edit_masks: dict[tuple, list[Tensor]] = {}  # likewise, the masks of targets that hold the rest of the picture
         self.detached_controls: dict[int, DetachedControl] = {}         # ControlNets, by their id
         self.together: bool | None = None          # whether the model must be asked for all branches in one call; None until that is known
         self.landed = Landed([])
@@ -72,12 +65,12 @@ class Run:
 
     def disable(self) -> None:
         """Guides nothing, where noise is found for a picture instead of a picture for noise."""
-        self.targets, self.masked_targets = (), []
+        self.targets = RunTargets((), self.log)
         self.log.warn("the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it.")
 
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
         """Tells the host what guided steps need, so that it makes room before it loads the model."""
-        read_by = heads(self.targets)
+        read_by = heads(self.targets.all)
         if not read_by or model.get_additional_models_with_key("multigpu"):
             return executor(model, noise_shape, conds, *args, **kwargs)  # with several GPUs it clones ControlNets there, and asks nobody else
         recompute, said = self.shifter.recompute, conds.get("positive") or []
@@ -103,7 +96,7 @@ class Run:
         guider, sigma, sigmas = executor.class_obj, float(timestep.max()), model_options["transformer_options"]["sample_sigmas"]
         positive, negative = guider.conds.get("positive"), guider.conds.get("negative")
         self.landing = self.landed.next(sigma, sigmas)
-        acting, moves = self.active_targets(guider.inner_model, sigmas)
+        acting, moves = self.targets.active(guider.inner_model, self.landing, sigmas, self.move)
         said = acting and positive and active_areas(positive, x, timestep)
         self.reached.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
         self.prediction, self.whole = Prediction(acting, positive, negative, moves) if said else None, x
@@ -113,7 +106,7 @@ class Run:
             self.prediction = self.whole = self.landing = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
-        if self.prediction is None and not self.masked_targets and not (self.landing and self.landing.again):
+        if self.prediction is None and not self.targets.masked and not (self.landing and self.landing.again):
             return executor(model, conds, x, timestep, model_options)
         pictures = windows.pictures(x, self.whole, model_options, self.log)
         step = Step(self.log, Asking(executor, x.device, self.detached_controls), model, x, timestep, model_options, pictures=pictures)
@@ -135,22 +128,12 @@ class Run:
         self.landed.keep(total, self.whole, step.pictures)
         return [out if c is None else out + total for c, out in zip(branches, outs)]
 
-    def warn_of_batch_mismatch(self, batch: int) -> None:
-        """Says which targets are for more pictures than the `batch` that is sampled."""
-        for target in self.targets:
-            followed = 1 if target.reference is None else target.reference.trajectory.latents.shape[1]
-            for what, count in ((f"the {target.name} target", target.count), (f"the reference of the {target.name} target", followed)):
-                if count > batch:
-                    self.log.warn(f"{what} is for {count} pictures, and {batch} at a time {'is' if batch == 1 else 'are'} sampled: only what it has "
-                                  f"for the first {'one' if batch == 1 else batch} counts. Where a part of a batch is sampled (Latent From Batch, "
-                                  "Rebatch Latents), make it of the same part.")
-
     def warn_if_unguided(self, guider, left: float) -> None:
         """Says once, at the end of a run in which nothing was guided, why; not where it is `left` at a sigma from which another one may go on, with
         targets that act there."""
         sampling = guider.model_patcher.get_model_object("model_sampling")
-        if self.targets and "guided" not in self.reached and left <= max(
-                float(sampling.sigma_min), min(at_percent(sampling, t.end) for t in self.targets)):
+        if self.targets.all and "guided" not in self.reached and left <= max(
+                float(sampling.sigma_min), min(at_percent(sampling, t.end) for t in self.targets.all)):
             self.log.warn(errors.nothing_guided(self.reached, guider))
 
     def guided(self, step: Step, branches: list) -> tuple[list[Tensor], Tensor | None]:
@@ -183,7 +166,7 @@ class Run:
 
     def movable_mask(self, step: Step) -> Tensor | float:
         """Where a move of the latents counts: what a sampler's mask or a target's holds fast is put back."""
-        free = self.edit_mask(step) if self.masked_targets else 1.0
+        free = self.targets.edit_mask(step) if self.targets.masked else 1.0
         mask = self.unmasked(step) if self.unmasked else None
         return free if mask is None or mask.shape[-2:] != step.size else free * step.select_batch(mask.to(step.x))
 
@@ -198,7 +181,7 @@ class Run:
         times the strength long. It is for this `move` of those at the level."""
         now = self.prediction
         try:
-            outs, displacement, values = self.shifter.shift(step, now, [self.prepare_target(t, step) for t in now.targets], branches, scale)
+            outs, displacement, values = self.shifter.shift(step, now, [self.targets.prepare(t, step) for t in now.targets], branches, scale)
         except gradients.EnergyError as error:
             raise ValueError(f"{self.node}: {error}") from error
         self.trace.add(step.sigma, move, now.targets, values, now.views)
@@ -207,43 +190,11 @@ class Run:
     def composite_reference(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
         """`outs` where targets leave the picture free; elsewhere it follows the reference, at all steps, whatever the model
         predicts."""
-        if not self.masked_targets:
+        if not self.targets.masked:
             return outs
-        free = self.edit_mask(step)
-        _, reference = self.readers.at_sigma(self.masked_targets[0], step)
+        free = self.targets.edit_mask(step)
+        _, reference = self.readers.at_sigma(self.targets.masked[0], step)
         return [out if c is None else out * free + step.select_batch(reference) * (1 - free) for c, out in zip(branches, outs)]
-
-    def edit_mask(self, step: Step) -> Tensor:
-        """Where targets leave the picture free, 0 to 1."""
-        key = (step.size, step.x.device)
-        if key not in self.edit_masks:
-            self.edit_masks[key] = [mask_at(t.edit_mask, step.size, step.x.device) for t in self.masked_targets]
-        return torch.stack([step.select_batch(mask) for mask in self.edit_masks[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
-
-    def active_targets(self, model, sigmas: Tensor) -> tuple[list[Target], Moves | None]:
-        """The targets that act at the prediction under way of a run of `sigmas`, and the moves that they make there."""
-        sigma, sampling = self.landing.start, model.model_sampling  # a step acts whole, its trial points too
-        targets = [t for t in self.targets if at_percent(sampling, t.end) <= sigma <= at_percent(sampling, t.start)]
-        if self.move.per_step or not targets:
-            return targets, None
-        if not self.landing.start or not prediction_scale(model, self.landing.start):  # no noise, or nothing else
-            return [], None
-        span = max(at_percent(sampling, t.start) for t in targets), min(at_percent(sampling, t.end) for t in targets)
-        moves = planned(model, self.landing, sigmas, span, self.move.moves)
-        return (targets, moves) if moves.count else ([], None)
-
-    def prepare_target(self, target: Target, step: Step) -> Target:
-        """`target` made ready for the pictures of this call and their size."""
-        key = (target, step.size, step.x.device)
-        with torch.inference_mode(False):
-            if key not in self.prepared:
-                # Features as they are have hardly more to compare than the model has tokens; a head knows its own size.
-                smaller = max(1, taps.patch(step.model.diffusion_model) // 4) if isinstance(target.head, Features) else 1
-                self.prepared[key] = target.prepared(tuple(n // smaller for n in step.size), step.x.device)
-                if target.cropped_share(step.size) > CUT:
-                    self.log.warn(f"{target.cropped_share(step.size):.0%} of what the {target.name} target was given is left out at its edges, because the "
-                                  f"picture being made, {step.size[1]}x{step.size[0]} latents, is of another shape.")
-            return self.prepared[key] if step.pictures is None else self.prepared[key].select(step.pictures)
 
     def euler_ratio(self, step: Step) -> float:
         """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""

@@ -1,6 +1,6 @@
 """One call of the model."""
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from ...rg_core.features import taps
 from ...rg_core.features.recompute import recomputed_blocks
 from ...rg_core.images.regions import of_pictures, repeat
-from ..common.latents import one_frame
 from ..common.log import Log
 from .autograd import obstacles
 from .autograd.inference_tensors import differentiable
@@ -20,9 +19,9 @@ from .autograd.kernels import differentiable_kernels
 from .autograd.options import early_exit_options, readable_options, shared_options, with_gradients
 from .autograd.saved_tensors import saved_tensor_context
 from .autograd.witness import Witness
-from .batches import tiles
 from .batches.windows import of_window
-from .calls.conditioning import active_areas, by_hooks
+from .calls.conditioning import active_areas, by_hooks, nonzero_areas
+from .match_features import features_by_area
 from .schedule import noise_levels
 
 Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
@@ -109,28 +108,12 @@ class Step:
         if compiled or not obstacles.names(self.model, self.options):
             with differentiable_kernels():
                 return step.predictions(branches, x)
-        with taps.calls(self.model.diffusion_model) as calls, self.whole_runs(), differentiable_kernels():
+        with taps.calls(self.model.diffusion_model) as calls, obstacles.whole_runs(self.log.node, self.model, self.options), differentiable_kernels():
             outs = step.predictions(branches, x)
         asked = {label for options in calls for label in options.get("uuids", ())}
         if any(label not in asked for conds in branches if conds for label in nonzero_areas(self.active_areas(conds))):
             raise ValueError(obstacles.message(self.log.node, "was not asked for one of the branches", self.model, self.options))
         return outs
-
-    @contextmanager
-    def whole_runs(self, until: str | None = None) -> Iterator[None]:
-        """In here the diffusion model must run all of its blocks, or those up to the one of this name, if another pack stands in between: one call
-        may not have another one's results. Patches may leave blocks out on purpose."""
-        unet = self.model.diffusion_model
-        if not obstacles.names(self.model, self.options) or "dit" in self.options["transformer_options"].get("patches_replace", {}):
-            yield
-            return
-        with taps.blocks_run(unet) as runs:
-            yield
-        blocks = taps.blocks(unet)
-        last = next((i for i, block in enumerate(blocks) if until and block is unet.get_submodule(until)), None if until else len(blocks) - 1)
-        if last is not None and any(not run.issuperset(range(last + 1)) for run in runs):
-            raise ValueError(obstacles.message(self.log.node, "was not run as a whole", self.model, self.options,
-                                               "so what it predicts may be another call's"))
 
     def predict_with_features(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[list[Tensor | None], taps.Reading]:
         """What the model predicts for each branch, None where it was asked for `conds` alone, and the reading of the whole picture that `heads`
@@ -147,33 +130,15 @@ class Step:
         options = early_exit_options(self.options) if only else readable_options(self.options)
         try:
             names = taps.of_heads(unet, heads)
-            with taps.record(unet, names, only) as readings, self.whole_runs(names[-1] if only else None), differentiable_kernels():
+            whole = obstacles.whole_runs(self.log.node, self.model, self.options, names[-1] if only else None)
+            with taps.record(unet, names, only) as readings, whole, differentiable_kernels():
                 outs = self.calc_cond_batch(self.model, asked, self.x, self.timestep.clone(), options)
         except taps.NoTaps as error:
             raise ValueError(obstacles.message(self.log.node, f"was run in another way ({error})", self.model, self.options)) from error
         comfy.model_management.throw_exception_if_processing_interrupted()
-        pieces = self.features_by_area(readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
+        pieces = features_by_area(self, readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
         emb = noise_levels.level_embedding(self.model, self.timestep) if readings[0].emb is None else readings[0].emb[:len(self.x)]
         return [c and out for c, out in zip(asked, outs)], replace(readings[0], emb=emb, features=taps.blended(pieces, self.size))
-
-    def features_by_area(self, readings: list[taps.Reading], areas: dict) -> list[tuple]:
-        """The features in `readings` with the parts of the picture that they are of; `areas` are those that were asked for, by
-        label. Raises ValueError where they are not all there, once."""
-        labels = [label for reading in readings for label in reading.options.get("uuids", ())]
-        complete = readings and all(len(r.features) == len(r.names) for r in readings)
-        as_asked = all(len(r.x) == len(self.x) * len(r.options.get("uuids", ())) for r in readings)
-        if complete and as_asked and len(set(labels)) == len(labels) and nonzero_areas(areas) <= set(labels):
-            return [(features, areas[label]) for r in readings
-                    for features, label in zip(zip(*(f.chunk(len(r.options["uuids"])) for f in r.features)), r.options["uuids"]) if label in areas]
-        part, = areas.values() if len(areas) == 1 else [None]
-        if complete and part and part.area is None:
-            whole = self.model.model_sampling.calculate_input(self.timestep, one_frame(self.x.detach())).to(readings[0].x.dtype)
-            tiled = tiles.match_tiles(readings, whole)
-            if tiled:
-                return tiled
-        what = ("was not asked" if not readings else "was left out in part" if not complete else
-                "was asked more than once, or for something else than the picture")
-        raise ValueError(obstacles.message(self.log.node, what, self.model, self.options))
 
     def gradient(self, conds: list[dict], heads: Iterable, pull: Pull, recompute: bool = False,
                  witness: Witness | None = None) -> tuple[list, Tensor]:
@@ -211,8 +176,3 @@ class Step:
             raise ValueError(f"{self.log.node}: the backward pass through the diffusion model fails: {error}. Something in it has none, such as "
                              "an attention kernel that another pack calls by itself. Start ComfyUI with --use-pytorch-cross-attention, or "
                              "connect the MODEL from before that pack's node.") from error
-
-
-def nonzero_areas(areas: dict) -> set:
-    """The labels of those parts of a picture that show anywhere."""
-    return {label for label, part in areas.items() if part.weight.any()}

@@ -142,54 +142,65 @@ def is_compiled(module: nn.Module) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
-@contextmanager
-def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = False) -> Iterator[list[Reading]]:
-    """Collects one Reading for each call of `model` made inside the context, of the taps with these names. Nothing after the last one gets a
-    graph; if readings are the `only` thing wanted, nothing after it is computed, and the call raises Enough."""
-    readings: list[Reading] = []
-    row, tapped, default = architecture_of(model), select_taps(model, names), select_taps(model)
-    call, gradients, fresh = None, True, True
+class Recorder:
+    """Hooks that make a Reading of each call of `model`, of the taps with these names; see record."""
 
-    def begin(_module, args, kwargs) -> None:
-        nonlocal call, gradients, fresh
+    def __init__(self, model: nn.Module, names: Sequence[str] | None, only: bool):
+        self.model, self.only, self.readings = model, only, []
+        self.tapped, self.default = select_taps(model, names), select_taps(model)
+        self.call: Call | None = None
+        self.gradients, self.fresh = True, True
+
+    def hooks(self) -> list:
+        embedding, model = architecture_of(self.model).embedding, self.model
+        found = [model.register_forward_pre_hook(self.begin, with_kwargs=True), model.register_forward_hook(self.end), *map(self.at, self.tapped)]
+        return [*found, attrgetter(embedding)(model).register_forward_hook(self.embedded)] if embedding else found
+
+    def begin(self, _module, args, kwargs) -> None:
         x = args[0] if args else kwargs.get("x")
-        call = Call(model, x.squeeze(2) if x.ndim == 5 else x, kwargs.get("transformer_options", {}), kwargs)
-        gradients, fresh = torch.is_grad_enabled(), True
+        self.call = Call(self.model, x.squeeze(2) if x.ndim == 5 else x, kwargs.get("transformer_options", {}), kwargs)
+        self.gradients, self.fresh = torch.is_grad_enabled(), True
 
-    def reading() -> Reading:
-        nonlocal fresh
+    def end(self, _module, _args, _out) -> None:
+        torch.set_grad_enabled(self.gradients)
+
+    def reading(self) -> Reading:
+        """Of the call under way."""
+        call = self.call
         if call is None:
             raise NoTaps("its forward was called by itself, where nobody can listen")
-        if fresh:
-            readings.append(Reading(None, [], call.options, call.x, tuple(tap.name for tap in tapped), tuple(tap.name for tap in default)))
-        fresh = False
-        return readings[-1]
+        if self.fresh:
+            names, default = (tuple(tap.name for tap in taps) for taps in (self.tapped, self.default))
+            self.readings.append(Reading(None, [], call.options, call.x, names, default))
+        self.fresh = False
+        return self.readings[-1]
 
-    def embedded(_module, _args, out: Tensor) -> None:
-        reading().emb = out
+    def embedded(self, _module, _args, out: Tensor) -> None:
+        self.reading().emb = out
 
-    def hook(tap: Tap):
+    def at(self, tap: Tap):
         def seen(_module, _args, kwargs, out) -> None:
-            own = reading()
-            here = replace(call, options=kwargs.get("transformer_options") or call.options)
+            own = self.reading()
+            here = replace(self.call, options=kwargs.get("transformer_options") or self.call.options)
             own.features.append(tap.stream.layout(out if tap.stream.output is None else out[tap.stream.output], here))
-            if tap is tapped[-1]:
-                if only:
+            if tap is self.tapped[-1]:
+                if self.only:
                     raise StopForward
                 torch.set_grad_enabled(False)
         return tap.module.register_forward_hook(seen, with_kwargs=True)
 
-    def end(_module, _args, _out) -> None:
-        torch.set_grad_enabled(gradients)
 
-    hooks = [model.register_forward_pre_hook(begin, with_kwargs=True), model.register_forward_hook(end), *map(hook, tapped)]
-    if row.embedding:
-        hooks.append(attrgetter(row.embedding)(model).register_forward_hook(embedded))
+@contextmanager
+def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = False) -> Iterator[list[Reading]]:
+    """Collects one Reading for each call of `model` made inside the context, of the taps with these names. Nothing after the last one gets a
+    graph; if readings are the `only` thing wanted, nothing after it is computed, and the call raises StopForward."""
+    recorder = Recorder(model, names, only)
+    hooks = recorder.hooks()
     try:
-        yield readings
+        yield recorder.readings
     finally:
-        for one in hooks:
-            one.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

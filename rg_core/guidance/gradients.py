@@ -20,7 +20,7 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
 
     `reading` has features of the pictures, whose VP-scaled latents have the range `span` [B]; `references` are the readouts
     [R, C, H, W] that the targets are compared with, None for those that need none. The targets were prepared by
-    `Target.at`. Returns the gradients over their size, shaped like the features and in their dtype, the energies [B] of
+    `Target.prepared`. Returns the gradients over their size, shaped like the features and in their dtype, the energies [B] of
     each target, and the size [B]: the gradient at a tap is the product. Numbers near 1 survive half precision.
 
     Heads differ in the size of their gradients by orders of magnitude. `balanced`, each target's is brought to the same
@@ -41,7 +41,7 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
         energy, gradient = differentiated(target, readout, span, reference, own, not balanced)
         if views is not None:
             views.append(View(target.name, energy, *target.view(readout.detach(), reference), pull(gradient, target.size)))
-        scale = target.force(energy) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
+        scale = target.pull_share(energy) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
         for i, g in zip(places, gradient):
             total[i] += g * (target.weight * scale).view(-1, 1, 1, 1)
         values.append(energy.detach())

@@ -8,8 +8,9 @@ import pytest
 import torch
 from comfy.controlnet import T2IAdapter
 
-from readout_guidance_pack.nodes.engine.run import Run
+from readout_guidance_pack.nodes.engine.run_targets import RunTargets
 from readout_guidance_pack.nodes.engine.schedule.landing import euler
+from readout_guidance_pack.rg_core.guidance.updates import PUBLISHED
 
 PERCENTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 SCHEDULERS = ("simple", "normal", "sgm_uniform", "karras", "ddim_uniform", "beta", "linear_quadratic")
@@ -44,8 +45,7 @@ def test_targets_act_in_the_steps_of_a_control(made, scheduler):
         for start, end in combinations(PERCENTS, 2):
             adapter.timestep_percent_range = start, end
             adapter.pre_run(model, sampling.percent_to_sigma)
-            target = SimpleNamespace(start=start, end=end)
+            targets = RunTargets((SimpleNamespace(start=start, end=end, edit_mask=None),), None)
             for sigma in sigmas[:-1]:
-                run = SimpleNamespace(targets=[target], landing=euler(float(sigma), sigmas), move=SimpleNamespace(per_step=True))
                 acts = adapter.get_control(torch.zeros(1, 4, 8, 8), sigma[None], None, 1, {}) is not None
-                assert bool(Run.active_targets(run, model, sigmas)[0]) == acts, (steps, start, end, float(sigma))
+                assert bool(targets.active(model, euler(float(sigma), sigmas), sigmas, PUBLISHED)[0]) == acts, (steps, start, end, float(sigma))

@@ -1,4 +1,7 @@
 """What may stand between a guided step and the diffusion model: other packs' wrappers, caches and replacements."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import nn
@@ -53,3 +56,19 @@ def message(node: str, what: str, model, options: dict, so: str = "so its featur
     when, cache = ("in a guided step ", "; if it is a cache, let it begin where the targets end (end_percent)") if guided else ("", "")
     return (f"{node}: {when}the diffusion model {what}, {so}. In between stands {standing}. Connect the MODEL from before "
             f"it{cache}.")
+
+
+@contextmanager
+def whole_runs(node: str, model, options: dict, until: str | None = None) -> Iterator[None]:
+    """In here the diffusion model must run all of its blocks, or those up to the one of this name, if another pack stands in between: one call
+    may not have another one's results. Patches may leave blocks out on purpose."""
+    unet = model.diffusion_model
+    if not names(model, options) or "dit" in options["transformer_options"].get("patches_replace", {}):
+        yield
+        return
+    with taps.blocks_run(unet) as runs:
+        yield
+    blocks = taps.blocks(unet)
+    last = next((i for i, block in enumerate(blocks) if until and block is unet.get_submodule(until)), None if until else len(blocks) - 1)
+    if last is not None and any(not run.issuperset(range(last + 1)) for run in runs):
+        raise ValueError(message(node, "was not run as a whole", model, options, "so what it predicts may be another call's"))

@@ -53,3 +53,8 @@ def by_hooks(conds: list[dict]) -> list[list[dict]]:
     for c in conds:
         groups.setdefault(c.get("hooks"), []).append(c)
     return list(groups.values())
+
+
+def nonzero_areas(areas: dict) -> set:
+    """The labels of those parts of a picture that show anywhere."""
+    return {label for label, part in areas.items() if part.weight.any()}

@@ -1,0 +1,69 @@
+"""The targets of one run: which act when, made ready for the latents at hand."""
+import torch
+from torch import Tensor
+
+from ...rg_core.features import taps
+from ...rg_core.features.raw_features import Features
+from ...rg_core.guidance.targets import Target
+from ...rg_core.guidance.updates import Move
+from ...rg_core.images.regions import mask_at
+from ..common.log import Log
+from .schedule.landing import Landing
+from .schedule.moves import Moves, planned
+from .schedule.noise_levels import at_percent, prediction_scale
+from .step import Step
+
+CUT = 0.1  # fraction of a target's image that may be left out without a warning
+
+
+class RunTargets:
+    """`all` targets of a run; those that are `masked` keep the rest of the image as their reference is."""
+
+    def __init__(self, targets: tuple[Target, ...], log: Log):
+        self.all, self.masked, self.log = targets, [t for t in targets if t.edit_mask is not None], log
+        self.prepared: dict[tuple, Target] = {}          # for the sizes of latents that this run has seen
+        self.edit_masks: dict[tuple, list[Tensor]] = {}  # likewise
+
+    def warn_of_batch_mismatch(self, batch: int) -> None:
+        """Says which targets are for more pictures than the `batch` that is sampled."""
+        for target in self.all:
+            followed = 1 if target.reference is None else target.reference.trajectory.latents.shape[1]
+            for what, count in ((f"the {target.name} target", target.count), (f"the reference of the {target.name} target", followed)):
+                if count > batch:
+                    self.log.warn(f"{what} is for {count} pictures, and {batch} at a time {'is' if batch == 1 else 'are'} sampled: only what it has "
+                                  f"for the first {'one' if batch == 1 else batch} counts. Where a part of a batch is sampled (Latent From Batch, "
+                                  "Rebatch Latents), make it of the same part.")
+
+    def active(self, model, landing: Landing, sigmas: Tensor, move: Move) -> tuple[list[Target], Moves | None]:
+        """The targets that act at the prediction that makes this `landing` in a run of `sigmas`, and the moves that they make there. `model` is the
+        host's BaseModel."""
+        sigma, sampling = landing.start, model.model_sampling  # a step acts whole, its trial points too
+        targets = [t for t in self.all if at_percent(sampling, t.end) <= sigma <= at_percent(sampling, t.start)]
+        if move.per_step or not targets:
+            return targets, None
+        if not sigma or not prediction_scale(model, sigma):  # no noise, or nothing else
+            return [], None
+        span = max(at_percent(sampling, t.start) for t in targets), min(at_percent(sampling, t.end) for t in targets)
+        moves = planned(model, landing, sigmas, span, move.moves)
+        return (targets, moves) if moves.count else ([], None)
+
+    def prepare(self, target: Target, step: Step) -> Target:
+        """`target` made ready for the pictures of this call and their size."""
+        key = (target, step.size, step.x.device)
+        with torch.inference_mode(False):
+            if key not in self.prepared:
+                # Features as they are have hardly more to compare than the model has tokens; a head knows its own size.
+                smaller = max(1, taps.patch(step.model.diffusion_model) // 4) if isinstance(target.head, Features) else 1
+                self.prepared[key] = target.prepared(tuple(n // smaller for n in step.size), step.x.device)
+                cropped = target.cropped_share(step.size)
+                if cropped > CUT:
+                    self.log.warn(f"{cropped:.0%} of what the {target.name} target was given is left out at its edges, because the "
+                                  f"picture being made, {step.size[1]}x{step.size[0]} latents, is of another shape.")
+            return self.prepared[key] if step.pictures is None else self.prepared[key].select(step.pictures)
+
+    def edit_mask(self, step: Step) -> Tensor:
+        """Where masked targets leave the picture free, 0 to 1, for the latents of `step`."""
+        key = (step.size, step.x.device)
+        if key not in self.edit_masks:
+            self.edit_masks[key] = [mask_at(t.edit_mask, step.size, step.x.device) for t in self.masked]
+        return torch.stack([step.select_batch(mask) for mask in self.edit_masks[key]]).amax(0).unflatten(0, (len(step.x), *[1] * (step.x.ndim - 4)))
