@@ -7,7 +7,7 @@ from ..common.types import CATEGORY, Geometry, Guidance
 from ..inputs import bars
 from ..inputs.depth_maps import GREYS, INVERSE, Advice, depth_maps, from_geometry
 from ..inputs.maps import known
-from .inputs import checked_spatial_target, inputs
+from .inputs import Acting, inputs, spatial_target
 
 ADVICE = Advice(turn="switch invert", metres="choose 'distance, near black' in greys", holes="are left out")
 
@@ -42,4 +42,4 @@ class DepthTarget(io.ComfyNode):
             maps, = depth_maps(node, [image], greys, invert, ADVICE)
         mask = checks.mask(node, mask)
         known(node, maps, mask)
-        return checked_spatial_target("depth", head, maps, weight, start_percent, end_percent, mask, guidance)
+        return spatial_target("depth", head, maps, Acting(weight, start_percent, end_percent, mask, guidance))

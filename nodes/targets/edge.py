@@ -6,7 +6,7 @@ from ..common.types import CATEGORY, Guidance
 from ..inputs import bars
 from ..inputs.empty_images import mask_empty_images
 from ..inputs.maps import prepare_edges
-from .inputs import checked_spatial_target, inputs
+from .inputs import Acting, inputs, spatial_target
 
 
 class EdgeTarget(io.ComfyNode):
@@ -25,4 +25,4 @@ class EdgeTarget(io.ComfyNode):
         image, mask = bars.left_out(node, "edge", checks.picture(node, image), mask)
         image, = prepare_edges(node, [image])
         mask = mask_empty_images(node, image, checks.mask(node, mask), "edge")
-        return checked_spatial_target("edge", head, image, weight, start_percent, end_percent, mask, guidance)
+        return spatial_target("edge", head, image, Acting(weight, start_percent, end_percent, mask, guidance))

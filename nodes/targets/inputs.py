@@ -1,4 +1,6 @@
 """The inputs that targets share, and a target made from them."""
+from typing import NamedTuple
+
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -30,19 +32,34 @@ def inputs(picture: list, kind: str, *more) -> list:
     ]
 
 
-def checked_spatial_target(name: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
-            guidance: tuple | None) -> io.NodeOutput:
+class Acting(NamedTuple):
+    """How hard a target acts, when and where, as its node was given it; and the targets beside it."""
+    weight: float
+    start: float
+    end: float
+    mask: Tensor | None = None
+    guidance: tuple | None = None
+
+    def checked(self, node: str, head) -> dict:
+        """These fields of a target that `head` reads for, from when it can."""
+        checks.check_range(node, self.weight, self.start, self.end)
+        return {"weight": self.weight, "start": checks.effective_start(node, head, self.start, self.end), "end": self.end}
+
+    def beside(self, target: Target) -> io.NodeOutput:
+        """The chain with `target` at its end."""
+        return io.NodeOutput((*(self.guidance or ()), target))
+
+
+def spatial_target(name: str, head, image: Tensor | Maps, acting: Acting) -> io.NodeOutput:
+    """The target of a node that takes heads of one kind, as its name says."""
     node = f"{name.capitalize()} Target"
     checks.head_kind(node, head, name)
-    return spatial_target(node, head, image, weight, start, end, mask, guidance)
+    return map_target(node, head, image, acting)
 
 
-def spatial_target(node: str, head, image: Tensor | Maps, weight: float, start: float, end: float, mask: Tensor | None,
-            guidance: tuple | None) -> io.NodeOutput:
-    """`image` [B, 3, h, w] is what `head` should read, from when it can; with it, where it is known."""
-    checks.check_range(node, weight, start, end)
-    start = checks.effective_start(node, head, start, end)
-    mask, (image, known) = checks.mask(node, mask), image if isinstance(image, tuple) else (image, None)
+def map_target(node: str, head, image: Tensor | Maps, acting: Acting) -> io.NodeOutput:
+    """`image` [B, 3, h, w] is what `head` should read; with it, where it is known."""
+    fields = acting.checked(node, head)
+    mask, (image, known) = checks.mask(node, acting.mask), image if isinstance(image, tuple) else (image, None)
     checks.same_size(node, mask, image)
-    target = Spatial(name=head.kind, head=head, image=image, known=known, mask=mask, weight=weight, start=start, end=end)
-    return io.NodeOutput((*(guidance or ()), target))
+    return acting.beside(Spatial(name=head.kind, head=head, image=image, known=known, mask=mask, **fields))

@@ -8,7 +8,7 @@ from ..common import checks
 from ..common.types import CATEGORY, Guidance, Head, ReferenceType
 from ..inputs import beside_reference
 from ..inputs.boxes import box_input, box_of
-from .inputs import CHAIN, when
+from .inputs import CHAIN, Acting, when
 
 REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
@@ -38,19 +38,16 @@ def likeness_inputs(head: list, target: type[Target]) -> list:
     ]
 
 
-def likeness(kind: str, make, head, reference, weight, start_percent, end_percent, mask, reference_mask, box, reference_box,
-             guidance) -> io.NodeOutput:
+def likeness(kind: str, make: type[Target], head, reference, acting: Acting, reference_mask, boxes: tuple) -> io.NodeOutput:
+    """`boxes` are that of the picture being made and that of the reference."""
     node = f"{kind.capitalize()} Target"
-    checks.check_range(node, weight, start_percent, end_percent)
-    start = checks.effective_start(node, head, start_percent, end_percent)
-    box, reference_box = (box_of(node, name, given, reference) for name, given in (("box", box), ("reference_box", reference_box)))
+    fields = acting.checked(node, head)
+    box, reference_box = (box_of(node, name, given, reference) for name, given in zip(("box", "reference_box"), boxes))
     if make is Appearance:  # places are compared, so one box means the same on both sides
         box, reference_box = box or reference_box, reference_box or box
-    target = make(name=kind, head=head, weight=weight, start=start, end=end_percent, reference=reference,
-                  mask=beside_reference.mask_of(node, mask, reference),
-                  reference_mask=beside_reference.mask_of(node, reference_mask, reference, "reference_mask"),
-                  box=box or WHOLE, reference_box=reference_box or WHOLE)
-    return io.NodeOutput((*(guidance or ()), target))
+    return acting.beside(make(name=kind, head=head, reference=reference, mask=beside_reference.mask_of(node, acting.mask, reference),
+                              reference_mask=beside_reference.mask_of(node, reference_mask, reference, "reference_mask"),
+                              box=box or WHOLE, reference_box=reference_box or WHOLE, **fields))
 
 
 class AppearanceTarget(io.ComfyNode):
@@ -67,8 +64,8 @@ class AppearanceTarget(io.ComfyNode):
     def execute(cls, reference, weight, start_percent, end_percent, head=None, mask=None, reference_mask=None, box=None,
                 reference_box=None, guidance=None):
         head = comparing("Appearance Target", head, "appearance")
-        return likeness("appearance", Appearance, head, reference, weight, start_percent, end_percent, mask, reference_mask,
-                        box, reference_box, guidance)
+        acting = Acting(weight, start_percent, end_percent, mask, guidance)
+        return likeness("appearance", Appearance, head, reference, acting, reference_mask, (box, reference_box))
 
 
 class StructureTarget(io.ComfyNode):
@@ -84,8 +81,8 @@ class StructureTarget(io.ComfyNode):
     @classmethod
     def execute(cls, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None, reference_box=None,
                 guidance=None):
-        return likeness("structure", Appearance, AS_THEY_ARE, reference, weight, start_percent, end_percent, mask, reference_mask,
-                        box, reference_box, guidance)
+        acting = Acting(weight, start_percent, end_percent, mask, guidance)
+        return likeness("structure", Appearance, AS_THEY_ARE, reference, acting, reference_mask, (box, reference_box))
 
 
 class IdentityTarget(io.ComfyNode):
@@ -102,5 +99,5 @@ class IdentityTarget(io.ComfyNode):
     def execute(cls, head, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None,
                 reference_box=None, guidance=None):
         checks.head_kind("Identity Target", head, "identity")
-        return likeness("identity", Identity, head, reference, weight, start_percent, end_percent, mask, reference_mask,
-                        box, reference_box, guidance)
+        acting = Acting(weight, start_percent, end_percent, mask, guidance)
+        return likeness("identity", Identity, head, reference, acting, reference_mask, (box, reference_box))

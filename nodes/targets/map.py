@@ -6,7 +6,7 @@ from ..common.types import CATEGORY, Guidance
 from ..inputs import bars
 from ..inputs.empty_images import mask_empty_images
 from ..inputs.maps import ADVICE_MAP, KNOWN, maps_of
-from .inputs import inputs, spatial_target
+from .inputs import Acting, inputs, map_target
 
 
 class MapTarget(io.ComfyNode):
@@ -32,4 +32,4 @@ class MapTarget(io.ComfyNode):
         maps, = maps_of(node, head.kind, [image], ADVICE_MAP)
         if head.kind in KNOWN:
             mask = mask_empty_images(node, maps[0], checks.mask(node, mask), head.kind)
-        return spatial_target(node, head, maps, weight, start_percent, end_percent, mask, guidance)
+        return map_target(node, head, maps, Acting(weight, start_percent, end_percent, mask, guidance))

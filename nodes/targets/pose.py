@@ -7,7 +7,7 @@ from ..common.types import CATEGORY, Guidance, PoseKeypoint
 from ..inputs import bars, skeletons
 from ..inputs.empty_images import mask_empty_images
 from ..inputs.keypoints import drawn
-from .inputs import checked_spatial_target, inputs
+from .inputs import Acting, inputs, spatial_target
 
 
 class PoseTarget(io.ComfyNode):
@@ -33,4 +33,5 @@ class PoseTarget(io.ComfyNode):
         else:
             image, mask = bars.left_out(node, "pose", checks.picture(node, image), mask)
             image, = skeletons.prepared(node, [image])
-        return checked_spatial_target("pose", head, image, weight, start_percent, end_percent, mask_empty_images(node, image, mask, "pose"), guidance)
+        mask = mask_empty_images(node, image, mask, "pose")
+        return spatial_target("pose", head, image, Acting(weight, start_percent, end_percent, mask, guidance))

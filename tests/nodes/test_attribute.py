@@ -121,7 +121,7 @@ def test_a_mask_says_where(dusk):
     mask = torch.zeros(1, SIZE, SIZE)
     mask[..., :SIZE // 2] = 1
     one, = target(dusk[0], 1.0, mask=mask)
-    fitted = one.at((SIZE, SIZE), torch.device("cpu"))
+    fitted = one.prepared((SIZE, SIZE), torch.device("cpu"))
     with torch.inference_mode(False), torch.enable_grad():
         readout = torch.zeros(2, 1, 32, 32, requires_grad=True)
         gradient, = torch.autograd.grad(fitted.energy(readout, torch.ones(2), None).sum(), readout)

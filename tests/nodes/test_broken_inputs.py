@@ -199,7 +199,7 @@ def finite(output) -> None:
     target, = output[0]
     for x in (target.image, target.mask, getattr(target, "known", None)):
         assert x is None or torch.isfinite(x.float()).all()
-    size = target.at((64, 64), torch.device("cpu"))
+    size = target.prepared((64, 64), torch.device("cpu"))
     energy = size.energy(torch.zeros(3, 3, *size.size), torch.ones(3), None)
     assert torch.isfinite(energy).all()
 

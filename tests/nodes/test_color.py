@@ -90,7 +90,7 @@ def test_the_first_step_reaches_the_colors_where_strength_allows(w):
         model.set_model_sampler_post_cfg_function(keep)
         w.sample(guidance, model=model, batch=1, steps=2, moves=1)
     (cond, uncond), _, (shifted, shifted_uncond), _ = outs
-    wanted = target(w, 1)[0].at((64, 64), cond.device).image
+    wanted = target(w, 1)[0].prepared((64, 64), cond.device).image
     assert energies.color(cond, wanted, 8) > 1e-3 and energies.color(shifted, wanted, 8) < 1e-8
     assert torch.allclose(shifted - cond, shifted_uncond - uncond, atol=1e-5)
 

@@ -94,7 +94,7 @@ def test_one_of_image_and_geometry_is_given(depth):
 def test_a_picture_without_any_depth_is_not_guided(depth, heads, caplog):
     given = METRES.clone()
     given[1] = torch.inf
-    target = depth(geometry={"depth": given}).at((64, 64), torch.device("cpu"))
+    target = depth(geometry={"depth": given}).prepared((64, 64), torch.device("cpu"))
     assert "there is no depth in picture 2, so it does not guide those pictures" in caplog.text
     energy = target.energy(torch.zeros(2, 3, *target.size), torch.ones(2), None)
     assert energy[0] > 0 and energy[1] == 0
@@ -163,7 +163,7 @@ def test_holes_are_not_mixed_into_what_is_beside_them(depth):
     none = holes(0.22)
     image = torch.full_like(METRES, 0.5).masked_fill(none, 0)
     image[:, 0], image[:, -1] = 0.45, 0.55
-    target = depth(image).at((16, 16), torch.device("cpu"))
+    target = depth(image).prepared((16, 16), torch.device("cpu"))
     known = target.known[:, 0, 1:-1] > 0
     assert torch.allclose(target.image[:, 0, 1:-1][known], torch.tensor(0.0), atol=0.02)  # 0.5 in the head's -1 to 1
     readout = torch.randn(2, 3, *target.size, generator=torch.Generator().manual_seed(1))
@@ -177,7 +177,7 @@ def test_holes_are_not_mixed_into_what_is_beside_them(depth):
 def test_a_mask_and_holes_both_hold(depth):
     none, mask = holes(), torch.zeros(1, 64, 64)
     mask[:, 32:] = 1
-    target = depth(METRES.masked_fill(none, 0), greys="distance, near black", mask=mask).at((64, 64), torch.device("cpu"))
+    target = depth(METRES.masked_fill(none, 0), greys="distance, near black", mask=mask).prepared((64, 64), torch.device("cpu"))
     wanted = target.image.clone()
     wanted[:, :, :target.size[0] // 2 - 1] += 1
     assert target.energy(wanted, torch.ones(2), None).abs().max() == 0
@@ -227,7 +227,7 @@ def test_edges_that_are_all_black_are_refused(heads, caplog):
         with pytest.raises(ValueError, match=f"^{name}: the edges are all black, so there is nothing to draw"):
             target(node, edges[1:])
         caplog.clear()
-        found = target(node, edges, mask=torch.ones(1, 64, 64)).at((64, 64), torch.device("cpu"))
+        found = target(node, edges, mask=torch.ones(1, 64, 64)).prepared((64, 64), torch.device("cpu"))
         assert f"{name}: there are no edges in picture 2, so it does not guide those pictures" in caplog.text
         energy = found.energy(torch.full((2, 3, *found.size), 0.3), torch.ones(2), None)
         assert energy[0] > 0 and energy[1] == 0

@@ -198,7 +198,7 @@ def test_shifting_the_prediction_is_moving_the_latent_before_an_euler_step(demo_
     sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", 3)
     net, head = demo_world.model.model, demo_world.heads["pose"]
     context = demo_world.positive[0][0]
-    wanted = demo_world.pose(1)[0].at((64, 64), torch.device("cpu"))
+    wanted = demo_world.pose(1)[0].prepared((64, 64), torch.device("cpu"))
     with torch.inference_mode(False), torch.enable_grad(), differentiable(net):
         x = torch.randn(1, 3, 64, 64, generator=torch.manual_seed(1)) * torch.sqrt(1 + sigmas[0] ** 2)
         for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist()):
