@@ -80,7 +80,7 @@ class FitAttribute(io.ComfyNode):
             inputs=[io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
                     io.Latent.Input("pictures_with", tooltip="Images with the attribute, as a batch or a list of latents. Ten or more work well."),
                     io.Latent.Input("pictures_without", tooltip="Images without the attribute, but otherwise of the same kinds."),
-                    io.Conditioning.Input("positive", tooltip="An empty prompt, so that the attribute is read from the images and not from the words."),
+                    io.Conditioning.Input("positive", tooltip="An empty prompt, so that the attribute is read from the images and not from words."),
                     io.String.Input("name", default="smiling", tooltip="The name of the attribute. The trace and messages use it."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                                  tooltip="The seed of the added noise. It also sets the order in which images are held out to evaluate the head.")],

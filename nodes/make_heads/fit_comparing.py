@@ -112,8 +112,8 @@ class FitComparingHead(io.ComfyNode):
                     io.Vae.Input("vae", tooltip="The model's VAE, which encodes the changed copies."),
                     io.Image.Input("images", tooltip="Images like those that you will make, as a batch or a list."),
                     io.Conditioning.Input("positive", tooltip="What the images show: one prompt for all, such as an empty one, or a list."),
-                    io.Combo.Input("kind", options=list(KINDS), tooltip="What the head is for: correspondence for Drag Target, appearance and "
-                                   "identity for the targets of the same names."),
+                    io.Combo.Input("kind", options=list(KINDS), tooltip="What the head is for: correspondence for Drag Target, appearance for "
+                                   "Appearance Target, identity for Identity Target."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                                  tooltip="The seed of the noise and of the changes. It also chooses the images that are held out to evaluate the "
                                          "head."),

@@ -90,7 +90,7 @@ class LoadReadoutHead(io.ComfyNode):
             inputs=[io.Combo.Input("head_name", options=names(),
                                    tooltip="A file in models/readout_heads. The demo_* heads work only with the demo model."),
                     io.Combo.Input("kind", options=[FROM_FILE, *dict.fromkeys(KINDS.values())], default=FROM_FILE, optional=True, advanced=True,
-                                   tooltip="What the head reads. Leave it on auto, unless the kind is detected wrongly from the file and its name.")],
+                                   tooltip="What the head reads. Leave it on auto. Set it only if the head's kind is detected wrongly.")],
             outputs=[Head.Output(display_name="head", tooltip="The readout head, for targets, Readout Estimate or Save Readout Head.")])
 
     @classmethod
@@ -122,8 +122,8 @@ class SaveReadoutHead(io.ComfyNode):
             description="Saves a head as a safetensors file, for example to convert a published .pt file.",
             inputs=[Head.Input("head", tooltip="The readout head to save."),
                     io.String.Input("filename_prefix", default=f"{FOLDER}/head",
-                                    tooltip="The path in ComfyUI's output folder. After you press R, Load Readout Head lists the heads in "
-                                            f"{FOLDER}/.")])
+                                    tooltip=f"The path and file name in ComfyUI's output folder. Load Readout Head lists heads in {FOLDER}/ after "
+                                            "you press R.")])
 
     @classmethod
     def execute(cls, head, filename_prefix):

@@ -42,7 +42,7 @@ class KSamplerReadoutGuidancePublished(io.ComfyNode):
                     Guidance.Input("guidance", optional=True, tooltip="One target or a chain of targets. Without it, the result is the image that "
                                    "the authors' drags start from."),
                     io.Float.Input("strength", default=PUBLISHED.strength, min=0.0, max=1.0, step=0.001,
-                                   tooltip="Adam's learning rate.")],
+                                   tooltip="The learning rate of Adam.")],
             outputs=[io.Latent.Output(tooltip=LATENT_OUT),
                      io.String.Output(display_name="trace", tooltip="The energy of each target at each move, as JSON. Readout Trace plots it."),
                      ReferenceType.Output(display_name="reference", tooltip="The image with its whole trajectory, for targets that compare with "

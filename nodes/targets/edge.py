@@ -16,7 +16,7 @@ class EdgeTarget(io.ComfyNode):
             node_id="ReadoutEdgeTarget", display_name="Edge Target", category=CATEGORY,
             search_aliases=["canny", "lineart", "hed", "controlnet"],
             description="Steers toward edges, drawn as white lines on black.",
-            inputs=inputs([io.Image.Input("image", tooltip="Edges as white lines on black, as from HED or Canny.")], "edge"),
+            inputs=inputs([io.Image.Input("image", tooltip="Edges as white lines on black, as from HED or Canny.")], "edges"),
             outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod

@@ -32,8 +32,8 @@ def likeness_inputs(head: list, target: type[Target]) -> list:
         *head, REFERENCE, *when(target),
         io.Mask.Input("mask", optional=True, tooltip=f"The target acts where this mask is white, in the new image. {where}"),
         io.Mask.Input("reference_mask", optional=True, tooltip=f"Only the white part of the reference counts. {where}"),
-        box_input("box", "Where the target acts in the new image, in its pixels."),
-        box_input("reference_box", "Which part of the reference counts, in its pixels."),
+        box_input("box", "Where the target acts in the new image, in pixels."),
+        box_input("reference_box", "Which part of the reference counts, in pixels."),
         CHAIN,
     ]
 
@@ -77,8 +77,8 @@ class StructureTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutStructureTarget", display_name="Structure Target", category=CATEGORY,
             search_aliases=["layout", "composition"],
-            description="Keeps where things are in a reference image. What they are and what color they have comes from the prompt. It needs no head "
-                        "and no preprocessor.",
+            description="Keeps where things are in a reference image. What they are and their colors come from the prompt. It needs no head and "
+                        "no preprocessor.",
             inputs=likeness_inputs([], Appearance), outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod

@@ -18,7 +18,7 @@ class ReadoutCompare(io.ComfyNode):
                     io.Image.Input("unguided", optional=True, tooltip="Images with the same seed and settings, sampled without guidance."),
                     io.Image.Input("target", optional=True, tooltip="What you asked for: the pose, the depth map or the reference."),
                     io.Int.Input("size", default=384, min=64, max=2048, optional=True, tooltip="The longer side of each image, in pixels.")],
-            outputs=[io.Image.Output(display_name="comparison", tooltip="All of them in one image.")])
+            outputs=[io.Image.Output(display_name="comparison", tooltip="The images side by side, in one image.")])
 
     @classmethod
     def execute(cls, guided, unguided=None, target=None, size=384):
