@@ -75,7 +75,7 @@ class FitAttribute(io.ComfyNode):
         return io.Schema(
             node_id="FitReadoutAttribute", display_name=NODE, category=CATEGORY, is_input_list=True,
             search_aliases=["slider", "classifier", "concept"],
-            description="Learns in seconds what tells images with something (smiling, rain, old) from images without it. "
+            description="Learns in seconds the difference between images with something (smiling, rain, old) and images without it. "
                         "Attribute Target turns it into a slider.",
             inputs=[io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
                     io.Latent.Input("pictures_with", tooltip="Images with the attribute, as a batch or a list of latents. Ten or more work well."),
