@@ -31,6 +31,12 @@ def test_there_are_four():
     assert LANGUAGES == ["de", "ja", "zh"]  # beside English, which the nodes themselves say
 
 
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.define_schema().node_id)
+def test_every_input_and_output_has_a_tooltip(node):
+    assert node.define_schema().description
+    assert not [(part, key) for part, found in wanted(node).items() for key, tooltip in found.items() if not tooltip]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_node_is_translated(language):
     said = texts(language, "nodeDefs.json")

@@ -17,12 +17,13 @@ class LoadDemoModel(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoadReadoutDemoModel", display_name="Load Demo Model (Readout Guidance)", category=DEMO_CATEGORY,
-            description="A tiny diffusion model of a marionette in a room, to try readout guidance without downloads. It "
-                        "knows prompts such as 'a figure in a red shirt and blue trousers, meadow' and pictures of about 64x64.",
+            description="Loads a tiny diffusion model that draws a marionette in a room, to try readout guidance without downloads. It knows "
+                        "prompts such as 'a figure in a red shirt and blue trousers, meadow' and images of about 64x64 pixels.",
             inputs=[io.Combo.Input("model", options=list(FILES), default="UNet", optional=True,
-                                   tooltip="A UNet, as Stable Diffusion 1.5 and SDXL are, with heads that come along; or a flow transformer, as "
-                                           "Z-Image is, for which Fit Readout Head makes them.")],
-            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()])
+                                   tooltip="UNet: built like Stable Diffusion 1.5 and SDXL; its heads are included. transformer: a flow model built "
+                                           "like Z-Image; make its heads with Fit Readout Head.")],
+            outputs=[io.Model.Output(tooltip="The demo model."), io.Clip.Output(tooltip="The text encoder of the demo model."),
+                     io.Vae.Output(tooltip="The VAE of the demo model.")])
 
     @classmethod
     def execute(cls, model="UNet"):
@@ -34,14 +35,17 @@ class DemoScene(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutDemoScene", display_name="Demo Scene (Readout Guidance)", category=DEMO_CATEGORY,
-            description="Draws a scene of the demo world and what is true of it, as targets for the demo model.",
-            inputs=[io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
-                    io.Int.Input("width", default=64, min=48, max=128, step=8),
-                    io.Int.Input("height", default=64, min=48, max=128, step=8),
-                    io.Int.Input("batch_size", default=1, min=1, max=64)],
-            outputs=[io.Image.Output(display_name="picture"), io.Image.Output(display_name="pose"),
-                     io.Image.Output(display_name="depth"), io.Image.Output(display_name="edges"),
-                     PoseKeypoint.Output(display_name="keypoints")])
+            description="Draws scenes of the demo world with their true pose, depth and edges, as targets for the demo model.",
+            inputs=[io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                                 tooltip="The seed that chooses the scenes."),
+                    io.Int.Input("width", default=64, min=48, max=128, step=8, tooltip="The width of the scenes in pixels."),
+                    io.Int.Input("height", default=64, min=48, max=128, step=8, tooltip="The height of the scenes in pixels."),
+                    io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="The number of scenes.")],
+            outputs=[io.Image.Output(display_name="picture", tooltip="The drawn scenes."),
+                     io.Image.Output(display_name="pose", tooltip="The OpenPose skeletons of the scenes, for Pose Target."),
+                     io.Image.Output(display_name="depth", tooltip="The depth maps of the scenes, for Depth Target. White is near."),
+                     io.Image.Output(display_name="edges", tooltip="The edges of the scenes, for Edge Target: white lines on black."),
+                     PoseKeypoint.Output(display_name="keypoints", tooltip="The body points of the scenes, for Pose Target.")])
 
     @classmethod
     def execute(cls, seed, width, height, batch_size):
@@ -58,10 +62,12 @@ class DemoReader(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="ReadoutDemoReader", display_name="Demo Reader (Readout Guidance)", category=DEMO_CATEGORY,
-            description="Reads depth, edges and where the shirt is from pictures of the demo world, also from ones that the demo model sampled. In "
-                        "other graphs a depth, edge or segmentation node stands here.",
-            inputs=[io.Image.Input("image", tooltip="Pictures of the demo world.")],
-            outputs=[io.Image.Output(display_name="depth"), io.Image.Output(display_name="edges"), io.Image.Output(display_name="shirt")])
+            description="Reads depth, edges and the place of the shirt from images of the demo world, including images that the demo model sampled. "
+                        "With other models, use a depth, edge or segmentation node instead.",
+            inputs=[io.Image.Input("image", tooltip="Images of the demo world.")],
+            outputs=[io.Image.Output(display_name="depth", tooltip="Depth maps of the images. White is near."),
+                     io.Image.Output(display_name="edges", tooltip="Edges of the images: white lines on black."),
+                     io.Image.Output(display_name="shirt", tooltip="Where the shirt is: white on black.")])
 
     @classmethod
     def execute(cls, image):

@@ -53,19 +53,21 @@ class ReadoutEstimate(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutEstimate", display_name=NODE, category=CATEGORY,
             search_aliases=["detect", "preprocessor", "probe"],
-            description="What a head reads of a picture: a pose, depth map or edges, to look at or as a target for other pictures.",
-            inputs=[io.Model.Input("model"),
-                    Head.Input("head", tooltip="For this model."),
-                    io.Conditioning.Input("positive", tooltip="What the picture shows. An empty prompt will do."),
+            description="Shows what a head reads from an image: a pose, a depth map or edges, to look at or to use as a target for other images.",
+            inputs=[io.Model.Input("model", tooltip="The model whose features the head reads. LoRAs on it count; guidance on it does not."),
+                    Head.Input("head", tooltip="A readout head for this model."),
+                    io.Conditioning.Input("positive", tooltip="What the image shows. An empty prompt is enough."),
                     io.Float.Input("percent", default=0.9, min=0.0, max=1.0, step=0.01,
-                                   tooltip="How clean the picture is when it is read: 0 is pure noise, 1 the picture itself. "
-                                   "Heads that read keypoints always read the picture itself."),
+                                   tooltip="How clean the image is when the head reads it: 0 is pure noise, 1 the image itself. Heads that read "
+                                   "keypoints always read the image itself."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                                 tooltip="Of the noise."),
-                    io.Latent.Input("latent", optional=True, tooltip="The picture. Or connect image and vae."),
-                    io.Image.Input("image", optional=True, tooltip="The picture, instead of a latent."),
-                    io.Vae.Input("vae", optional=True, tooltip="The model's VAE, for image.")],
-            outputs=[io.Image.Output(display_name="image"), PoseKeypoint.Output(display_name="keypoints")])
+                                 tooltip="The seed of the added noise."),
+                    io.Latent.Input("latent", optional=True, tooltip="The image to read, as a latent. Or connect image and vae instead."),
+                    io.Image.Input("image", optional=True, tooltip="The image to read, instead of latent. It needs vae."),
+                    io.Vae.Input("vae", optional=True, tooltip="The model's VAE, which encodes image.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="What the head reads, in the size of the image that was read."),
+                     PoseKeypoint.Output(display_name="keypoints", tooltip="The body points, for Pose Target. Only heads that read keypoints give "
+                                         "them.")])
 
     @classmethod
     def execute(cls, model, head, positive, percent, seed, latent=None, image=None, vae=None):

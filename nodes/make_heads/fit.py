@@ -19,16 +19,20 @@ class FitReadoutHead(io.ComfyNode):
         return io.Schema(
             node_id="FitReadoutHead", display_name=NODE, category=CATEGORY, is_input_list=True,
             search_aliases=["train", "probe", "controlnet"],
-            description="Makes a readout head for this model from a handful of pictures and what should be read of each, in seconds. Two dozen "
-                        "pictures are enough for most kinds.",
-            inputs=[io.Model.Input("model"),
-                    io.Latent.Input("latents", tooltip="The pictures: a batch, or a list. The model may have sampled them itself."),
-                    io.Conditioning.Input("positive", tooltip="What the pictures show: one for all, such as an empty prompt, or a list."),
-                    io.Image.Input("image", tooltip="What the head should read of each picture, in the same order: a batch or a list, of any size."),
-                    io.String.Input("kind", default="depth", tooltip="What that is: pose, depth, edge, or a name of your own for Map Target."),
+            description="Makes a readout head for this model in seconds, from a handful of images and what should be read from each. About 24 images "
+                        "are enough for most kinds.",
+            inputs=[io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
+                    io.Latent.Input("latents", tooltip="The images, as a batch or a list of latents. The model may have sampled them itself."),
+                    io.Conditioning.Input("positive", tooltip="What the images show: one prompt for all, such as an empty one, or a list."),
+                    io.Image.Input("image", tooltip="What the head should read from each image, in the same order: a batch or a list, of any size."),
+                    io.String.Input("kind", default="depth", tooltip="What the head reads: pose, depth, edge, or a name of your own for Map Target."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                                 tooltip="Of the noise, and of which pictures are held out to judge the head by.")],
-            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")],
+                                 tooltip="The seed of the added noise. It also chooses the images that are held out to evaluate the head.")],
+            outputs=[Head.Output(display_name="head", tooltip="The new head, for targets, Readout Estimate or Save Readout Head."),
+                     io.String.Output(display_name="report", tooltip="Whether the head is fit for use, and how well it reads at each noise level. "
+                                      "Connect it to Preview as Text to keep it in view."),
+                     io.Image.Output(display_name="held out", tooltip="Held-out images: the image, what the head should read, and what it reads "
+                                     "from the noisiest level to the cleanest.")],
             hidden=[io.Hidden.unique_id])
 
     @classmethod

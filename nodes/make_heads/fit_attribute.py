@@ -75,16 +75,18 @@ class FitAttribute(io.ComfyNode):
         return io.Schema(
             node_id="FitReadoutAttribute", display_name=NODE, category=CATEGORY, is_input_list=True,
             search_aliases=["slider", "classifier", "concept"],
-            description="Learns from some pictures with something (smiling, rain, old) and some without it what tells them apart, in "
-                        "seconds. Attribute Target makes it a slider.",
-            inputs=[io.Model.Input("model"),
-                    io.Latent.Input("pictures_with", tooltip="Pictures that have it: a batch, or a list. Ten or more do well."),
-                    io.Latent.Input("pictures_without", tooltip="Pictures that lack it, and are otherwise of the same kinds."),
-                    io.Conditioning.Input("positive", tooltip="An empty prompt, so that it is read off the pictures and not off the words."),
-                    io.String.Input("name", default="smiling"),
+            description="Learns in seconds the difference between images with something (smiling, rain, old) and images without it. "
+                        "Attribute Target turns it into a slider.",
+            inputs=[io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
+                    io.Latent.Input("pictures_with", tooltip="Images with the attribute, as a batch or a list of latents. Ten or more work well."),
+                    io.Latent.Input("pictures_without", tooltip="Images without the attribute, but otherwise of the same kinds."),
+                    io.Conditioning.Input("positive", tooltip="An empty prompt, so that the attribute is read from the images and not from words."),
+                    io.String.Input("name", default="smiling", tooltip="The name of the attribute. The trace and messages use it."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                                 tooltip="Of the noise, and of the order in which pictures are held out to judge by.")],
-            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report")],
+                                 tooltip="The seed of the added noise. It also sets the order in which images are held out to evaluate the head.")],
+            outputs=[Head.Output(display_name="head", tooltip="The new head, for Attribute Target, Readout Estimate or Save Readout Head."),
+                     io.String.Output(display_name="report", tooltip="How many images are classified correctly at each noise level, and whether that "
+                                      "is enough. Connect it to Preview as Text to keep it in view.")],
             hidden=[io.Hidden.unique_id])
 
     @classmethod

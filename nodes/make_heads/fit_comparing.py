@@ -106,21 +106,26 @@ class FitComparingHead(io.ComfyNode):
         return io.Schema(
             node_id="FitComparingHead", display_name=NODE, category=CATEGORY, is_input_list=True,
             search_aliases=["train", "similarity", "correspondence"],
-            description="Makes a head that tells what in two pictures is the same, for this model, from pictures alone: changed copies of them "
-                        "say what should matter and what not.",
-            inputs=[io.Model.Input("model"),
-                    io.Vae.Input("vae", tooltip="The model's VAE."),
-                    io.Image.Input("images", tooltip="Pictures like those that you will make: a batch or a list."),
-                    io.Conditioning.Input("positive", tooltip="What the pictures show: one for all, such as an empty prompt, or a list."),
-                    io.Combo.Input("kind", options=list(KINDS), tooltip="correspondence for Drag Target, appearance and identity for the targets of "
-                                   "those names."),
+            description="Makes a head for this model that finds what is the same in two images. It needs images only: changed copies of them show "
+                        "what should matter and what should not.",
+            inputs=[io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
+                    io.Vae.Input("vae", tooltip="The model's VAE, which encodes the changed copies."),
+                    io.Image.Input("images", tooltip="Images like those that you will make, as a batch or a list."),
+                    io.Conditioning.Input("positive", tooltip="What the images show: one prompt for all, such as an empty one, or a list."),
+                    io.Combo.Input("kind", options=list(KINDS), tooltip="What the head is for: correspondence for Drag Target, appearance for "
+                                   "Appearance Target, identity for Identity Target."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                                 tooltip="Of the noise, of the changes, and of which pictures are held out to judge the head by."),
-                    io.Tracks.Input("tracks", optional=True, tooltip="For correspondence: the pictures are frames of a video, and these points of "
-                                    "them were followed through it."),
-                    io.String.Input("groups", optional=True, multiline=True, default="", tooltip="For identity: who is in each picture, a label for "
-                                    "each, with commas or lines between. Pictures with the same label show the same person or thing.")],
-            outputs=[Head.Output(display_name="head"), io.String.Output(display_name="report"), io.Image.Output(display_name="held out")],
+                                 tooltip="The seed of the noise and of the changes. It also chooses the images that are held out to evaluate the "
+                                         "head."),
+                    io.Tracks.Input("tracks", optional=True, tooltip="For correspondence, if the images are the frames of a video: points that "
+                                    "were tracked through that video."),
+                    io.String.Input("groups", optional=True, multiline=True, default="", tooltip="For identity: who is in each image, one label per "
+                                    "image, separated by commas or line breaks. Images with the same label show the same person or thing.")],
+            outputs=[Head.Output(display_name="head", tooltip="The new head, for targets, Readout Estimate or Save Readout Head."),
+                     io.String.Output(display_name="report", tooltip="Whether the head is fit for use, and how well it compares at each noise level. "
+                                      "Connect it to Preview as Text to keep it in view."),
+                     io.Image.Output(display_name="held out", tooltip="Held-out images, each above its changed copy, and what the head reads from "
+                                     "them, as colors.")],
             hidden=[io.Hidden.unique_id])
 
     @classmethod

@@ -85,13 +85,13 @@ class LoadReadoutHead(io.ComfyNode):
         return io.Schema(
             node_id="LoadReadoutHead", display_name="Load Readout Head", category=CATEGORY,
             search_aliases=["controlnet", "load head"],
-            description="Loads a small network that reads pose, depth or edges out of a diffusion model's own features, or tells "
-                        "by them what in two pictures is the same.",
+            description="Loads a readout head: a small network that reads pose, depth or edges from a diffusion model's own features, or uses "
+                        "them to find what is the same in two images.",
             inputs=[io.Combo.Input("head_name", options=names(),
-                                   tooltip="A file in models/readout_heads. The demo_* heads belong to the demo model."),
+                                   tooltip="A file in models/readout_heads. The demo_* heads work only with the demo model."),
                     io.Combo.Input("kind", options=[FROM_FILE, *dict.fromkeys(KINDS.values())], default=FROM_FILE, optional=True, advanced=True,
-                                   tooltip="What the head reads, if its file and name do not say so rightly.")],
-            outputs=[Head.Output(display_name="head")])
+                                   tooltip="What the head reads. Leave it on auto. Set it only if the head's kind is detected wrongly.")],
+            outputs=[Head.Output(display_name="head", tooltip="The readout head, for targets, Readout Estimate or Save Readout Head.")])
 
     @classmethod
     def validate_inputs(cls, head_name=None):
@@ -119,10 +119,11 @@ class SaveReadoutHead(io.ComfyNode):
         return io.Schema(
             node_id="SaveReadoutHead", display_name="Save Readout Head", category=CATEGORY, is_output_node=True,
             search_aliases=["save head"],
-            description="Writes a head as a safetensors file, for example to convert a published .pt.",
-            inputs=[Head.Input("head"),
+            description="Saves a head as a safetensors file, for example to convert a published .pt file.",
+            inputs=[Head.Input("head", tooltip="The readout head to save."),
                     io.String.Input("filename_prefix", default=f"{FOLDER}/head",
-                                    tooltip=f"Under ComfyUI's output folder. Heads in {FOLDER}/ there can be loaded after pressing R.")])
+                                    tooltip=f"The path and file name in ComfyUI's output folder. Load Readout Head lists heads in {FOLDER}/ after "
+                                            "you press R.")])
 
     @classmethod
     def execute(cls, head, filename_prefix):

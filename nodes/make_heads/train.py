@@ -21,32 +21,37 @@ class TrainReadoutHead(io.ComfyNode):
         return io.Schema(
             node_id="TrainReadoutHead", display_name=NODE, category=CATEGORY, is_input_list=True, is_output_node=True,
             search_aliases=["train", "probe"],
-            description="Trains a readout head for this model by gradient descent, from many pictures: minutes to hours. Try Fit Readout Head "
-                        "first.",
-            inputs=[io.Model.Input("model"),
-                    io.Latent.Input("latents", tooltip="The pictures: a batch, or a list. The model may have sampled them itself."),
-                    io.Conditioning.Input("positive", tooltip="What the pictures show: one for all, such as an empty prompt, or a list."),
-                    io.Image.Input("image", tooltip="What the head should read of each picture, in the same order: a batch or a list, of any size."),
-                    io.String.Input("kind", default="depth", tooltip="What that is: pose, depth, edge, or a name of your own for Map Target."),
+            description="Trains a readout head for this model by gradient descent on many images. It takes minutes to hours, so try Fit Readout "
+                        "Head first.",
+            inputs=[io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
+                    io.Latent.Input("latents", tooltip="The images, as a batch or a list of latents. The model may have sampled them itself."),
+                    io.Conditioning.Input("positive", tooltip="What the images show: one prompt for all, such as an empty one, or a list."),
+                    io.Image.Input("image", tooltip="What the head should read from each image, in the same order: a batch or a list, of any size."),
+                    io.String.Input("kind", default="depth", tooltip="What the head reads: pose, depth, edge, or a name of your own for Map Target."),
                     io.Combo.Input("preset", options=list(RECIPES), default=SMALL.name,
-                                   tooltip="small: for some hundred pictures. published: the network and the recipe of the method's authors, for "
-                                           "thousands."),
+                                   tooltip="small: for a few hundred images. published: the network and recipe of the method's authors, for "
+                                           "thousands of images."),
                     io.Int.Input("steps", default=0, min=0, max=1_000_000,
-                                 tooltip="In all, those before an interruption included. 0: as the preset says, "
+                                 tooltip="The total number of steps, including those before an interruption. 0 uses the preset: "
                                          f"{' or '.join(f'{r.steps} ({r.name})' for r in RECIPES.values())}."),
                     io.Int.Input("batch_size", default=0, min=0, max=1024, advanced=True,
-                                 tooltip="Pictures in a step. 0: as the preset says, "
+                                 tooltip="The number of images per step. 0 uses the preset: "
                                          f"{' or '.join(f'{r.batch_size} ({r.name})' for r in RECIPES.values())}."),
                     io.Float.Input("learning_rate", default=0.0, min=0.0, max=1.0, step=1e-7, advanced=True,
-                                   tooltip=f"0: as the preset says, {SMALL.learning_rate:g}."),
+                                   tooltip=f"The learning rate of the training. 0 uses the preset: {SMALL.learning_rate:g}."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff,
-                                 tooltip="Of the network, the noise, and of which pictures are held out to judge the head by."),
+                                 tooltip="The seed of the initial network and of the noise. It also chooses the images that are held out to evaluate "
+                                         "the head."),
                     io.String.Input("filename_prefix", default=f"{FOLDER}/trained",
-                                    tooltip="Where the head and the state of its training are kept, under ComfyUI's output folder: every five "
-                                            "minutes, at the end and when it is interrupted."),
-                    io.Boolean.Input("resume", default=False, tooltip="Go on with the newest file of that name, if there is one.")],
-            outputs=[Head.Output(display_name="head"), LossMap.Output(display_name="loss"), io.String.Output(display_name="report"),
-                     io.Image.Output(display_name="held out")],
+                                    tooltip="Where the head and its training state are saved, in ComfyUI's output folder: every five minutes, at the "
+                                            "end, and when you interrupt the run."),
+                    io.Boolean.Input("resume", default=False, tooltip="Whether to continue from the newest file of that name, if there is one.")],
+            outputs=[Head.Output(display_name="head", tooltip="The trained head, for targets, Readout Estimate or Save Readout Head."),
+                     LossMap.Output(display_name="loss", tooltip="The loss of each step, for Plot Loss Graph."),
+                     io.String.Output(display_name="report", tooltip="Whether the head is fit for use, and how well it reads at each noise level. "
+                                      "Connect it to Preview as Text to keep it in view."),
+                     io.Image.Output(display_name="held out", tooltip="Held-out images: the image, what the head should read, and what it reads "
+                                     "from the noisiest level to the cleanest.")],
             hidden=[io.Hidden.unique_id])
 
     @classmethod

@@ -47,20 +47,23 @@ class ReadoutInvert(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutInvert", display_name="Readout Invert", category=CATEGORY,
             search_aliases=["ddim inversion", "unsample", "noise"],
-            description="Finds the noise that a given picture would be sampled from (DDIM inversion), and the path there as a "
-                        "reference. Sample from the noise with KSampler (Advanced), add_noise off, euler or ddim and the same "
-                        "scheduler, to get the picture back. On flow models the sampler's MODEL has to come through Apply Readout Guidance, "
-                        "if only with strength 0.",
-            inputs=[io.Model.Input("model"),
-                    io.Conditioning.Input("positive", tooltip="What the picture shows."),
-                    io.Conditioning.Input("negative"),
-                    io.Latent.Input("latent", tooltip="The picture; VAE Encode makes it from an image."),
-                    io.Int.Input("steps", default=50, min=1, max=10000, tooltip="More steps, a more exact inversion."),
+            description="Finds the noise that a given image would be sampled from (DDIM inversion), and records the trajectory as a reference. "
+                        "To get the image back, sample from the noise with KSampler (Advanced): add_noise off, euler or ddim, and the same "
+                        "scheduler. On flow models, first pass the sampler's MODEL through Apply Readout Guidance, even if only with "
+                        "strength 0.",
+            inputs=[io.Model.Input("model", tooltip="The model that you sample with. Guidance on it is ignored."),
+                    io.Conditioning.Input("positive", tooltip="What the image shows."),
+                    io.Conditioning.Input("negative", tooltip="The negative prompt. It is ignored if cfg is 1."),
+                    io.Latent.Input("latent", tooltip="The image to invert as a latent, as from VAE Encode."),
+                    io.Int.Input("steps", default=50, min=1, max=10000, tooltip="The number of inversion steps. More steps are more exact."),
                     io.Float.Input("cfg", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01,
-                                   tooltip="1 inverts most exactly, and fastest."),
-                    io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS),
+                                   tooltip="The guidance scale of the inversion. 1 is the most exact and the fastest."),
+                    io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS,
+                                   tooltip="The noise schedule of the inversion. Use the same one to sample."),
                     CACHE],
-            outputs=[io.Latent.Output(display_name="noise"), ReferenceType.Output(display_name="reference")])
+            outputs=[io.Latent.Output(display_name="noise", tooltip="The noise to sample from, with KSampler (Advanced) and add_noise off."),
+                     ReferenceType.Output(display_name="reference", tooltip="The image with its whole trajectory, for Drag Target and other targets "
+                                          "that compare with a reference.")])
 
     @classmethod
     def execute(cls, model, positive, negative, latent, steps, cfg, scheduler, cache_mb):

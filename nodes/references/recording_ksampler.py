@@ -14,10 +14,12 @@ class KSamplerReadoutReference(io.ComfyNode):
         return io.Schema(
             node_id="KSamplerReadoutReference", display_name="KSampler (Readout Reference)", category=CATEGORY,
             search_aliases=["reference picture"],
-            description="The KSampler; its picture, with its whole path there, becomes a reference. Sample again with the same seed, "
-                        "now guided, to change that picture.",
+            description="A KSampler that also records its image as a reference, with the whole trajectory from the noise. To change that image, "
+                        "sample again with the same seed, this time guided.",
             inputs=[*ksampler_inputs.inputs(), CACHE],
-            outputs=[io.Latent.Output(), ReferenceType.Output(display_name="reference")])
+            outputs=[io.Latent.Output(tooltip=ksampler_inputs.LATENT_OUT),
+                     ReferenceType.Output(display_name="reference", tooltip="The image with its whole trajectory, for targets that compare with a "
+                                          "reference.")])
 
     @classmethod
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, cache_mb):

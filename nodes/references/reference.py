@@ -51,4 +51,4 @@ def wrap(model, trajectory: trajectories.Trajectory, conditioning: list, cache_m
 
 
 CACHE = io.Int.Input("cache_mb", default=CACHE_MB, min=0, max=65536, advanced=True,
-                     tooltip="Main memory for what heads read of this reference, so that the next run need not read it again.")
+                     tooltip="RAM in MB for keeping what heads read from this reference, so that the next run does not read it again.")

@@ -18,14 +18,15 @@ class ReadoutReference(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutReference", display_name="Readout Reference", category=CATEGORY,
             search_aliases=["ip adapter", "reference picture"],
-            description="Makes a picture a reference, by adding one fixed noise to it at every level. Quick; for dragging things in "
-                        "a given picture use Readout Invert.",
-            inputs=[io.Model.Input("model"),
-                    io.Conditioning.Input("positive", tooltip="What the reference shows."),
-                    io.Latent.Input("latent", tooltip="The reference; VAE Encode makes it from a picture."),
-                    io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
+            description="Turns an image into a reference by adding the same noise to it at every noise level. This is quick. To drag things in a "
+                        "given image, use Readout Invert instead.",
+            inputs=[io.Model.Input("model", tooltip="The model that you sample with."),
+                    io.Conditioning.Input("positive", tooltip="What the reference shows. An empty prompt is enough."),
+                    io.Latent.Input("latent", tooltip="The reference image as a latent, as from VAE Encode."),
+                    io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                                 tooltip="The seed of the added noise."),
                     CACHE],
-            outputs=[ReferenceType.Output(display_name="reference")])
+            outputs=[ReferenceType.Output(display_name="reference", tooltip="The reference, for Appearance, Structure or Identity Target.")])
 
     @classmethod
     def execute(cls, model, positive, latent, seed, cache_mb):

@@ -33,12 +33,12 @@ class ApplyReadoutGuidance(io.ComfyNode):
         return io.Schema(
             node_id="ApplyReadoutGuidance", display_name="Apply Readout Guidance", category=CATEGORY,
             search_aliases=["controlnet", "steer", "control"],
-            description="Attaches targets to a model, so that every sampler that takes the model is guided by them.",
-            inputs=[io.Model.Input("model"),
-                    Guidance.Input("guidance", tooltip="For the whole picture. Give detailers and tile upscalers, which sample parts of it, the "
-                                   "model from before this node."),
+            description="Attaches targets to a model. Every sampler that uses this model is then guided by them.",
+            inputs=[io.Model.Input("model", tooltip="The model to guide. LoRAs and other patches on it are kept."),
+                    Guidance.Input("guidance", tooltip="One target or a chain of targets, for the whole image. Detailers and tile upscalers sample "
+                                   "only parts of it, so give them the model from before this node."),
                     STRENGTH, RECOMPUTE, MOVES],
-            outputs=[io.Model.Output()], hidden=[io.Hidden.unique_id, io.Hidden.prompt])
+            outputs=[io.Model.Output(tooltip="The guided model, for any sampler.")], hidden=[io.Hidden.unique_id, io.Hidden.prompt])
 
     @classmethod
     def execute(cls, model, guidance, strength, recompute=CHOICES[0], moves=Move.moves):

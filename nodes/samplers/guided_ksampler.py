@@ -20,12 +20,13 @@ class KSamplerReadoutGuidance(io.ComfyNode):
         return io.Schema(
             node_id="KSamplerReadoutGuidance", display_name="KSampler (Readout Guidance)", category=CATEGORY,
             search_aliases=["guided sampler", "controlnet", "steer"],
-            description="The KSampler, guided by targets. While it samples it shows the picture so far and what heads read of it. The trace lists "
-                        "each target's energy at each move.",
-            inputs=[*ksampler_inputs.inputs(), Guidance.Input("guidance"), STRENGTH, RECOMPUTE, MOVES],
-            outputs=[io.Latent.Output(), io.String.Output(display_name="trace", tooltip="For Readout Trace, or as JSON."),
-                     io.Image.Output(display_name="readouts", tooltip="Of each move and the first picture: what each target wants, what is "
-                                     "read, and where the target pulls.")])
+            description="A KSampler that is guided by targets. While it samples, it shows the current image and what the heads read from it. The "
+                        "trace lists the energy of each target at each move.",
+            inputs=[*ksampler_inputs.inputs(), Guidance.Input("guidance", tooltip="One target or a chain of targets."), STRENGTH, RECOMPUTE, MOVES],
+            outputs=[io.Latent.Output(tooltip=ksampler_inputs.LATENT_OUT),
+                     io.String.Output(display_name="trace", tooltip="The energy of each target at each move, as JSON. Readout Trace plots it."),
+                     io.Image.Output(display_name="readouts", tooltip="One image per move, for the first image of the batch: what each target "
+                                     "wants, what is read, and where the target pulls.")])
 
     @classmethod
     def execute(cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, guidance,

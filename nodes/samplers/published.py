@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from comfy_extras.nodes_custom_sampler import SamplerCustom
 
 from ...rg_core.guidance.updates import PUBLISHED
+from ..common.ksampler_inputs import LATENT_OUT, tooltips
 from ..common.types import CATEGORY, Guidance, ReferenceType
 from ..engine import Trace, guided
 from ..engine.schedule.noise_levels import latent_scale
@@ -19,28 +20,33 @@ NODE = "KSampler (Readout Guidance, published)"
 class KSamplerReadoutGuidancePublished(io.ComfyNode):
     @classmethod
     def define_schema(cls):
+        said = tooltips()
         return io.Schema(
             node_id="KSamplerReadoutGuidancePublished", display_name=NODE, category=CATEGORY,
             search_aliases=["paper"],
-            description="The procedure of the method's authors, for comparison: DDIM, and before each guided step one step of Adam on "
-                        "the latent, by the gradients of both branches. It takes nearly nine times as long as KSampler (Readout Guidance).",
-            inputs=[io.Model.Input("model"),
-                    io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True),
-                    io.Int.Input("steps", default=100, min=1, max=1000),
+            description="The procedure of the method's authors, for comparison: DDIM, with one step of Adam on the latent before each guided step, "
+                        "using the gradients of both branches. It takes nearly nine times as long as KSampler (Readout Guidance).",
+            inputs=[io.Model.Input("model", tooltip=said.get("model")),
+                    io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                                 tooltip=said.get("seed")),
+                    io.Int.Input("steps", default=100, min=1, max=1000, tooltip="The number of sampling steps. The authors use 100."),
                     io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01,
-                                   tooltip="The authors' is 7.5, and 3.5 for a drag on a given picture."),
+                                   tooltip="The guidance scale. The authors use 7.5, and 3.5 for a drag on a given image."),
                     io.Float.Input("eta", default=1.0, min=0.0, max=1.0, step=0.01,
-                                   tooltip="Of DDIM's noise. The authors' is 1 for pose, depth and edges, and 0 for drags."),
-                    io.Boolean.Input("add_noise", default=True, tooltip="Off for the noise that Readout Invert found."),
-                    io.Conditioning.Input("positive"),
-                    io.Conditioning.Input("negative"),
-                    io.Latent.Input("latent_image"),
-                    Guidance.Input("guidance", optional=True, tooltip="Without it the picture is the one that the authors' drags start from."),
+                                   tooltip="How much noise each DDIM step adds. The authors use 1 for pose, depth and edges, 0 for drags."),
+                    io.Boolean.Input("add_noise", default=True,
+                                     tooltip="Whether to add noise to the latent. Turn it off for noise from Readout Invert."),
+                    io.Conditioning.Input("positive", tooltip=said.get("positive")),
+                    io.Conditioning.Input("negative", tooltip=said.get("negative")),
+                    io.Latent.Input("latent_image", tooltip=said.get("latent_image")),
+                    Guidance.Input("guidance", optional=True, tooltip="One target or a chain of targets. Without it, the result is the image that "
+                                   "the authors' drags start from."),
                     io.Float.Input("strength", default=PUBLISHED.strength, min=0.0, max=1.0, step=0.001,
-                                   tooltip="Adam's learning rate.")],
-            outputs=[io.Latent.Output(), io.String.Output(display_name="trace"),
-                     ReferenceType.Output(display_name="reference", tooltip="The picture with its whole path there, for targets that compare "
-                                          "with it. Sample again with the same seed.")])
+                                   tooltip="The learning rate of Adam.")],
+            outputs=[io.Latent.Output(tooltip=LATENT_OUT),
+                     io.String.Output(display_name="trace", tooltip="The energy of each target at each move, as JSON. Readout Trace plots it."),
+                     ReferenceType.Output(display_name="reference", tooltip="The image with its whole trajectory, for targets that compare with "
+                                          "it. Sample again with the same seed.")])
 
     @classmethod
     def execute(cls, model, seed, steps, cfg, eta, add_noise, positive, negative, latent_image, strength, guidance=()):

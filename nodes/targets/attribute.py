@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ...rg_core.guidance.targets import Attribute
 from ..common import checks
 from ..common.types import CATEGORY, Guidance, Head
-from .inputs import CHAIN, when
+from .inputs import CHAIN, OUT, when
 
 
 class AttributeTarget(io.ComfyNode):
@@ -15,15 +15,15 @@ class AttributeTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutAttributeTarget", display_name="Attribute Target", category=CATEGORY,
             search_aliases=["slider", "concept"],
-            description="More of something that Fit Attribute has learnt, or less of it.",
-            inputs=[Head.Input("head", tooltip="From Fit Attribute, for the model that you sample with."),
+            description="A slider for something that Fit Attribute has learned: more of it, or less.",
+            inputs=[Head.Input("head", tooltip="A head from Fit Attribute, for the model that you sample with."),
                     io.Float.Input("amount", default=1.0, min=-10.0, max=10.0, step=0.05,
-                                   tooltip="More of it above 0, less below. Up to 1 it is how hard it pulls, until the picture has as much of it as "
-                                   "those that it was learnt from; above 1 the picture gets more of it than those. 0 turns it off."),
+                                   tooltip="Positive for more, negative for less, 0 for off. Values up to 1 set how hard the target pulls, until the "
+                                   "image is at the level of the examples. Values above 1 go beyond that level."),
                     *when(Attribute)[1:],
-                    io.Mask.Input("mask", optional=True, tooltip="Where it should be more or less: white."),
+                    io.Mask.Input("mask", optional=True, tooltip="The attribute changes where the mask is white."),
                     CHAIN],
-            outputs=[Guidance.Output(display_name="guidance")])
+            outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, head, amount, start_percent, end_percent, mask=None, guidance=None):

@@ -9,7 +9,7 @@ from ...rg_core.images.pictures import fit
 from ..common import checks, latents
 from ..common.latents import encoded, one_frame
 from ..common.types import CATEGORY, Guidance
-from .inputs import CHAIN, when
+from .inputs import CHAIN, OUT, when
 
 NODE = "Color Target"
 SIDE = 512  # pixels of the square as large as what is encoded: sketches may be of a few pixels, photographs of millions
@@ -29,16 +29,16 @@ class ColorTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutColourTarget", display_name=NODE, category=CATEGORY,
             search_aliases=["color", "palette", "sketch", "paint"],
-            description="Steers towards the coarse colors of a picture or of a painted sketch: what is light, dark, red or blue, and about where. "
+            description="Steers toward the coarse colors of an image or a painted sketch: what is light, dark, red or blue, and roughly where. "
                         "It needs no head.",
-            inputs=[io.Image.Input("image", tooltip="A picture with these colors, or a sketch of a few strokes."),
+            inputs=[io.Image.Input("image", tooltip="An image with the colors you want, or a sketch of a few strokes."),
                     io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
                     io.Int.Input("detail", default=Color.cells, min=1, max=64,
-                                 tooltip="How many patches of color there are along the shorter side. More take the picture's shapes too."),
+                                 tooltip="Number of color patches along the shorter side. More patches also copy the shapes of the image."),
                     *when(Color),
-                    io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the image."),
+                    io.Mask.Input("mask", optional=True, tooltip="The target acts where the mask is white. The mask must be as large as the image."),
                     CHAIN],
-            outputs=[Guidance.Output(display_name="guidance")])
+            outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, image, vae, detail, weight, start_percent, end_percent, mask=None, guidance=None):

@@ -5,7 +5,7 @@ from ...rg_core.guidance.targets import Drag
 from ..common import checks
 from ..common.types import CATEGORY, Drags, Guidance
 from ..inputs import beside_reference, drag_paths, track_points
-from .inputs import CHAIN, when
+from .inputs import CHAIN, OUT, when
 from .likeness import REFERENCE, comparing, optional_head
 
 # A run shows the picture to draw on even where the cache has the rest. An old host shows so only what it always runs.
@@ -21,24 +21,24 @@ class DragTarget(io.ComfyNode):
             node_id="ReadoutDragTarget", display_name="Drag Target", category=CATEGORY,
             search_aliases=["dragdiffusion", "draggan", "move", "point", "arrow"],
             **SHOWS_WHAT_IS_CACHED,
-            description="Moves things in a reference picture: draw arrows from where they are to where they should be.",
+            description="Moves things in a reference image. Draw arrows from where things are to where they should go.",
             inputs=[
                 REFERENCE,
-                Drags.Input("drags", extra_dict=AS_TEXT, tooltip="Arrows from where things are to where they should be: draw them on the picture, "
-                            "or type them as text, [[[x, y], [x, y]], ...] from 0 to 1. Where this is promoted to a subgraph node, draw there."),
+                Drags.Input("drags", extra_dict=AS_TEXT, tooltip="Arrows from where things are to where they should go. Draw them on the image, or "
+                            "type them as text: [[[x, y], [x, y]], ...] from 0 to 1. If this input is promoted to a subgraph node, draw there."),
                 *when(Drag),
                 optional_head("correspondence"),
-                io.Image.Input("image", optional=True, tooltip="The reference as a picture, to draw on."),
+                io.Image.Input("image", optional=True, tooltip="The reference as an image, to draw on."),
                 io.String.Input("drags_json", optional=True, force_input=True,
-                                tooltip="More drags: [[[x, y], [x, y]], ...], each from its first to its last point, from 0 to 1 or in pixels "
-                                "of the image, or of the reference without one. Points may be {\"x\": x, \"y\": y}, as spline editors "
-                                "give them."),
-                io.Tracks.Input("tracks", optional=True, tooltip="More drags: each point goes from its first to its last place, in "
-                                "pixels of the image, or of the reference without one."),
-                io.Mask.Input("mask", optional=True, tooltip="What may change: white. The rest follows the reference."),
+                                tooltip="More drags as text: [[[x, y], [x, y]], ...], each from its first to its last point, from 0 to 1 or in "
+                                "pixels of image (without an image, of the reference). Points may also be {\"x\": x, \"y\": y}, as from "
+                                "spline editors."),
+                io.Tracks.Input("tracks", optional=True, tooltip="More drags: each point moves from its first to its last position, in "
+                                "pixels of image (without an image, of the reference)."),
+                io.Mask.Input("mask", optional=True, tooltip="The image may change where the mask is white. The rest follows the reference."),
                 CHAIN,
             ],
-            outputs=[Guidance.Output(display_name="guidance")])
+            outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, reference, drags, weight, start_percent, end_percent, head=None, image=None, drags_json=None, tracks=None,

@@ -14,11 +14,14 @@ class DragPath(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutDragPath", display_name="Drag Path", category=CATEGORY,
             search_aliases=["animate", "video", "frames"],
-            description="Turns a drag into a batch of pictures along its way, the first one undragged, ready for a video node.",
-            inputs=[Guidance.Input("guidance", tooltip="With a Drag Target in it."),
-                    io.Latent.Input("latent", tooltip="What the dragged picture is sampled from: one latent."),
-                    io.Int.Input("frames", default=8, min=2, max=4096)],
-            outputs=[Guidance.Output(display_name="guidance"), io.Latent.Output(display_name="latents")])
+            description="Turns a drag into a batch of images along its path, ready for a video node. The first image is undragged.",
+            inputs=[Guidance.Input("guidance", tooltip="Guidance that contains a Drag Target."),
+                    io.Latent.Input("latent", tooltip="The latent that the dragged image is sampled from: exactly one."),
+                    io.Int.Input("frames", default=8, min=2, max=4096, tooltip="Number of images along the path.")],
+            outputs=[Guidance.Output(display_name="guidance", tooltip="The guidance, with each drag spread over the images of the batch. Connect it "
+                                     "to the sampler."),
+                     io.Latent.Output(display_name="latents", tooltip="A batch that holds the latent once per image, all with the same noise. "
+                                      "Connect it to the sampler.")])
 
     @classmethod
     def execute(cls, guidance, latent, frames):

@@ -6,7 +6,7 @@ from ..common.types import CATEGORY, Guidance
 from ..inputs import bars
 from ..inputs.empty_images import mask_empty_images
 from ..inputs.maps import prepare_edges
-from .inputs import Acting, inputs, spatial_target
+from .inputs import OUT, Acting, inputs, spatial_target
 
 
 class EdgeTarget(io.ComfyNode):
@@ -15,9 +15,9 @@ class EdgeTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutEdgeTarget", display_name="Edge Target", category=CATEGORY,
             search_aliases=["canny", "lineart", "hed", "controlnet"],
-            description="Steers towards edges: white lines on black.",
-            inputs=inputs([io.Image.Input("image", tooltip="Edges, white on black, as HED or Canny give them.")], "edge"),
-            outputs=[Guidance.Output(display_name="guidance")])
+            description="Steers toward edges, drawn as white lines on black.",
+            inputs=inputs([io.Image.Input("image", tooltip="Edges as white lines on black, as from HED or Canny.")], "edges"),
+            outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):

@@ -10,14 +10,17 @@ from ..common.types import Guidance, Head
 from ..inputs.depth_maps import Maps
 
 WEIGHT = io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05,
-                        tooltip="How hard this target pulls. Where it acts alone, the weight multiplies strength. 0 turns it off.")
+                        tooltip="How hard this target pulls. If it is the only active target, the weight multiplies strength. 0 turns it off.")
 CHAIN = Guidance.Input("guidance", optional=True, tooltip="Other targets that should act at the same time.")
+START = "When the target starts to act, as a fraction of the noise schedule: 0 is pure noise, 1 the finished image."
+END = "When the target stops acting, as a fraction of the noise schedule: 0 is pure noise, 1 the finished image."
+OUT = "This target, plus any targets connected to guidance. Connect it to another target, Apply Readout Guidance or KSampler (Readout Guidance)."
 
 
-def when(target: type[Target], tooltip: str | None = None) -> list:
+def when(target: type[Target], tooltip: str = END) -> list:
     """Weight and percents, with the defaults of this kind of target."""
     return [WEIGHT,
-            io.Float.Input("start_percent", default=target.start, min=0.0, max=1.0, step=0.01),
+            io.Float.Input("start_percent", default=target.start, min=0.0, max=1.0, step=0.01, tooltip=START),
             io.Float.Input("end_percent", default=target.end, min=0.0, max=1.0, step=0.01, tooltip=tooltip)]
 
 
@@ -25,9 +28,10 @@ def inputs(picture: list, kind: str, *more) -> list:
     return [
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
         *picture,
-        *when(Spatial, "The layout of a picture is settled by 0.5; later guidance takes longer and matches more exactly."),
+        *when(Spatial, "When the target stops acting, as a fraction of the noise schedule. The layout of the image is settled by 0.5; a later "
+              "end takes longer and matches more exactly."),
         *more,
-        io.Mask.Input("mask", optional=True, tooltip="Where the target acts: white. The same size as the target."),
+        io.Mask.Input("mask", optional=True, tooltip="The target acts where the mask is white. The mask must be as large as the target."),
         CHAIN,
     ]
 

@@ -8,14 +8,14 @@ from ..common import checks
 from ..common.types import CATEGORY, Guidance, Head, ReferenceType
 from ..inputs import beside_reference
 from ..inputs.boxes import box_input, box_of
-from .inputs import CHAIN, Acting, when
+from .inputs import CHAIN, OUT, Acting, when
 
-REFERENCE = ReferenceType.Input("reference", tooltip="From Readout Invert, KSampler (Readout Reference) or Readout Reference.")
+REFERENCE = ReferenceType.Input("reference", tooltip="A reference from Readout Invert, KSampler (Readout Reference) or Readout Reference.")
 
 
 def optional_head(kind: str):
-    return Head.Input("head", optional=True, tooltip=f"A head that reads {kind}, for the model that you sample with. Without one the model's own "
-                      "features are compared as they are.")
+    return Head.Input("head", optional=True, tooltip=f"A head that reads {kind}, for the model that you sample with. Without a head, the model's "
+                      "own features are compared directly.")
 
 
 def comparing(node: str, head, kind: str):
@@ -27,13 +27,13 @@ def comparing(node: str, head, kind: str):
 
 
 def likeness_inputs(head: list, target: type[Target]) -> list:
-    where = "The same size as the reference's picture, or of its shape."
+    where = "The mask needs the size or the aspect ratio of the reference image."
     return [
         *head, REFERENCE, *when(target),
-        io.Mask.Input("mask", optional=True, tooltip=f"Where it acts in the picture being made: white. {where}"),
-        io.Mask.Input("reference_mask", optional=True, tooltip=f"What counts of the reference: white. {where}"),
-        box_input("box", "Where it acts in the picture being made, in its pixels."),
-        box_input("reference_box", "What counts of the reference, in its pixels."),
+        io.Mask.Input("mask", optional=True, tooltip=f"The target acts where this mask is white, in the new image. {where}"),
+        io.Mask.Input("reference_mask", optional=True, tooltip=f"Only the white part of the reference counts. {where}"),
+        box_input("box", "Where the target acts in the new image, in pixels."),
+        box_input("reference_box", "Which part of the reference counts, in pixels."),
         CHAIN,
     ]
 
@@ -56,9 +56,9 @@ class AppearanceTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutAppearanceTarget", display_name="Appearance Target", category=CATEGORY,
             search_aliases=["style", "ip adapter", "look"],
-            description="Keeps the looks of a reference, place by place. With boxes, what is in the reference's box should be in the "
-                        "picture's.",
-            inputs=likeness_inputs([optional_head("appearance")], Appearance), outputs=[Guidance.Output(display_name="guidance")])
+            description="Keeps the look of a reference, place by place. With boxes, what is in the reference's box should appear in the new image's "
+                        "box.",
+            inputs=likeness_inputs([optional_head("appearance")], Appearance), outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, reference, weight, start_percent, end_percent, head=None, mask=None, reference_mask=None, box=None,
@@ -74,9 +74,9 @@ class StructureTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutStructureTarget", display_name="Structure Target", category=CATEGORY,
             search_aliases=["layout", "composition"],
-            description="Keeps where things are in a reference picture; what they are and their colors come from the prompt. It needs no head and "
+            description="Keeps where things are in a reference image. What they are and their colors come from the prompt. It needs no head and "
                         "no preprocessor.",
-            inputs=likeness_inputs([], Appearance), outputs=[Guidance.Output(display_name="guidance")])
+            inputs=likeness_inputs([], Appearance), outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None, reference_box=None,
@@ -91,9 +91,9 @@ class IdentityTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutIdentityTarget", display_name="Identity Target", category=CATEGORY,
             search_aliases=["character", "face", "ip adapter", "same person"],
-            description="Keeps who is in a reference, wherever they stand in the new picture.",
+            description="Keeps who is in a reference, wherever they stand in the new image.",
             inputs=likeness_inputs([Head.Input("head", tooltip="A head that reads identity, for the model that you sample with.")], Identity),
-            outputs=[Guidance.Output(display_name="guidance")])
+            outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, head, reference, weight, start_percent, end_percent, mask=None, reference_mask=None, box=None,

@@ -32,10 +32,10 @@ class LoadTracks(io.ComfyNode):
         return io.Schema(
             node_id="LoadReadoutTracks", display_name=NODE, category=CATEGORY,
             search_aliases=["npy", "point tracks"],
-            description="Loads point tracks from a NumPy file in ComfyUI's input folder: [1, frames, points, 2] or [frames, points, "
-                        "2], x and y in pixels.",
-            inputs=[io.Combo.Input("file", options=files(), tooltip="A file in ComfyUI's input folder.")],
-            outputs=[io.Tracks.Output()])
+            description="Loads point tracks from a NumPy file in ComfyUI's input folder. The array has the shape [1, frames, points, 2] or "
+                        "[frames, points, 2], with x and y in pixels.",
+            inputs=[io.Combo.Input("file", options=files(), tooltip="A .npy file in ComfyUI's input folder.")],
+            outputs=[io.Tracks.Output(tooltip="The tracks, for Drag Target or Fit Comparing Head.")])
 
     @classmethod
     def validate_inputs(cls, file=None):

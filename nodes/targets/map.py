@@ -6,7 +6,7 @@ from ..common.types import CATEGORY, Guidance
 from ..inputs import bars
 from ..inputs.empty_images import mask_empty_images
 from ..inputs.maps import ADVICE_MAP, KNOWN, maps_of
-from .inputs import Acting, inputs, map_target
+from .inputs import OUT, Acting, inputs, map_target
 
 
 class MapTarget(io.ComfyNode):
@@ -15,10 +15,11 @@ class MapTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutMapTarget", display_name="Map Target", category=CATEGORY,
             search_aliases=["segmentation", "normal map", "controlnet"],
-            description="Steers towards a picture of whatever a head reads, such as one from Fit Readout Head: normals, hair, a floor plan.",
-            inputs=inputs([io.Image.Input("image", tooltip="What the head should read, painted as in the images that the head was made from.")],
+            description="Steers toward a map of whatever a head reads, such as one from Fit Readout Head: normals, hair, a floor plan.",
+            inputs=inputs([io.Image.Input("image", tooltip="The map that the head should read, in the same colors as the images that the head was "
+                                          "made from.")],
                           "a map"),
-            outputs=[Guidance.Output(display_name="guidance")])
+            outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):

@@ -7,7 +7,7 @@ from ..common.types import CATEGORY, Guidance, PoseKeypoint
 from ..inputs import bars, skeletons
 from ..inputs.empty_images import mask_empty_images
 from ..inputs.keypoints import drawn
-from .inputs import Acting, inputs, spatial_target
+from .inputs import OUT, Acting, inputs, spatial_target
 
 
 class PoseTarget(io.ComfyNode):
@@ -16,10 +16,11 @@ class PoseTarget(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutPoseTarget", display_name="Pose Target", category=CATEGORY,
             search_aliases=["openpose", "skeleton", "controlnet"],
-            description="Steers towards a pose: the picture of an OpenPose skeleton, or keypoints, which it draws as one.",
-            inputs=inputs([io.Image.Input("image", optional=True, tooltip="An OpenPose skeleton on black."),
-                           PoseKeypoint.Input("keypoints", optional=True, tooltip="Instead of an image. A mask is fitted to their canvas.")], "pose"),
-            outputs=[Guidance.Output(display_name="guidance")])
+            description="Steers toward a pose, given as an image of an OpenPose skeleton or as keypoints, which are drawn as one.",
+            inputs=inputs([io.Image.Input("image", optional=True, tooltip="An image of an OpenPose skeleton on black."),
+                           PoseKeypoint.Input("keypoints", optional=True, tooltip="Body points, instead of image. A mask is fitted to their "
+                                              "canvas.")], "pose"),
+            outputs=[Guidance.Output(display_name="guidance", tooltip=OUT)])
 
     @classmethod
     def execute(cls, head, weight, start_percent, end_percent, image=None, keypoints=None, mask=None, guidance=None):

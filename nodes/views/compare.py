@@ -13,12 +13,12 @@ class ReadoutCompare(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutCompare", display_name="Readout Compare", category=CATEGORY, is_output_node=True,
             search_aliases=["side by side", "before after"],
-            description="Target, unguided and guided pictures side by side, at a size that can be seen.",
-            inputs=[io.Image.Input("guided"),
-                    io.Image.Input("unguided", optional=True, tooltip="The same seed and settings without guidance."),
-                    io.Image.Input("target", optional=True, tooltip="What was asked for: the pose, the depth map, the reference."),
-                    io.Int.Input("size", default=384, min=64, max=2048, optional=True, tooltip="Pixels along the longer side of each picture.")],
-            outputs=[io.Image.Output(display_name="comparison")])
+            description="Shows target, unguided and guided images side by side, large enough to see.",
+            inputs=[io.Image.Input("guided", tooltip="The images that were sampled with guidance."),
+                    io.Image.Input("unguided", optional=True, tooltip="Images with the same seed and settings, sampled without guidance."),
+                    io.Image.Input("target", optional=True, tooltip="What you asked for: the pose, the depth map or the reference."),
+                    io.Int.Input("size", default=384, min=64, max=2048, optional=True, tooltip="The longer side of each image, in pixels.")],
+            outputs=[io.Image.Output(display_name="comparison", tooltip="The images side by side, in one image.")])
 
     @classmethod
     def execute(cls, guided, unguided=None, target=None, size=384):

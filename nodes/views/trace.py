@@ -13,9 +13,9 @@ class ReadoutTrace(io.ComfyNode):
         return io.Schema(
             node_id="ReadoutTrace", display_name="Readout Trace", category=CATEGORY, is_output_node=True,
             search_aliases=["plot", "energy", "curve"],
-            description="How near a guided run came to its targets: their energies over the moves of its steps, as a picture.",
-            inputs=[io.String.Input("trace", force_input=True, tooltip="From KSampler (Readout Guidance).")],
-            outputs=[io.Image.Output(display_name="plot")])
+            description="Plots how close a guided run came to its targets: the energy of each target over the moves of the run.",
+            inputs=[io.String.Input("trace", force_input=True, tooltip="The trace from KSampler (Readout Guidance).")],
+            outputs=[io.Image.Output(display_name="plot", tooltip="The plot as an image.")])
 
     @classmethod
     def execute(cls, trace):
