@@ -13,7 +13,7 @@ from tools import ROOT
 
 load_save.register_folder()
 HELP = ROOT / "web" / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")),
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")),
          *sorted(HELP.rglob("*.md"))]
 
 
