@@ -13,8 +13,8 @@ from tools import ROOT
 
 load_save.register_folder()
 HELP = ROOT / "web" / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")),
-         *sorted(HELP.rglob("*.md"))]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / ".github").rglob("*.md")), *DOCS, *sorted(HELP.rglob("*.md"))]
 
 
 def headings(text: str) -> set[str]:
@@ -36,15 +36,30 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in headings(target.read_text(encoding="utf-8")), link
 
 
-def test_commands_of_the_readme_exist():
-    said = set(re.findall(r"python run\.py ([\w-]+)", (ROOT / "README.md").read_text()))
-    assert said <= set(run.COMMANDS) and {"demo", "test", "evaluate", "bench", "serve"} <= said
+def commands(page: str) -> set[str]:
+    return set(re.findall(r"python run\.py ([\w-]+)", (ROOT / page).read_text(encoding="utf-8")))
 
 
-def test_every_node_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
-    names = {node.define_schema().display_name.replace(" (Readout Guidance)", "") for node in NODES}
-    assert not {name for name in names if name not in text}
+def test_commands_exist_and_each_is_listed():
+    readme, listed = commands("README.md"), commands("CONTRIBUTING.md")
+    assert {"demo", "test", "serve"} <= readme <= listed == set(run.COMMANDS)
+    assert set().union(*(commands(page.relative_to(ROOT)) for page in DOCS)) <= listed
+
+
+def test_every_node_has_its_place_in_the_list():
+    cells = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8"), re.M)
+    listed = Counter(name for cell in cells for name in cell.split(", ") if name != "node") | Counter(cell for cell in cells if "(" in cell)
+    assert not [name for name in (node.define_schema().display_name for node in NODES) if listed[name] != 1]
+
+
+def test_the_readme_has_every_template():
+    named = set(re.findall(r"\*([^*|]+)\*", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert not {path.stem for path in (ROOT / "workflows").glob("*.json")} - named
+
+
+def test_the_index_has_every_page_of_the_docs():
+    linked = set(re.findall(r"\]\(([\w/]+\.md)\)", (ROOT / "docs" / "README.md").read_text(encoding="utf-8")))
+    assert linked == {page.relative_to(ROOT / "docs").as_posix() for page in DOCS} - {"README.md"}
 
 
 def parts(text: str) -> dict:

@@ -62,15 +62,33 @@ def test_a_release_of_another_version_is_refused(changelog, tag, said):
     assert len(found) == 1 and found[0].startswith(said)
 
 
-def test_the_form_for_problems_and_the_workflows_can_be_read():
-    """As GitHub reads them, which shows no form, and runs no workflow, whose file it cannot read."""
-    form, publish = (yaml.safe_load((ROOT / ".github" / name).read_text()) for name in ("ISSUE_TEMPLATE/problem.yml", "workflows/publish.yml"))
+def read(name: str) -> dict:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["feature", "problem"])
+def test_the_forms_for_issues_can_be_read(name):
+    """As GitHub reads them, which shows no form whose file it cannot read."""
+    form = read(f".github/ISSUE_TEMPLATE/{name}.yml")
     assert form["name"] and form["description"] and len(form["body"]) == 4
     for field in form["body"]:
         texts = [field["attributes"]["label"], field["attributes"].get("description", "")]
         assert field["type"] in ("textarea", "checkboxes") and all(isinstance(text, str) for text in texts)
     assert all(isinstance(option["label"], str) for option in form["body"][-1]["attributes"]["options"])
+    assert read(".github/ISSUE_TEMPLATE/config.yml") == {"blank_issues_enabled": True}
+
+
+def test_the_citation_has_the_version_and_license_of_the_pack():
+    project, citation = tomllib.loads(PYPROJECT)["project"], read("CITATION.cff")
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert {"cff-version", "title", "message", "authors", "preferred-citation"} <= set(citation)
+    assert all(citation["preferred-citation"][field] for field in ("type", "title", "authors", "year", "url"))
+
+
+def test_the_workflows_can_be_read():
+    """As GitHub reads them, which runs no workflow whose file it cannot read."""
+    publish = read(".github/workflows/publish.yml")
     assert publish[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 takes `on` for true
-    tests = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    tests = read(".github/workflows/tests.yml")
     assert tests[True] == {"push": {"branches": ["main"]}, "pull_request": None} and tests["jobs"]["tests"]["steps"][-1]["run"] == ".ci/run"
     assert "python tools/release.py" in publish["jobs"]["publish"]["steps"][2]["run"]

@@ -14,7 +14,7 @@ import torch
 
 from ...heads.demo import MODEL_FILE, text
 
-SHIFT = 2.0  # of the transformer's noise levels; docs/transformers.md
+SHIFT = 2.0  # of the transformer's noise levels; docs/measurements/transformers.md
 
 
 class DemoWorld(comfy.supported_models_base.BASE):

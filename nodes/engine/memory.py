@@ -16,7 +16,7 @@ CHOICES = ["auto", "on", "off"]  # of computing blocks again in the backward pas
 # What a guided step keeps for its backward pass, in MiB for each latent pixel and byte of a number, of a model whose
 # memory_usage_factor is 1: the unit of the host's own figure for a plain step, which is 0.01. KEPT is the diffusion model's part,
 # by whether blocks are computed again; HEAD that of one head, which computes in float32 beside any model. The larger of what
-# `python run.py bench` counts for Stable Diffusion 1.5 and XL, a little rounded up: docs/speed.md.
+# `python run.py bench` counts for Stable Diffusion 1.5 and XL, a little rounded up: docs/measurements/speed.md.
 KEPT = {False: 0.21, True: 0.021}
 HEAD = 0.021
 # Of transformers, numbers for each token, channel and block up to the last tap: counted on blocks of Flux (14), SD 3 (13), Qwen-Image (12),

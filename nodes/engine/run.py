@@ -9,7 +9,7 @@ level (moves.py). All predictions of a step (conditional, unconditional, perturb
 makes of them is too.
 
 The direction of targets with heads comes back from the taps through the model. That of targets without is the gradient at the
-conditional prediction itself, and the shift ends where the target is reached; docs/color.md has what chose this.
+conditional prediction itself, and the shift ends where the target is reached; docs/measurements/color.md has what chose this.
 """
 from collections.abc import Callable
 from dataclasses import replace

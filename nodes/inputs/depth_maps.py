@@ -9,7 +9,7 @@ from ..common.checks import HUGE, MOST_PICTURES, shown
 from ..common.log import log
 
 INVERSE, DISTANCE, NEAR_BLACK = GREYS = ("inverse distance", "distance", "distance, near black")  # what a grey stands for
-FAR = 5.0  # times as far as the nearest the farthest is taken to be, in drawings of distances that do not say it; docs/inputs.md
+FAR = 5.0  # times as far as the nearest the farthest is taken to be, in drawings of distances that do not say it; docs/measurements/inputs.md
 # What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
 COLORED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
 FEW, FURTHER = 0.05, 0.5   # of a map may be that much outside: filters that enlarge pictures overshoot

@@ -19,7 +19,7 @@ from .fitter import LEVELS, SHARED
 from .held_out import HELD_OUT, MOST_HELD_OUT, distinct, split
 from .training_set import BANDS, check_finite, fold_for, of_model, readout_size, solving_device
 
-# docs/comparing.md has the measurements that chose these.
+# docs/measurements/comparing.md has the measurements that chose these.
 RIDGE = 0.1
 TIMES = 2  # that each picture is compared in each band
 

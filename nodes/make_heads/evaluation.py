@@ -11,7 +11,7 @@ from ...rg_core.images.resize import resize
 from .examples import Example
 
 # Shares of what differs between pictures that a head must read to guide at a noise level, to be of use at all, and to be good. Even one that reads
-# worse than the mean picture there is better begun with than not: docs/fitting.md.
+# worse than the mean picture there is better begun with than not: docs/measurements/fitting.md.
 ACTS, USEFUL, GOOD = -0.3, 0.3, 0.6
 TURNS, RIDGE = 5, 0.1  # how pictures with something and without it are told, each by the others
 

@@ -13,7 +13,7 @@ from .evaluation import Judge, Quality
 from .examples import Example
 from .training_set import BANDS, TrainingSet, check_finite, single, solving_device
 
-# docs/fitting.md has the measurements that chose these.
+# docs/measurements/fitting.md has the measurements that chose these.
 SHARED = 0.3
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 LEVELS = 64       # noise levels that a head can tell apart

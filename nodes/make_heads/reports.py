@@ -45,7 +45,7 @@ def on_the_node(cls, words: str) -> str:
 
 def attribute_report(node: str, head, found: Quality, features: tuple[Sequence[Tensor], Sequence[Tensor]], seconds: float) -> str:
     """The report on a head that tells pictures with something from those without it, by the features of some of each [N, bands, F], and by those of
-    their sizes [N, 1, F]. All bands count: the best of five praises chance. docs/attributes.md has how often this does."""
+    their sizes [N, 1, F]. All bands count: the best of five praises chance. docs/measurements/attributes.md has how often this does."""
     sides, (rights, share), (_, by_size) = features[0], *map(accuracy, features)
     if by_size >= WELL:
         log.warning("%s: the pictures with %s and those without it are of different sizes, by which alone %.0f%% of them can be told, and the head "

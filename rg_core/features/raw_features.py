@@ -2,7 +2,7 @@
 
 Decoder features correspond between pictures without any training (Tang et al., "Emergent Correspondence from Image Diffusion",
 arXiv 2306.03881). Each channel is brought to mean 0 and deviation 1 over the picture, so that none counts more for being large,
-and no tap counts more for being wide. docs/features.md has the measurements that chose this form.
+and no tap counts more for being wide. docs/measurements/features.md has the measurements that chose this form.
 """
 from collections.abc import Sequence
 

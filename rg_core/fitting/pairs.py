@@ -1,6 +1,6 @@
 """What heads that compare are fitted to: pictures with changed copies of them, what of these is alike, and what is not.
 
-docs/comparing.md has the measurements that chose the changes.
+docs/measurements/comparing.md has the measurements that chose the changes.
 """
 import math
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ from ..readout.estimates import from_range
 from ..readout.head import ReadoutHead
 from . import energies
 
-NEARLY = 0.3  # what is left of a drag (energies.undone) from which on it pulls less; docs/relations.md
+NEARLY = 0.3  # what is left of a drag (energies.undone) from which on it pulls less; docs/measurements/relations.md
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,8 +21,8 @@ class Target:
     """Something to steer towards, and when it acts. Its subclasses say what is compared with what; docs/own_targets.md is for those of
     other packs.
 
-    The defaults of `start` and `end`, here and in the subclasses, are those of the nodes: docs/moves.md and docs/relations.md
-    have the measurements that chose them.
+    The defaults of `start` and `end`, here and in the subclasses, are those of the nodes: docs/measurements/moves.md and
+    docs/measurements/relations.md have the measurements that chose them.
     """
     name: str               # in the trace and in messages; see numbered
     head: ReadoutHead | None = None  # what is read; None: the prediction of the denoised latent, as VAE Decode takes it
@@ -92,7 +92,7 @@ class Target:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Spatial(Target):
     """A picture of what the head should read."""
-    end: float = 0.8            # docs/moves.md
+    end: float = 0.8            # docs/measurements/moves.md
     image: Tensor               # [N, 3, h, w], 0 to 1
     known: Tensor | None = None  # [N, 1, h, w], 0 to 1: where the image says something; everywhere if None
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
@@ -226,7 +226,7 @@ class Drag(Target):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Color(Target):
     """The coarse colors of a picture, given as its latents."""
-    end: float = 0.75           # docs/color.md
+    end: float = 0.75           # docs/measurements/color.md
     image: Tensor               # [N, C, h, w], as VAE Encode gives them
     cells: int = 8              # along the shorter side of the picture, each of which has one color
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None

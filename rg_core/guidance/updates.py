@@ -26,7 +26,7 @@ FORMS = {"rms": rms, "sign": sign}
 
 @dataclass(frozen=True)
 class Move:
-    """How a gradient becomes a shift of the picture. The defaults are what the measurements in docs/moves.md chose.
+    """How a gradient becomes a shift of the picture. The defaults are what the measurements in docs/measurements/moves.md chose.
 
     With `per_step` the shift is the published one, made on the VP-scaled latent before each step; otherwise it is made on the
     prediction of the denoised picture, in as many moves as the step is long.

@@ -1,4 +1,4 @@
-"""The shipped workflows with full-size models: what the README says to swap for one's own checkpoint, and nothing else.
+"""The shipped workflows with full-size models: what the demo templates' notes say to swap for one's own checkpoint, and nothing else.
 
 The weights are random, so the pictures are noise; what is shown is that the whole way is there. `python run.py test -m slow`
 """
@@ -48,7 +48,7 @@ def checkpoint(home):
 
 
 def swapped(path: Path) -> dict:
-    """A shipped workflow with the README's four swaps for one's own model."""
+    """A shipped workflow with its note's four swaps for one's own model."""
     workflow = json.loads(path.read_text())
     scenes = set()
     for node in workflow["nodes"]:

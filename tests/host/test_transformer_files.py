@@ -1,5 +1,5 @@
-"""The shipped workflows for transformers with files laid out like the published ones, loaded by the host's stock loaders: what the README says
-to swap for one's own model, and nothing else.
+"""The shipped workflows for transformers with files laid out like the published ones, loaded by the host's stock loaders: what docs/using.md
+says to swap for one's own model, and nothing else.
 
 Each model has few blocks and random weights, so the pictures are noise; what is shown is that the whole way is there. `python run.py test -m slow`
 """
@@ -65,7 +65,7 @@ def keep_apart(workflow: dict, new: int) -> None:
 
 
 def swapped(workflow: str, model: str) -> dict:
-    """That shipped workflow with the README's swaps for one's own model."""
+    """That shipped workflow with the swaps of docs/using.md for one's own model."""
     vae, empty, cfg, text = USED_WITH[model]
     workflow = json.loads(templates.path(workflow).read_text())
     new = max(node["id"] for node in workflow["nodes"]) + 1

@@ -1,6 +1,7 @@
 """Guided by nothing is nothing: with next to no strength a guided run is the plain one, whatever hangs on the MODEL or its conditioning.
 
-A guided step asks branch by branch where a plain one asks once for all; here that must make no difference. docs/host_features.md has the figures.
+A guided step asks branch by branch where a plain one asks once for all; here that must make no difference.
+docs/measurements/host_features.md has the figures.
 """
 from dataclasses import replace
 

@@ -236,7 +236,7 @@ def test_edges_that_are_all_black_are_refused(heads, caplog):
 
 
 def test_the_figures_of_the_docs(heads, caplog):
-    """What is asked for, at most this far from what is there: docs/inputs.md."""
+    """What is asked for, at most this far from what is there: docs/measurements/inputs.md."""
     pytest.importorskip("comfy_extras.nodes_depth_anything_3")
     caplog.set_level(logging.ERROR)
     truth = depths.stretched(world.draw(8, 64, 64, seed=1000).nearness)

@@ -1,4 +1,4 @@
-"""What a MODEL or its conditioning can carry, under guidance: docs/host_features.md is the table of this file.
+"""What a MODEL or its conditioning can carry, under guidance: docs/measurements/host_features.md is the table of this file.
 
 A small UNet of Stable Diffusion 1.5's layout with random weights; each feature is the host's own. In every case the
 guided run must be finite and the same again, differ from the unguided one with that feature (the gradient reached the

@@ -2,7 +2,7 @@
 
 The sum of the lengths of all moves, in units of the variance-preserving latent and of the strength, with the noise levels that the host gives each
 family: of those of latents, and of what lands of the shifts in the latents of the host's own sampler. It is arithmetic, for a move is as long as
-it is meant to be (rms, docs/moves.md); what lands is found by a model that predicts nothing but the shifts, all in one direction.
+it is meant to be (rms, docs/measurements/moves.md); what lands is found by a model that predicts nothing but the shifts, all in one direction.
 """
 import math
 from types import SimpleNamespace

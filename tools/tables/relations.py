@@ -24,8 +24,8 @@ DRAG_SEED = 4000
 REFERENCE_SEED = 6000
 STEPS, CFG = 20, 3.0
 INVERSION_STEPS = 50
-APPEARANCE, IDENTITY = 0.5, 0.5  # docs/relations.md: the weights of what supports another target
-FEATURES = 0.05                  # docs/features.md: that of Appearance Target without a head beside a drag
+APPEARANCE, IDENTITY = 0.5, 0.5  # docs/measurements/relations.md: the weights of what supports another target
+FEATURES = 0.05                  # docs/measurements/features.md: that of Appearance Target without a head beside a drag
 REACH = 5.0         # pixels beside a limb's way that belong to the moved region
 LEAST_WAY = 6.0     # pixels that a drag goes at least
 

@@ -5,7 +5,7 @@ weights into memory that the next layer's are unpacked to: predictions are right
 So in the first guided step of a model three things are looked at: what comes out of a layer with weights has a gradient if what went in has
 one; layers that multiply have the gradient of what they do, by a few rows of their own inputs; what is kept for the backward pass is still
 the same there.
-docs/gradients.md has what it finds and costs.
+docs/measurements/gradients.md has what it finds and costs.
 """
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

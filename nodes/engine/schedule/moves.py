@@ -4,7 +4,7 @@ A level stands for the noise from halfway to the level before to halfway to the 
 much, one long move by the gradient at the level would lead past what is wanted: so several short ones are made, each by a fresh
 gradient. All but the last move the latent itself, under the same noise; the last one shifts what the model predicts for it. At the level
 that ends without noise all of a shift would be seen, so all moves are of the latent, and the model predicts anew after them.
-docs/moves.md has what chose this.
+docs/measurements/moves.md has what chose this.
 """
 import math
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from comfy.model_sampling import CONST
 from torch import Tensor
 
 EMBEDDED = 256     # channels of a noise level's embedding
-MOST_NOISE = 15  # sigma beyond which a picture tells too little to be moved by; Stable Diffusion 1.5 begins at 14.6. docs/transformers.md
+MOST_NOISE = 15  # sigma beyond which a picture tells too little; Stable Diffusion 1.5 begins at 14.6. docs/measurements/transformers.md
 
 
 def is_flow(sampling) -> bool:
@@ -30,8 +30,8 @@ def prediction_scale(model, sigma: float) -> float:
     """What a shift of the predicted picture is larger by than the one of a variance-preserving latent that does the same work: 1 / cos(a).
 
     Beyond MOST_NOISE it grows no more: models with a zero terminal SNR begin at a sigma of 4518 and step to 20, where a shift of its size would be
-    all there is (docs/moves.md). Flow models begin with noise alone, and those for large pictures stay near it for long: beyond MOST_NOISE times
-    their noise halfway the shift fades, as (1 + r^2)^-1, to nothing."""
+    all there is (docs/measurements/moves.md). Flow models begin with noise alone, and those for large pictures stay near it for long: beyond
+    MOST_NOISE times their noise halfway the shift fades, as (1 + r^2)^-1, to nothing."""
     if not is_flow(model.model_sampling):
         return latent_scale(model, min(sigma, MOST_NOISE))
     if sigma >= 1:
