@@ -254,7 +254,7 @@ def test_edges_that_are_not_on_black_are_noticed(heads, caplog, ground, said):
 
 def edges_at(heads, image, size=(64, 64)):
     """What an Edge Target of `image` asks for in readouts of `size`, 0 to 1, [B, H, W]."""
-    target = EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)[0][0].at([n * heads["edge"].stride for n in size], "cpu")
+    target = EdgeTarget.execute(heads["edge"], image, 1.0, 0.0, 0.9)[0][0].prepared([n * heads["edge"].stride for n in size], "cpu")
     return from_range(target.image, heads["edge"].control_range)[:, 0]
 
 
