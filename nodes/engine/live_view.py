@@ -89,5 +89,5 @@ def send(image: Image.Image, node_id: str) -> None:
 
     server = page_server()
     if server is not None:
-        about = {name: node_id for name in ("node_id", "display_node_id", "parent_node_id", "real_node_id")} | {"prompt_id": server.last_prompt_id}
+        about = dict.fromkeys(("node_id", "display_node_id", "parent_node_id", "real_node_id"), node_id) | {"prompt_id": server.last_prompt_id}
         server.send_sync(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, ((FORMAT, image, None), about), server.client_id)

@@ -108,7 +108,8 @@ class Shifter:
             rows = len(step.x) * len(step.together or [conds])
             self.recompute = memory.is_short(step.model, (rows, *step.x.shape[1:]), conds, read_by, step.x.device)
         network = step.model.diffusion_model
-        for self.recompute in [True] if self.recompute else [False, True]:
+        for recompute in [True] if self.recompute else [False, True]:
+            self.recompute = recompute
             try:
                 witness = None if self.witnessed or not needed(network) else Witness(self.node, network)
                 found = step.gradient(conds, read_by, pull, self.recompute, witness)

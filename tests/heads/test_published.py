@@ -137,7 +137,7 @@ def test_a_saved_published_head_keeps_its_config_and_says_where_it_is_from(tmp_p
 FIELDS = ["model_id", "dims", "projection_dim", "aggregation_kwargs", "dataset_args", "num_timesteps", "wandb_kwargs"]
 
 
-@pytest.mark.parametrize("given", [None, {}, {field: None for field in FIELDS}, *({"without": field} for field in FIELDS)], ids=str)
+@pytest.mark.parametrize("given", [None, {}, dict.fromkeys(FIELDS), *({"without": field} for field in FIELDS)], ids=str)
 def test_any_field_of_the_config_may_be_missing(tmp_path, depth, given):
     stem = "readout_sdxl_spatial_depth"
     if given and "without" in given:

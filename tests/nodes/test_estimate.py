@@ -255,6 +255,6 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_explained(w, name):
     changes, words = BAD[name]
-    with pytest.raises(ValueError) as failure:
+    with pytest.raises(ValueError, match="^Readout Estimate: ") as failure:
         w.estimate("depth", **changes(w))
     assert all(word in str(failure.value) for word in ["Readout Estimate", *words]), str(failure.value)

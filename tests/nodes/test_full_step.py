@@ -4,6 +4,7 @@ The diffusion model is the host's own, with random weights; all else (noise leve
 sampler's step) is computed here a second time, independently.
 """
 from dataclasses import replace
+from itertools import pairwise
 
 import comfy.samplers
 import pytest
@@ -167,7 +168,7 @@ def test_the_published_drag_procedure_equals_the_formulas(model):
     def expected(sign: int):
         """`sign` is given to the one gradient that float32 cannot tell from 0, of which Adam makes as long a step as of the others."""
         x = torch.randn(1, 4, *SIZE, generator=torch.manual_seed(SEED)).double()
-        for t, following in zip(times[:-1], times[1:]):
+        for t, following in pairwise(times):
             high, low = alphas[t], alphas[following]
             if t == 501:
                 ref = (clean.double() + ((1 - high) / high).sqrt() * ref_noise.double()) * high.sqrt()

@@ -291,7 +291,7 @@ def test_a_renoised_reference_serves_any_sampler_and_batch(w):
 
 
 def said(action) -> str:
-    with pytest.raises(ValueError) as failure:
+    with pytest.raises(ValueError, match="^[A-Z].*: ") as failure:
         action()
     return str(failure.value)
 

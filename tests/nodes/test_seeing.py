@@ -2,6 +2,7 @@
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import comfy.sample
@@ -77,7 +78,7 @@ def test_after_each_step_the_node_shows_the_picture_and_what_is_read(w, shown):
     kinds, pictures, limits = zip(*(preview for *_, preview in shown))
     assert set(kinds) == {"JPEG"} and set(limits) == {None}
     assert pictures[-1].height > pictures[0].height  # the depth joins later
-    assert all(ImageChops.difference(one, other).getbbox() for one, other in zip(pictures[1:], pictures[2:]))
+    assert all(ImageChops.difference(one, other).getbbox() for one, other in pairwise(pictures[1:]))
     plain = host_nodes.common_ksampler(guided("other", w.model, w.guidance, Move()), *w.settings)[0]
     assert torch.equal(latent["samples"], plain["samples"])  # looking changes nothing
 
@@ -294,7 +295,7 @@ def test_a_long_run_keeps_views_evenly_and_few():
         trace.add(1.0, 1, [], [], [View(str(step), torch.zeros(2), None, None, x)])
         assert trace.latest[0].name == str(step)
     numbers = [number for number, _ in trace.samples]
-    assert MOST / 2 <= len(numbers) <= MOST and len({b - a for a, b in zip(numbers, numbers[1:])}) == 1
+    assert MOST / 2 <= len(numbers) <= MOST and len({b - a for a, b in pairwise(numbers)}) == 1
     assert all(views[0].name == str(number) and len(views[0].pull) == 1 for number, views in trace.samples)
     trace.clear()
     assert trace == Trace()

@@ -61,5 +61,5 @@ def test_head_equals_the_formulas(spatial, emb_channels, tanh):
 def test_features_of_another_model_are_refused():
     head = ReadoutHead("pose", CHANNELS, projection_dim=128, emb_channels=48)
     features, emb = inputs()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="zip"):
         head([f.float() for f in features[:2]], emb.float(), SIZE)

@@ -67,7 +67,7 @@ BUILD = """async ([prompt, titles, columns, folded, sizes, width, gap, title]) =
 def prompt(example: Example) -> tuple[dict, dict[int, str], list[list[int]]]:
     """What the API takes, its nodes numbered; titles of folded ones by number; and the columns of those numbers."""
     numbers = {name: i + 1 for i, name in enumerate(example.nodes)}
-    assert sorted(sum(example.columns, [])) == sorted(numbers)
+    assert sorted(name for column in example.columns for name in column) == sorted(numbers)
 
     def given(value):
         return [str(numbers[value[0]]), value[1]] if isinstance(value, tuple) else value
