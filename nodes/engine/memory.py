@@ -20,7 +20,7 @@ CHOICES = ["auto", "on", "off"]  # of computing blocks again in the backward pas
 KEPT = {False: 0.21, True: 0.021}
 HEAD = 0.021
 # Of transformers, numbers for each token, channel and block up to the last tap: counted on blocks of Flux (14), SD 3 (13), Qwen-Image (12),
-# Wan (16) and Z-Image (20). Of blocks that are computed again one stays, and one block at a time keeps all. `tests/nodes/test_transformers.py`.
+# Wan (16) and Z-Image (20). Of recomputed blocks one stays, and one block at a time keeps all. `tests/nodes/engine/test_transformers.py`.
 KEPT_OF_BLOCK = 20
 
 

@@ -1,6 +1,6 @@
 """Where diffusion models are tapped: a row for each architecture, UNets and transformers alike.
 
-To add one: a row here, and a small model of it in tests/nodes/tiny_transformers.py, on which the tests then run.
+To add one: a row here, and a small model of it in tests/support/tiny_transformers.py, on which the tests then run.
 """
 import math
 from collections.abc import Callable

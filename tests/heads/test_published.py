@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from published_head import by_the_formulas  # tests/rg_core is on the path
 from readout_guidance_pack import heads
 from readout_guidance_pack.heads.published import HEADS
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
-from test_head import by_the_formulas  # tests/rg_core is on the path
 from tools import convert
 
 TAPS = {"sdv15": [1280] * 6 + [640] * 3 + [320] * 3, "sdxl": [1280] * 3 + [640] * 3 + [320] * 3}

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from test_server import graph
+from server_graphs import graph
 from tools import ROOT, release
 from tools.assets import templates
 from tools.host.server import PACK_FOLDER, Server, WorkflowFailed

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from test_server import graph
+from server_graphs import graph
 from tools.host.server import Server, WorkflowFailed
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the memory limit is one for glibc")]

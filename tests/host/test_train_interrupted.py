@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from readout_guidance_pack.heads import load_head, load_training
-from test_server import changed, odd
+from server_graphs import changed, odd
 from tools import ROOT
 from tools.host.server import Server, WorkflowFailed
 

@@ -22,8 +22,8 @@ from readout_guidance_pack.nodes.targets.drag import DragTarget
 from readout_guidance_pack.nodes.targets.pose import PoseTarget
 from readout_guidance_pack.rg_core.features import taps
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
-from test_transformers import depth_head
 from tiny_transformers import conditioning, tiny_model, video_vae
+from transformer_sampling import depth_head
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 

@@ -10,8 +10,8 @@ import latent_preview
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from interrupting import At, Interrupted
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
@@ -19,22 +19,6 @@ from readout_guidance_pack.nodes.references.invert import ReadoutInvert
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.nodes.targets.drag import DragTarget
 from readout_guidance_pack.nodes.targets.pose import PoseTarget
-
-Interrupted = comfy.model_management.InterruptProcessingException
-
-
-class At(TorchDispatchMode):
-    """Counts the operations of torch, and raises at one of them."""
-
-    def __init__(self, place: int | None, error: BaseException = Interrupted()):
-        super().__init__()
-        self.place, self.error, self.count = place, error, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += 1
-        if self.count == self.place:
-            raise self.error
-        return func(*args, **(kwargs or {}))
 
 
 class Frames(latent_preview.LatentPreviewer):

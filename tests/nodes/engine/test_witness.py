@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from demo_world import World
 from readout_guidance_pack.nodes.engine import guided
 from readout_guidance_pack.nodes.engine.autograd import witness
 from readout_guidance_pack.rg_core.guidance.targets import Spatial
 from readout_guidance_pack.rg_core.guidance.updates import Move
-from test_sampling import World
-from test_transformers import depth_head, sampled
 from tiny_transformers import HERE, tiny_model
+from transformer_sampling import depth_head, sampled
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 

@@ -14,8 +14,8 @@ from host_features import FEATURES, Graph, apply_control, make_adapter, patched
 from readout_guidance_pack.nodes.engine import guided
 from readout_guidance_pack.rg_core.guidance.targets import Spatial
 from readout_guidance_pack.rg_core.guidance.updates import Move
-from test_transformers import depth_head, sampled
 from tiny_transformers import HERE, tiny_model
+from transformer_sampling import depth_head, sampled
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 ROUNDING = 1e-5  # over the largest number of a picture

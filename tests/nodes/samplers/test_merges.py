@@ -2,12 +2,10 @@
 import copy
 
 import pytest
-import torch
 from comfy_api.latest import io
 from comfy_extras.nodes_model_merging import ModelMergeSimple
 
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
-from test_sampling import World
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 PROMPT = {"1": {"class_type": "LoadReadoutDemoModel", "inputs": {}},
@@ -15,12 +13,6 @@ PROMPT = {"1": {"class_type": "LoadReadoutDemoModel", "inputs": {}},
           "3": {"class_type": "ModelSamplingDiscrete", "inputs": {"model": ["2", 0], "zsnr": False}},
           "4": {"class_type": "ModelMergeSimple", "inputs": {"model1": ["1", 0], "model2": ["3", 0], "ratio": 0.5}},
           "5": {"class_type": "KSampler", "inputs": {"model": ["4", 0]}}}
-
-
-@pytest.fixture(scope="module")
-def w():
-    with torch.inference_mode():
-        yield World()
 
 
 def applied(w, **sources):

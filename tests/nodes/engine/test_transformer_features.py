@@ -23,14 +23,14 @@ from comfy_extras import (
 )
 
 from host_features import FEATURES, SIZE, Graph, apply_control, hint, left_mask, patched, random_like
+from kept import checked, close
 from random_models import patcher_of
 from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.rg_core.features import taps
 from readout_guidance_pack.rg_core.features.raw_features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.guidance.targets import Appearance
-from test_host_features import checked, close
-from test_transformers import depth_head
 from tiny_transformers import FLUX, HERE, TINY, conditioning, drawn, random_weights, tiny_model, video_vae
+from transformer_sampling import depth_head
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 CPU = torch.device("cpu")

@@ -4,22 +4,15 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 import tiny_transformers
+from batches import sampled
 from readout_guidance_pack.nodes.engine import guided
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from readout_guidance_pack.rg_core.guidance.targets import Spatial
 from readout_guidance_pack.rg_core.guidance.updates import Move
-from test_combinations import sampled
-from test_sampling import World
-from test_transformers import depth_head
-from test_transformers import sampled as sampled_by_transformer
+from transformer_sampling import depth_head
+from transformer_sampling import sampled as sampled_by_transformer
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-
-
-@pytest.fixture(scope="module")
-def w():
-    with torch.inference_mode():
-        yield World()
 
 
 def test_a_replaced_forward_that_keeps_results_by_their_noise_level_is_named(w, monkeypatch):

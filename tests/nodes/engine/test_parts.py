@@ -8,17 +8,10 @@ import torch
 from comfy_execution.utils import CurrentNodeContext
 
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
-from test_sampling import World
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
 SIZE, SAMPLER = (32, 32), (3.0, "euler", "karras")
-
-
-@pytest.fixture(scope="module")
-def w():
-    with torch.inference_mode():
-        yield World()
 
 
 def applied(w, **changes):

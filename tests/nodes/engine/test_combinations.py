@@ -13,6 +13,7 @@ from comfy_execution.utils import CurrentNodeContext
 from comfy_extras import nodes_custom_sampler
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
+from batches import STEPS, close, sampled
 from host_features import Graph
 from readout_guidance_pack.nodes.engine import guided
 from readout_guidance_pack.nodes.engine.batches import windows
@@ -21,27 +22,9 @@ from readout_guidance_pack.nodes.references import recording_ksampler
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from readout_guidance_pack.rg_core.guidance.updates import Move
-from test_sampling import World
 from tools.tables.parts import tiled, windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-
-STEPS = 4
-
-
-@pytest.fixture(scope="module")
-def w():
-    with torch.inference_mode():
-        yield World()
-
-
-def sampled(w, model, batch, first=0, size=(64, 64)):
-    latent = {"samples": torch.zeros(batch, 3, *size), "batch_index": list(range(first, first + batch))}
-    return host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", w.positive, w.negative, latent)[0]["samples"]
-
-
-def close(one, two):
-    return ((one - two).norm() / two.norm()).item() < 5e-3  # rounding differs with the size of a batch; unguided pictures are 0.6 and more away
 
 
 @pytest.mark.parametrize("length, causal, first", [(2, False, "windows"), (3, True, "guidance")])

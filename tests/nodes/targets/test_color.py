@@ -11,6 +11,8 @@ import pytest
 import torch
 from comfy_extras import nodes_custom_sampler as custom
 
+from batches import close, sampled
+from demo_world import SAMPLERS
 from random_models import conditioning, patcher_of, random_model
 from readout_guidance_pack.heads.demo import judge, world
 from readout_guidance_pack.nodes.demo import demo_nodes
@@ -22,18 +24,10 @@ from readout_guidance_pack.nodes.targets.drag import DragTarget
 from readout_guidance_pack.rg_core.features.raw_features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.guidance import energies
 from readout_guidance_pack.rg_core.guidance.targets import Color, Target
-from test_combinations import close, sampled
-from test_sampling import SAMPLERS, World
 from tiny_transformers import video_vae
 from tools.tables.parts import windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-
-
-@pytest.fixture(scope="module")
-def w():
-    with torch.inference_mode():
-        yield World()
 
 
 def scenes(batch, seed=5):

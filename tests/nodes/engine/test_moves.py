@@ -17,15 +17,8 @@ from readout_guidance_pack.nodes.engine.schedule.moves import planned
 from readout_guidance_pack.nodes.engine.schedule.noise_levels import latent_scale, prediction_scale
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.rg_core.guidance.updates import Move
-from test_sampling import World
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-
-
-@pytest.fixture(scope="module")
-def w():
-    with torch.inference_mode():
-        yield World()
 
 
 @pytest.fixture(scope="module")

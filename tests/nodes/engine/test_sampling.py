@@ -1,5 +1,4 @@
 """Guided sampling inside the real host, on the demo model, to the bit."""
-import json
 import math
 
 import comfy.model_management
@@ -11,48 +10,18 @@ from comfy.patcher_extension import WrappersMP
 from comfy_extras import nodes_custom_sampler as custom
 from comfy_extras import nodes_model_advanced
 
-from readout_guidance_pack.heads import load_head
-from readout_guidance_pack.heads.demo import HEADS_FOLDER, judge, world
+from demo_world import SAMPLERS, World
+from readout_guidance_pack.heads.demo import judge, world
 from readout_guidance_pack.nodes.common import ksampler_inputs
-from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
+from readout_guidance_pack.nodes.demo import demo_nodes
 from readout_guidance_pack.nodes.engine import guided
 from readout_guidance_pack.nodes.engine.autograd.inference_tensors import differentiable
-from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from readout_guidance_pack.nodes.targets.depth import DepthTarget
-from readout_guidance_pack.nodes.targets.pose import PoseTarget
 from readout_guidance_pack.rg_core.features import taps
 from readout_guidance_pack.rg_core.guidance.updates import Move
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-
-PROMPT = "a figure in a red shirt and blue trousers, meadow"
-
-
-class World:
-    def __init__(self):
-        self.model, self.clip, self.vae = demo_model.load_demo()
-        self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
-        self.positive, self.negative = self.say(PROMPT), self.say("")
-
-    def say(self, prompt):
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
-
-    def pose(self, batch=2, seed=5, size=(64, 64), **changes):
-        scene = demo_nodes.DemoScene.execute(seed, size[1], size[0], batch).args
-        return PoseTarget.execute(**{"head": self.heads["pose"], "image": scene[1], "weight": 1.0,
-                                             "start_percent": 0.0, "end_percent": 0.5} | changes)[0]
-
-    def sample(self, guidance=None, batch=2, size=(64, 64), steps=4, cfg=3.0, sampler="euler", seed=1, strength=0.1, model=None,
-               moves=0, **latent):
-        """(latents, trace); unguided without `guidance`."""
-        model = model or self.model
-        latent = {"samples": torch.zeros(batch, 3, *size)} | latent
-        rest = (seed, steps, cfg, sampler, "karras", self.positive, self.negative, latent)
-        if guidance is None:
-            return host_nodes.common_ksampler(model, *rest)[0]["samples"], []
-        latent, trace, _ = guided_ksampler.KSamplerReadoutGuidance.execute(model, *rest, 1.0, guidance, strength, moves=moves).args
-        return latent["samples"], json.loads(trace)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +58,6 @@ def test_a_step_from_far_more_noise_does_not_drown_the_picture(demo_world):
     assert seen[0][0] > 4000 and first == second < 100 and guided_too == pytest.approx(plain, rel=0.05) and guided_too != plain
 
 
-SAMPLERS = ["euler", "dpmpp_2m", "heun", "dpm_2", "euler_ancestral", "ddim", "uni_pc", "dpmpp_sde"]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -9,18 +9,11 @@ import torch
 
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from readout_guidance_pack.nodes.targets import extension
-from test_sampling import World
 from tools import ROOT
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
 COMPLETE, CLASSES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_targets.md").read_text(), re.S)
-
-
-@pytest.fixture(scope="module")
-def w():
-    with torch.inference_mode():
-        yield World()
 
 
 def ran(path, code: str, **names) -> dict:

@@ -1,6 +1,6 @@
 """Inputs broken at random, seeded: each is used or refused in a sentence that names the node or the file; nothing else happens.
 
-`python run.py test -m slow tests/nodes/test_broken_inputs.py` breaks 20,000; a part of them runs each time.
+`python run.py test -m slow tests/nodes/inputs/test_broken_inputs.py` breaks 20,000; a part of them runs each time.
 """
 import io
 import json

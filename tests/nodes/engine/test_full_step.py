@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy_extras.nodes_custom_sampler import SamplerCustom
 
+from published_head import by_the_formulas, randomised  # tests/rg_core is on the path
 from random_models import MODELS, conditioning, random_model
 from readout_guidance_pack.nodes.engine import guided
 from readout_guidance_pack.nodes.references.reference import wrap
@@ -21,7 +22,6 @@ from readout_guidance_pack.rg_core.guidance.targets import Appearance, Drag, Spa
 from readout_guidance_pack.rg_core.guidance.trajectories import renoised
 from readout_guidance_pack.rg_core.guidance.updates import PUBLISHED, Move
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
-from test_head import by_the_formulas, randomised  # tests/rg_core is on the path
 
 SIZE, CFG, SEED = (16, 24), 7.5, 3
 HIGH, LOW = 691, 681  # timesteps

@@ -25,9 +25,9 @@ from readout_guidance_pack.rg_core.features.recompute import recomputed_blocks
 from readout_guidance_pack.rg_core.guidance.targets import Appearance, Spatial
 from readout_guidance_pack.rg_core.guidance.updates import Move
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
-from readout_guidance_pack.rg_core.readout.linear_head import LinearHead, from_maps
 from tiny_transformers import HERE, TINY, WIDTH, build, conditioning, drawn, kind, tiny_model
 from tools.benchmarks.costs import most_kept
+from transformer_sampling import depth_head, sampled
 
 ROWS = [pytest.param(name, marks=pytest.mark.skipif(kind(name) is None, reason="this host has it not yet")) for name in TINY]
 every_family = pytest.mark.parametrize("name", HERE)
@@ -134,21 +134,6 @@ def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name, m
     change = (subject.read(x, **more)[1].features[0] - before).norm(dim=1)
     assert not change[0].any()
     assert change[1].argmax().item() == place[0] * before.shape[-1] + place[1]
-
-
-def sampled(model, name: str, steps: int = 4, cfg: float = 3.0, size: tuple[int, int] | None = None, count: int = 2):
-    latent = torch.zeros(count, *TINY[name].shape[:-2], *(size or TINY[name].shape[-2:]))
-    noise = comfy.sample.prepare_noise(latent, 5)
-    return comfy.sample.sample(model, noise, steps, cfg, "euler", "simple", conditioning(name, 1), conditioning(name, 2), latent, disable_pbar=True)
-
-
-def depth_head(model) -> LinearHead:
-    """A head such as Fit Readout Head makes, with random weights."""
-    about, rng = of_model(model), torch.Generator().manual_seed(3)
-    unet = model.model.diffusion_model
-    channels = taps.channels(unet)
-    maps = [(torch.randn(sum(channels), 3, generator=rng), torch.zeros(3)) for _ in range(5)]
-    return from_maps("depth", channels, maps, torch.randn(8, taps.embedding_width(unet) or EMBEDDED, generator=rng), **about)
 
 
 def appearance(model, name: str) -> Appearance:

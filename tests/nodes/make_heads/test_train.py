@@ -12,6 +12,7 @@ import nodes as host_nodes
 import pytest
 import torch
 
+from interrupting import At
 from random_models import random_model
 from readout_guidance_pack.heads import HeadFileError, load_head, load_training, save_head
 from readout_guidance_pack.heads.demo import world
@@ -24,7 +25,6 @@ from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.nodes.targets.depth import DepthTarget
 from readout_guidance_pack.rg_core.training.recipes import RECIPES, SMALL
-from test_interrupts import At
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 Interrupted = comfy.model_management.InterruptProcessingException
