@@ -1,8 +1,9 @@
-"""What the pack says in ComfyUI's log."""
+"""What the pack says in ComfyUI's log, by a logger of its own: other packs silence the root's while they sample, as Ultimate SD Upscale does."""
 import logging
 from dataclasses import dataclass, field
 
 log = logging.getLogger("readout_guidance")
+log.setLevel(logging.getLogger().getEffectiveLevel())  # what ComfyUI was started with
 
 
 @dataclass(frozen=True, eq=False)
