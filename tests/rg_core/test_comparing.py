@@ -1,5 +1,4 @@
 """The closed form against independent computations in float64, and the changed copies against what is known of them."""
-import math
 
 import pytest
 import torch
@@ -152,4 +151,4 @@ def test_a_head_of_the_maps_reads_what_was_fitted():
     assert head.output_head is None
     features = [x[:12, :4].mT.view(1, 4, 3, 4).float(), x[:12, 4:].mT.view(1, 2, 3, 4).float()]
     assert torch.allclose(head(features, torch.eye(3)[:1], (3, 4))[0].flatten(1).mT.double(), x[:12] @ weight + bias, atol=1e-4)
-    assert math.isfinite(head.start)
+    assert head.start == 0.0 and from_maps("identity", (4, 2), [(weight, bias)], torch.eye(3), compares=True, start=0.4).start == 0.4

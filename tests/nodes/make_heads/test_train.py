@@ -197,8 +197,13 @@ def test_the_published_preset_is_the_published_network(w):
 def test_pictures_of_several_sizes_and_conditionings_are_learnt_from(w):
     latents = Lists([{"samples": w.vae.encode(w.pictures[:2])}, {"samples": w.vae.encode(w.pictures[2:, :, :24])}])
     images = Lists([w.wanted[:2], w.wanted[2:, :, :24]])
-    head, loss, *_ = w.train(latents=latents, image=images, positive=Lists([w.said[i % 2] for i in range(5)]))
-    assert len(loss["loss"]) == STEPS and torch.isfinite(weights(head)).all()
+    said = Lists([w.said[i % 2] for i in range(5)])
+    head, loss, *_ = w.train(latents=latents, image=images, positive=said, steps=12)  # enough to have drawn each
+    assert len(loss["loss"]) == 12 and torch.isfinite(weights(head)).all()
+    other_words = w.train(latents=latents, image=images, positive=w.said[0], steps=12)[0]
+    other_images = w.train(latents=latents, image=Lists([images[0], 1 - images[1]]), positive=said, steps=12)[0]
+    assert not torch.equal(weights(head), weights(other_words))
+    assert not torch.equal(weights(head), weights(other_images))
 
 
 def test_what_is_trained_steers_and_is_refused_by_another_model(w):

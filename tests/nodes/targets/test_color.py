@@ -234,12 +234,22 @@ def test_what_cannot_be_a_picture_of_colors_is_refused(w):
     refused(w, "Color Target: start_percent is 0.9", start_percent=0.9)
 
 
-@pytest.mark.parametrize("image", [torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8), torch.rand(1, 64, 64, 1), torch.rand(2, 64, 64, 4),
-                                   torch.rand(1, 2, 2, 3), torch.rand(1, 3, 900, 3), torch.rand(1, 700, 1000, 3)])
-def test_pictures_as_people_have_them_are_taken(w, image):
-    """Bytes, grey, with alpha, sketches of a few pixels, banners, photographs; on pictures of other sizes than the mask's cells."""
-    out, _ = w.sample(target(w, image=image), batch=1, steps=3, size=(56, 80))
-    assert torch.isfinite(out).all()
+BYTES, GREY, ALPHA = torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8), torch.rand(1, 64, 64, 1), torch.rand(2, 64, 64, 4)
+
+
+@pytest.mark.parametrize("image, same", [(BYTES, BYTES[None] / 255), (GREY, GREY.expand(-1, -1, -1, 3)), (ALPHA, ALPHA[..., :3] * ALPHA[..., 3:])])
+def test_bytes_greys_and_alpha_are_the_colors_that_they_show(w, image, same):
+    one, two = target(w, image=image)[0], target(w, image=same)[0]
+    assert torch.allclose(one.image, two.image, atol=1e-5) and one.image.std() > 0.1
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 900), (700, 1000)])
+def test_sketches_of_a_few_pixels_banners_and_photographs_are_taken(w, size):
+    """On an image of another size than the mask's cells: the upper half light, the lower one dark, as far as there are rows for it."""
+    image = torch.zeros(1, *size, 3)
+    image[:, :(size[0] + 1) // 2] = 1
+    uppers, lowers = zip(*(w.sample(target(w, image=x, detail=2), batch=1, steps=6, size=(56, 80))[0].mean(1).chunk(2, 1) for x in (image, 1 - image)))
+    assert uppers[0].mean() > uppers[1].mean() + 0.1 and lowers[0].mean() < lowers[1].mean() - 0.1
 
 
 def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too():
