@@ -11,7 +11,7 @@ from ..inputs.depth_maps import FLAT
 from ..inputs.maps import ADVICE_MAP, maps_of
 
 BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and pictures, that the model is asked about at a time
-ADVICE = ADVICE_MAP._replace(holes="to be as far as the farthest")
+ADVICE = ADVICE_MAP._replace(holes="are set to the farthest distance")
 NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
 
 

@@ -211,10 +211,10 @@ def test_a_drag_target_alone_makes_nothing_run(server):
 
 
 BAD_RELATIONS = {
-    "outside": (dict(drag={"drags": "[[[0.2, 0.2], [1.4, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1", "outside the picture"]),
-    "no length": (dict(drag={"drags": "[[[0.2, 0.2], [0.2, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1 of no length"]),
+    "outside": (dict(drag={"drags": "[[[0.2, 0.2], [1.4, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1", "outside the image"]),
+    "no length": (dict(drag={"drags": "[[[0.2, 0.2], [0.2, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1 of zero length"]),
     "not drags": (dict(drag={"drags": "[[0.2, 0.2]]"}), "ReadoutDragTarget", ["cannot be read", "[[[0.2, 0.5], [0.6, 0.5]]]"]),
-    "tracks outside": (dict(drag={"image": ["small", 0]}), "ReadoutDragTarget", ["outside the picture"]),
+    "tracks outside": (dict(drag={"image": ["small", 0]}), "ReadoutDragTarget", ["outside the image"]),
     "no tracks": (dict(tracks={"file": "flat.npy"}), "LoadReadoutTracks", ["flat.npy", "(4, 2)"]),
     "not an array": (dict(tracks={"file": "words.npy"}), "LoadReadoutTracks", ["words.npy", "cannot be read"]),
     "other size": (dict(path={"latent": ["latent", 0]}), "KSamplerAdvanced", ["96x48", "64x64", "Apply Readout Guidance"]),

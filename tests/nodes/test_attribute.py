@@ -165,7 +165,7 @@ BAD = {
     "a name of what compares": (lambda w: {"name": ["identity"]}, "identity gives no picture.* Choose another name"),
     "a path": (lambda w: {"name": ["a/b"]}, "name is 'a/b'"),
     "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 20 pictures and 3 conditionings"),
-    "nan": (lambda w: {"pictures_with": [{"samples": w.dusk["samples"] * torch.nan}]}, "latent holds NaN"),
+    "nan": (lambda w: {"pictures_with": [{"samples": w.dusk["samples"] * torch.nan}]}, "latent contains NaN"),
     "channels": (lambda w: {"pictures_with": [{"samples": torch.zeros(4, 4, 8, 8)}]}, "4 channels"),
 }
 

@@ -232,8 +232,8 @@ def refused(w, match, **changes):
 def test_what_cannot_be_a_picture_of_colors_is_refused(w):
     refused(w, "Color Target: the image is a str", image="photo.png")
     refused(w, "Color Target: the image is empty", image=torch.zeros(0, 64, 64, 3))
-    refused(w, "Color Target: the image holds NaN", image=torch.full((1, 64, 64, 3), float("nan")))
-    refused(w, "Color Target: the image holds values from 0 to 200", image=torch.rand(1, 64, 64, 3).round() * 200)
+    refused(w, "Color Target: the image contains NaN", image=torch.full((1, 64, 64, 3), float("nan")))
+    refused(w, "Color Target: the image has values from 0 to 200", image=torch.rand(1, 64, 64, 3).round() * 200)
     refused(w, "Color Target: there is no VAE", vae=None)
     refused(w, "Color Target: the mask is empty", mask=torch.zeros(1, 64, 64))
     refused(w, "Color Target: the mask is 32x32 pixels", mask=torch.ones(1, 32, 32))

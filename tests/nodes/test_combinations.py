@@ -210,7 +210,7 @@ def test_a_wrapper_that_hands_on_by_keyword_changes_nothing(w, wrapper):
 @pytest.mark.parametrize("levels", [[14.6, 3.0, float("nan"), 0.0], [14.6, 3.0, -1.0], [float("inf"), 1.0, 0.0]])
 def test_what_is_no_noise_level_is_refused(w, levels):
     model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the sigmas are \[.*\], and noise levels are numbers from 0 upwards"):
+    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the sigmas are \[.*\], but noise levels must be finite numbers of 0 or more"):
         nodes_custom_sampler.SamplerCustom.execute(model, True, 1, 3.0, w.positive, w.negative, comfy.samplers.sampler_object("euler"),
                                                    torch.tensor(levels), {"samples": torch.zeros(1, 3, 64, 64)})
 
@@ -233,7 +233,7 @@ def test_a_scheduler_without_levels_makes_no_reference(w):
 def test_a_latent_of_sound_is_refused(w):
     """As the host packs a video with its sound: everything in one row."""
     model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the latent's shape is \(1, 1, 50\), as of a sound"):
+    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the latent's shape is \(1, 1, 50\), as for audio"):
         comfy.sample.sample(model, torch.zeros(1, 1, 50), 2, 1.0, "euler", "normal", w.positive, w.negative, torch.zeros(1, 1, 50))
 
 

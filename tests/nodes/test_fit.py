@@ -193,7 +193,7 @@ def test_a_kind_of_ones_own_steers_by_map_target_alone(w):
     assert head.kind == "the shirt" and "reads the shirt" in report
     target, = MapTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)[0]
     assert target.name == "the shirt" and target.start == head.start
-    with pytest.raises(ValueError, match="Depth Target: the head reads the shirt, .* Map Target takes heads of your own kinds"):
+    with pytest.raises(ValueError, match="Depth Target: the head reads the shirt, .* For heads of your own kinds, use Map Target"):
         DepthTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)
 
 
@@ -218,7 +218,7 @@ def test_targets_start_where_the_head_reads_something(depth):
     head.start = 0.4
     for given, used in ((0.0, 0.4), (0.7, 0.7)):
         assert DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, given, 0.9)[0][0].start == used
-    with pytest.raises(ValueError, match="reads nothing worth guiding by before percent 0.4"):
+    with pytest.raises(ValueError, match="reads nothing useful before percent 0.4"):
         DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.3)
 
 
@@ -238,7 +238,7 @@ def test_other_models_refuse_it_by_name(depth):
                                       ["depth"], [0])[0]
     assert (head.base_model, head.config["text_width"], head.stride) == ("SD15", 768, 1)
     other = random_model("small", context_dim=1024)  # the same taps
-    with pytest.raises(ValueError, match="trained on SD15, and this model is of another family"):
+    with pytest.raises(ValueError, match="trained on SD15, but this model is from another family"):
         model_checks.heads_fit("KSampler", other, [head])
 
 
@@ -261,7 +261,7 @@ def test_odd_depth_maps_are_named_once_however_they_come(w, caplog):
         caplog.clear()
         examples.examples("Fit Readout Head", w.model, [w.latents], [w.empty], given, "depth")
         said, = caplog.messages
-        assert "picture 1 has one value everywhere" in said and "brighter, so nearer, at the top" in said
+        assert "image 1 has one value everywhere" in said and "brighter, and so nearer, at the top" in said
         assert "put Invert Image before this node" in said and "invert," not in said
     caplog.clear()
     examples.examples("Fit Readout Head", w.model, [w.latents], [w.empty], list((1 - w.depth).clamp(0.6, 1).split(1)), "edge")
@@ -293,11 +293,11 @@ BAD = {
     "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "holds 12 pictures"),
     "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the picture"),
     "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one color all over"),
-    "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image holds NaN"),
+    "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image contains NaN"),
     "bytes": (lambda w: {"image": [w.depth * 255], "kind": ["own"]}, "values from .* to 253"),
     "shape": (lambda w: {"image": [torch.rand(12, 64, 96, 3)]}, "picture 1 is 64x64 in latents, and what should be read of it 96x64 pixels"),
     "other model's latents": (lambda w: {"latents": [{"samples": torch.zeros(12, 4, 8, 8)}]}, "4 channels"),
-    "nan latents": (lambda w: {"latents": [{"samples": torch.full((12, 3, 64, 64), torch.nan)}]}, "latent holds NaN"),
+    "nan latents": (lambda w: {"latents": [{"samples": torch.full((12, 3, 64, 64), torch.nan)}]}, "latent contains NaN"),
     "no name": (lambda w: {"kind": ["  "]}, "kind is ''"),
     "a path": (lambda w: {"kind": ["../depth"]}, "kind is '../depth'"),
     "odd letters": (lambda w: {"kind": ["hair\n<b>"]}, "kind is "),

@@ -138,7 +138,7 @@ def test_targets_start_where_the_head_compares(w, fitted):
                 IdentityTarget.execute(later["identity"], reference, *rest)[0][0])
 
     assert [t.start for t in targets(0.0, 0.9)] == [0.4] * 3 and [t.start for t in targets(0.7, 0.9)] == [0.7] * 3
-    with pytest.raises(ValueError, match="Drag Target: the correspondence head reads nothing worth guiding by before percent 0.4"):
+    with pytest.raises(ValueError, match="Drag Target: the correspondence head reads nothing useful before percent 0.4"):
         targets(0.0, 0.3)
 
 
@@ -260,7 +260,7 @@ PATH = torch.rand(6, 5, 2) * 60
 BAD = {
     "one picture": (lambda w: {"images": [w.images[:1]]}, "got one picture"),
     "one picture again and again": (lambda w: {"images": [w.images[:1].repeat(4, 1, 1, 1)]}, "all 4 pictures are the same one"),
-    "nan": (lambda w: {"images": [w.images * torch.nan]}, "image holds NaN"),
+    "nan": (lambda w: {"images": [w.images * torch.nan]}, "image contains NaN"),
     "bytes": (lambda w: {"images": [w.images * 255]}, "values from"),
     "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 6 pictures and 3 conditionings"),
     "groups for points": (lambda w: {"groups": ["a,a,b,b,c,c"]}, "only a head that reads identity can use"),
@@ -287,7 +287,7 @@ def test_bad_inputs_are_explained(w, case):
 
 def test_models_without_taps_and_other_models_vaes_are_refused(w):
     model = random_model("small")
-    with pytest.raises(ValueError, match=r"^Fit Comparing Head: the latent has 3 channels, and this model \(SD15\) works with 4"):
+    with pytest.raises(ValueError, match=r"^Fit Comparing Head: the latent has 3 channels, but this model \(SD15\) needs 4"):
         w.fit(model=[model])
     del model.model.diffusion_model.output_blocks
     with pytest.raises(ValueError, match=r"^Fit Comparing Head: this model \(SD15\) cannot be guided by its features"):

@@ -299,6 +299,6 @@ def test_nan_is_explained():
 def test_a_head_of_another_family_with_the_same_taps_is_refused():
     graph = Graph()
     graph.target.head.base_model = "stabilityai/stable-diffusion-2-1"
-    with pytest.raises(ValueError, match="test: the pose head was trained on stabilityai/stable-diffusion-2-1, and this model is of "
+    with pytest.raises(ValueError, match="test: the pose head was trained on stabilityai/stable-diffusion-2-1, but this model is from "
                                          "another family .SD15.*Load a head"):
         graph.run()

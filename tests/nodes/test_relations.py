@@ -318,10 +318,10 @@ def test_bad_relations_are_explained(w):
     for text in ("no json", "[[[0.1, 0.2]]]", "{}", "[[[0.1], [0.2]]]", "[[[0.1, 0.2], [NaN, 0.2]]]", "[1, 2]"):
         if text != "{}":
             assert "drags cannot be read" in said(lambda: w.drag(reference, text))
-    assert "drag 1 of no length" in said(lambda: w.drag(reference, "[[[0.5, 0.5], [0.5, 0.5]]]"))
+    assert "drag 1 of zero length" in said(lambda: w.drag(reference, "[[[0.5, 0.5], [0.5, 0.5]]]"))
     assert "drag 1 with an end outside" in said(lambda: w.drag(reference, "[[[0.5, 0.5], [1.5, 0.5]]]"))
     many = json.dumps([[[0.1, 0.1], [0.2, 0.2]]] * 1025)
-    assert "1025 drags are more than fit; the most is 1024" in said(lambda: w.drag(reference, many))
+    assert "got 1025 drags; the maximum is 1024" in said(lambda: w.drag(reference, many))
     small = w.made(size=(48, 80))[1]
     message = said(lambda: w.sample(w.drag(small)))
     assert "80x48" in message and "64x64" in message and "KSampler (Readout Guidance)" in message
@@ -331,7 +331,7 @@ def test_bad_relations_are_explained(w):
     assert "4 channels" in said(lambda: ReadoutInvert.execute(w.model, w.positive, w.negative, four, 5, 1.0, "karras", 9))
     nan = {"samples": torch.full((1, 3, 8, 8), float("nan"))}
     assert "NaN" in said(lambda: ReadoutReference.execute(w.model, w.positive, nan, 5, 9))
-    assert "holds nothing" in said(lambda: w.like("identity", reference, box={"x": 99, "y": 0, "width": 5, "height": 5}))
+    assert "contains no part" in said(lambda: w.like("identity", reference, box={"x": 99, "y": 0, "width": 5, "height": 5}))
     for boxes, number in (([[]], 0), ([[BOX], [BOX]], 2)):
         assert f"got {number} boxes" in said(lambda: w.like("identity", reference, box=boxes))
     assert "no drag" in said(lambda: DragPath.execute(w.like("identity", reference), w.latent(), 3))
@@ -356,7 +356,7 @@ def test_one_bad_drag_among_good_ones_is_left_out_with_a_warning(w, caplog):
     _, reference = w.made()
     with caplog.at_level(logging.WARNING):
         guidance = w.drag(reference, "[[[0.5, 0.5], [1.5, 0.5]], [[0.3, 0.4], [0.6, 0.5]]]")
-    assert "drag 1 with an end outside the picture" in caplog.text
+    assert "drag 1 with an end outside the image" in caplog.text
     assert torch.equal(w.sample(guidance)[0], w.sample(w.drag(reference))[0])
 
 
@@ -364,10 +364,10 @@ def test_masked_drags_hold_one_reference_and_their_masks_have_its_shape(w):
     (_, one), (_, two) = w.made(), w.made(steps=5)
     mask = torch.zeros(1, 64, 64)
     mask[..., :32] = 1
-    with pytest.raises(ValueError, match="targets with masks keep the rest of the picture as two different references"):
+    with pytest.raises(ValueError, match="targets have masks and different references, but the background can follow only one reference"):
         w.sample(w.drag(two, mask=mask, guidance=w.drag(one, mask=mask)))
     assert w.sample(w.drag(one, mask=mask, guidance=w.drag(one, mask=1 - mask)))[0].isfinite().all()
-    with pytest.raises(ValueError, match="Drag Target: the mask is 64x32 pixels and the reference's picture 64x64"):
+    with pytest.raises(ValueError, match="Drag Target: the mask is 64x32 pixels, but the reference image is 64x64"):
         w.drag(one, mask=mask[:, :32])
 
 
@@ -378,7 +378,7 @@ def test_drags_are_drawn_on_a_picture_of_the_references_shape(w):
         drawn, = w.drag(reference, image=torch.zeros(1, height, width, 3))
         assert torch.equal(drawn.paths, arrow.paths)
     square = torch.zeros(1, 800, 800, 3)
-    with pytest.raises(ValueError, match="^Drag Target: the image is 800x800 pixels and the reference's picture 64x48, .* misplaced"):
+    with pytest.raises(ValueError, match="^Drag Target: the image is 800x800 pixels, but the reference image is 64x48, .* misplaced"):
         w.drag(reference, image=square)
     with pytest.raises(ValueError, match="the image is 800x800"):  # before the pixels are taken for places outside
         w.drag(reference, "[]", drags_json="[[[400, 400], [900, 400]]]", image=square)

@@ -275,7 +275,7 @@ BAD = {
     "fewer targets": (lambda w: {"image": w.wanted[:4]}, "got 5 pictures as latents and 4 images"),
     "constant": (lambda w: {"image": torch.full_like(w.wanted, 0.5)}, "one color all over"),
     "nan target": (lambda w: {"image": w.wanted * float("nan")}, "NaN"),
-    "nan latent": (lambda w: {"latents": {"samples": torch.full((5, 3, 32, 32), float("nan"))}}, "the latent holds NaN"),
+    "nan latent": (lambda w: {"latents": {"samples": torch.full((5, 3, 32, 32), float("nan"))}}, "the latent contains NaN"),
     "one picture": (lambda w: {"latents": {"samples": w.vae.encode(w.pictures[:1])}, "image": w.wanted[:1]}, "got one picture, and it needs two"),
     "other shape": (lambda w: {"image": w.wanted[:, :, :16]}, "picture 1 is 32x32 in latents.*16x32 pixels.*another shape"),
     "conditionings": (lambda w: {"positive": Lists(w.said)}, "5 pictures and 2 conditionings"),

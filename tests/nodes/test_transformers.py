@@ -292,7 +292,7 @@ def test_videos_are_refused_by_name(inference_mode):
 def test_layers_are_refused_by_name(inference_mode):
     model = tiny_model("qwen-image", use_additional_t_cond=True)
     target, latent = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16)), torch.zeros(1, 16, 4, 8, 6)
-    said = "the latent has 4 frames, as Qwen-Image Layered has for a picture and its 3 layers, and layers cannot be guided yet"
+    said = "the latent has 4 frames, as Qwen-Image Layered uses for an image and its 3 layers, and layers cannot be guided yet"
     with pytest.raises(ValueError, match=f"^test: {said}"):
         comfy.sample.sample(guided("test", model, (target,), Move()), latent, 2, 3.0, "euler", "simple", conditioning("qwen-image", 1),
                             conditioning("qwen-image", 2), latent, disable_pbar=True)
@@ -312,7 +312,7 @@ def test_engines_are_refused_by_name(inference_mode):
 def test_heads_of_another_model_are_refused_by_name(inference_mode):
     head = depth_head(tiny_model("flux"))
     for name in ("chroma", "flux2"):  # with as many channels
-        with pytest.raises(ValueError, match="^test: the depth head was made on Flux with the features of a Flux 2x64.2x64, and this model"):
+        with pytest.raises(ValueError, match="^test: the depth head was made on Flux with the features of a Flux 2x64.2x64, but this model"):
             guided("test", tiny_model(name) if name == "chroma" else tiny_model(name, depth=3),
                    (Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16)),), Move())
 
