@@ -264,7 +264,7 @@ def test_colors_of_another_shape_are_cut_with_a_word(w, caplog):
 
 def test_the_wrong_vae_and_the_published_procedure_are_refused_by_name(w):
     made = replace(target(w, 1)[0], image=torch.zeros(1, 16, 64, 64))
-    with pytest.raises(ValueError, match="Apply Readout Guidance: .* color target .* 16 channels .* works with 3 .*Connect the VAE"):
+    with pytest.raises(ValueError, match="Apply Readout Guidance: .* color target .* 16 channels .* needs 3 channels .*Connect the VAE"):
         ApplyReadoutGuidance.execute(w.model, (made,), 0.1)
     with pytest.raises(ValueError, match="published.*the color target has none.*Use KSampler"):
         published.KSamplerReadoutGuidancePublished.execute(w.model, 0, 2, 3.0, 0.0, True, w.positive, w.negative,

@@ -238,7 +238,7 @@ BAD = {
     "empty": (lambda w: {"image": torch.zeros(1, 0, 8, 3), "vae": w.vae}, ["image is empty"]),
     "nan": (lambda w: {"image": torch.full((1, 8, 8, 3), torch.nan), "vae": w.vae}, ["NaN"]),
     "nan latent": (lambda w: {"latent": {"samples": torch.full((1, 3, 8, 8), torch.nan)}}, ["latent contains NaN"]),
-    "other model's latent": (lambda w: {"latent": {"samples": torch.zeros(1, 4, 8, 8)}}, ["4 channels", "DemoWorld", "works with 3"]),
+    "other model's latent": (lambda w: {"latent": {"samples": torch.zeros(1, 4, 8, 8)}}, ["4 channels", "DemoWorld", "needs 3"]),
     "a video": (lambda w: {"latent": {"samples": torch.zeros(1, 3, 2, 8, 8)}}, ["2 frames", "videos cannot be guided yet"]),
     "other model's head": (lambda w: {"head": ReadoutHead("pose", [1280, 640], base_model="SD 1.5"),
                                       "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["SD 1.5", "[1280, 640]", "DemoWorld", "128"]),

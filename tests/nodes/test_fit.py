@@ -209,7 +209,7 @@ def test_a_text_may_be_a_list_of_one(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     assert load_save.save_paths("Save Readout Head", ["readout_heads/of_a_list"])[0].name.startswith("of_a_list_")
     for text in (["a", "b"], [], 3, None, [["a"]]):
-        with pytest.raises(ValueError, match="^Fit Attribute: name is .*should be a text"):
+        with pytest.raises(ValueError, match="^Fit Attribute: name is .*must be text"):
             examples.kind_given("Fit Attribute", text, "name")
 
 

@@ -267,7 +267,7 @@ BAD = {
     "fewer groups": (lambda w: {"kind": ["identity"], "groups": ["a\nb"]}, "got 6 pictures and 2 groups"),
     "one missing, one with a comma": (lambda w: {"kind": ["identity"], "groups": ["a", "", "b, c", "a", "b", "b"]}, "no label for picture 2"),
     "a text too few, one with a comma": (lambda w: {"kind": ["identity"], "groups": ["a", "b, c", "a", "b", "b"]}, "got 6 pictures and 5 groups"),
-    "no texts": (lambda w: {"kind": ["identity"], "groups": [1, 2, 3, 4, 5, 6]}, "groups is 1, and should be a text"),
+    "no texts": (lambda w: {"kind": ["identity"], "groups": [1, 2, 3, 4, 5, 6]}, "groups is 1, but must be text"),
     "one group": (lambda w: {"kind": ["identity"], "groups": ["a,a,a,a,a,a"]}, "every picture is in the group 'a'"),
     "tracks for looks": (lambda w: {"kind": ["appearance"], "tracks": [tracks(PATH)]}, "only a head that reads correspondence can use"),
     "fewer frames": (lambda w: {"tracks": [tracks(PATH[:4])]}, "got tracks of 4 frames and 6 pictures"),

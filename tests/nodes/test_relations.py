@@ -214,7 +214,7 @@ def test_an_inversion_comes_back_or_says_that_it_does_not(w, caplog, scheduler, 
     back, = host_nodes.common_ksampler(w.model, 0, steps, *schedule, noise, disable_noise=True)
     error = (back["samples"] - latent["samples"]).square().mean().sqrt() / latent["samples"].square().mean().sqrt()
     assert error < most
-    assert ("Readout Invert: the picture will not come back as it was" in caplog.text) == (error > 0.1)
+    assert ("Readout Invert: the image will not come back as it was" in caplog.text) == (error > 0.1)
 
 
 def test_guidance_rests_while_a_picture_is_inverted(w):
