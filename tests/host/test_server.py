@@ -298,7 +298,7 @@ MISSING = {
                              "/readout_pose/readout_sdxl_pose_keypoint.pt"]),
     "with the other suffix": ("readout_sdxl_spatial_depth.pt", ["readout_sdxl_spatial_depth.safetensors is there"]),
     "in another folder": (r"sdxl\readout_sdxl_spatial_depth.pt", ["readout_sdxl_spatial_depth.safetensors is there"]),
-    "of a known kind": ("my_edge.safetensors", ["Heads that read edge that are there: demo_edge.safetensors.",
+    "of a known kind": ("my_edge.safetensors", ["Available heads that read edge: demo_edge.safetensors.",
                         "readout_sdxl_spatial_edge.pt", "huggingface.co/g-luo"]),
     "of a kind that none was published of": ("my_identity.pt", ["demo_identity.safetensors", "Published ones: none"]),
     "of no known kind": ("mystery.pt", ["demo_identity.safetensors", "readout_sdv15_*.pt", "huggingface.co/g-luo"]),

@@ -146,7 +146,7 @@ def test_pictures_and_targets_in_different_orders_are_said(w, depth, order, said
               "shifted": torch.arange(12).roll(1), "none": torch.arange(12)}[order]
     image = torch.rand(12, 64, 64, 3, generator=torch.Generator().manual_seed(2)) if order == "none" else w.depth[places]
     report = w.fit(image=[image])[1]
-    assert ("come in different orders" in report) == said
+    assert ("are in different orders" in report) == said
 
 
 def test_copies_of_a_picture_are_held_out_together():
@@ -159,7 +159,7 @@ def test_copies_of_a_picture_are_held_out_together():
         assert not {i % 10 for i in rest} & {i % 10 for i in held}
     assert held_out.split("test", list(made), torch.Generator().manual_seed(3))[1] == torch.randperm(
         10, generator=torch.Generator().manual_seed(3))[:2].tolist()
-    with pytest.raises(ValueError, match="^test: all 3 pictures are the same one"):
+    with pytest.raises(ValueError, match="^test: all 3 images are the same one"):
         held_out.split("test", [made[0]] * 3, rng)
 
 
@@ -283,26 +283,26 @@ def test_one_hint_may_be_for_all_pictures(w, monkeypatch):
 
 
 BAD = {
-    "fewer images": (lambda w: {"image": [w.depth[:5]]}, "got 12 pictures as latents and 5 images"),
-    "one picture": (lambda w: {"latents": [{"samples": w.latents["samples"][:1]}], "image": [w.depth[:1]]}, "got one picture"),
-    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 12 pictures and 3 conditionings"),
-    "prompts in one": (lambda w: {"positive": [[[w.empty[0][0].expand(12, -1, -1), {}]]]}, "holds 12 prompts in one"),
-    "limited": (lambda w: {"positive": [[[w.empty[0][0], {"end_percent": 0.5}]]]}, "for a part of the time"),
-    "hints in one": (lambda w: {"positive": hinted(w.empty, 12)}, "holds 12 pictures or masks in one.* Connect a list of conditionings"),
-    "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "holds 3 pictures or masks in one"),
+    "fewer images": (lambda w: {"image": [w.depth[:5]]}, "got 12 images as latents and 5 images"),
+    "one picture": (lambda w: {"latents": [{"samples": w.latents["samples"][:1]}], "image": [w.depth[:1]]}, "got one image"),
+    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 12 images and 3 conditionings"),
+    "prompts in one": (lambda w: {"positive": [[[w.empty[0][0].expand(12, -1, -1), {}]]]}, "one conditioning contains 12 prompts"),
+    "limited": (lambda w: {"positive": [[[w.empty[0][0], {"end_percent": 0.5}]]]}, "only part of the time"),
+    "hints in one": (lambda w: {"positive": hinted(w.empty, 12)}, "one conditioning contains 12 images or masks.* Connect a list of conditionings"),
+    "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "one conditioning contains 3 images or masks"),
     "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "holds 12 pictures"),
     "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the picture"),
-    "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one color all over"),
+    "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one color everywhere"),
     "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image contains NaN"),
     "bytes": (lambda w: {"image": [w.depth * 255], "kind": ["own"]}, "values from .* to 253"),
-    "shape": (lambda w: {"image": [torch.rand(12, 64, 96, 3)]}, "picture 1 is 64x64 in latents, and what should be read of it 96x64 pixels"),
+    "shape": (lambda w: {"image": [torch.rand(12, 64, 96, 3)]}, "image 1 is 64x64 in latents, but the image of what to read from it is 96x64 pixels"),
     "other model's latents": (lambda w: {"latents": [{"samples": torch.zeros(12, 4, 8, 8)}]}, "4 channels"),
     "nan latents": (lambda w: {"latents": [{"samples": torch.full((12, 3, 64, 64), torch.nan)}]}, "latent contains NaN"),
     "no name": (lambda w: {"kind": ["  "]}, "kind is ''"),
     "a path": (lambda w: {"kind": ["../depth"]}, "kind is '../depth'"),
     "odd letters": (lambda w: {"kind": ["hair\n<b>"]}, "kind is "),
-    "comparing": (lambda w: {"kind": ["identity"]}, "identity gives no picture.* Choose another kind"),
-    "comparing, in capitals": (lambda w: {"kind": ["Keypoint"]}, "keypoints gives no picture"),
+    "comparing": (lambda w: {"kind": ["identity"]}, "identity outputs no image.* Choose another kind"),
+    "comparing, in capitals": (lambda w: {"kind": ["Keypoint"]}, "keypoints outputs no image"),
 }
 
 
@@ -315,7 +315,7 @@ def test_bad_inputs_are_explained(w, case):
 
 def test_what_made_one_latent_of_many_pictures_is_named(w):
     one = {"samples": torch.zeros(1, 16, 1, 8, 8)}
-    with pytest.raises(ValueError, match=r"got 1 pictures as latents and 12 images .*: put Rebatch Images \(batch_size 1\) before VAE Encode"):
+    with pytest.raises(ValueError, match=r"got 1 images as latents and 12 images .*: put Rebatch Images \(batch_size 1\) before VAE Encode"):
         w.fit(model=[tiny_model("qwen-image")], latents=[one])
 
 
