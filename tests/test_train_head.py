@@ -78,7 +78,7 @@ def test_ctrl_c_keeps_the_last_step_and_resume_goes_on_from_it(scenes, monkeypat
     assert run(scenes, "--resume", out="parts.safetensors") == 0
     assert (scenes / "head.safetensors").read_bytes() == (scenes / "parts.safetensors").read_bytes()
     assert run(scenes, "--resume", "--seed", "4", out="parts.safetensors") == 1
-    assert "train-head: parts.safetensors was trained with seed 3 and not 4" in capsys.readouterr().err
+    assert "train-head: parts.safetensors was trained with seed 3 instead of 4" in capsys.readouterr().err
 
 
 def lacking(folder):
@@ -104,7 +104,7 @@ def emptied(folder):
 
 
 BAD = {"missing": (lacking, "depth has no picture of the name of scene 1.png"), "twice": (twice, "both scene 1.jpg and scene 1.png"),
-       "damaged": (damaged, r"scene 3.png cannot be read as a picture"), "shape": (wide, "picture 1 is 32x32 in latents"),
+       "damaged": (damaged, r"scene 3.png cannot be read as a picture"), "shape": (wide, "image 1 is 32x32 in latents"),
        "empty": (emptied, "holds no pictures")}
 
 

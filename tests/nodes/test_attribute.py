@@ -155,7 +155,7 @@ def test_an_estimate_shows_where_it_is_seen(w, dusk):
 def test_heads_are_told_apart(w, dusk):
     with pytest.raises(ValueError, match="^Map Target: a head that reads dusk outputs no map"):
         MapTarget.execute(dusk[0], torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.9)
-    with pytest.raises(ValueError, match="^Attribute Target: the head reads pose, which is no attribute"):
+    with pytest.raises(ValueError, match="^Attribute Target: the head reads pose, which is not an attribute"):
         target(load_head(load_save.HEADS_FOLDER / "demo_pose.safetensors"), 1.0)
 
 

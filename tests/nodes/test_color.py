@@ -259,7 +259,7 @@ def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too():
 
 def test_colors_of_another_shape_are_cut_with_a_word(w, caplog):
     w.sample(target(w, image=torch.rand(1, 64, 128, 3)), batch=1, steps=2)
-    assert len([r for r in caplog.records if re.search("5[01]% of what the color target was given is left out", r.message)]) == 1
+    assert len([r for r in caplog.records if re.search("5[01]% of the color target's input is cut off", r.message)]) == 1
 
 
 def test_the_wrong_vae_and_the_published_procedure_are_refused_by_name(w):

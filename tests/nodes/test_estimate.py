@@ -244,11 +244,11 @@ BAD = {
                                       "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["SD 1.5", "[1280, 640]", "DemoWorld", "128"]),
     "other skeleton": (lambda w: {"head": keypoint_head(17), "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["17 heatmaps", "18"]),
     "an area": (lambda w: {"positive": host_nodes.ConditioningSetAreaPercentage().append(w.positive, 0.5, 1.0, 0.0, 0.0, 1.0)[0]},
-                ["leaves out 50% of the picture"]),
+                ["leaves out 50% of the image"]),
     "a mask": (lambda w: {"positive": host_nodes.ConditioningSetMask().append(w.positive, torch.eye(64)[None], "default", 1.0)[0]},
-               ["leaves out 98% of the picture"]),
+               ["leaves out 98% of the image"]),
     "too late": (lambda w: {"positive": node_helpers.conditioning_set_values(w.positive, {"start_percent": 0.0, "end_percent": 0.2}),
-                            "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["does not act at this noise level"]),
+                            "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["is not active at this noise level"]),
 }
 
 

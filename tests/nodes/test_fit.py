@@ -76,7 +76,7 @@ def test_what_is_fitted_reads_other_pictures(w, depth):
     image = estimate.ReadoutEstimate.execute(w.model, head, w.empty, 0.9, 1, image=other.image.movedim(1, -1), vae=w.vae)[0]
     error, constant = ((x - other.nearness).abs().mean() for x in (image.mean(-1), w.scene.nearness.mean(0)))
     assert error < 0.7 * constant
-    assert "reads depth of DemoWorld, fitted from 12 pictures" in report and "It reads" in report
+    assert "reads depth from DemoWorld, fitted from 12 images" in report and "It reads" in report
     assert picture.shape == (1, 2 * 128, 7 * 128, 3) and 0 <= picture.min() and picture.max() <= 1
 
 
@@ -291,7 +291,7 @@ BAD = {
     "hints in one": (lambda w: {"positive": hinted(w.empty, 12)}, "one conditioning contains 12 images or masks.* Connect a list of conditionings"),
     "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "one conditioning contains 3 images or masks"),
     "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "holds 12 pictures"),
-    "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the picture"),
+    "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the image"),
     "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one color everywhere"),
     "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image contains NaN"),
     "bytes": (lambda w: {"image": [w.depth * 255], "kind": ["own"]}, "values from .* to 253"),

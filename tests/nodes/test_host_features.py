@@ -246,7 +246,7 @@ def test_a_guided_model_can_be_guided_again(plain):
     chained = sampled(guided("both", model, (replace(target, weight=2.0), other), Move(0.1)))
     assert torch.equal(twice, chained)
     assert torch.equal(sampled(guided("off", once, (other,), Move(0.0))), sampled(once))
-    with pytest.raises(ValueError, match="third: the model is guided already, in another way.*from before first"):
+    with pytest.raises(ValueError, match="third: the model is already guided, with other settings.*from before first"):
         guided("third", once, (other,), PUBLISHED)
 
 

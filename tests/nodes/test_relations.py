@@ -237,7 +237,7 @@ def test_guidance_rests_where_sigmas_rise(w, caplog):
     guided, = ApplyReadoutGuidance.execute(w.model, w.drag(reference, mask=torch.ones(1, 64, 64), end_percent=1.0), 0.1).args
     assert torch.equal(noise(guided), noise(w.model))
     assert [message for message in caplog.messages if "guided" in message] == [
-        "Apply Readout Guidance: the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it."]
+        "Apply Readout Guidance: the noise levels of this run rise, as when the noise of a given image is found, so nothing is guided."]
 
 
 def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
@@ -250,7 +250,7 @@ def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
         caplog.clear()
         w.sample(guidance, w.latent(batch), steps=2)
         heard = [line for line in caplog.messages if "at a time" in line]
-        assert len(heard) == said and all(f"for 3 pictures, and {batch} at a time" in line for line in heard)
+        assert len(heard) == said and all(f"for 3 images, but {batch} {'is' if batch == 1 else 'are'} sampled at a time" in line for line in heard)
     assert "the reference of the drag target" in heard[0] and "the color target" in heard[1]
 
 

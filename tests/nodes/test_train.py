@@ -235,7 +235,7 @@ def test_going_on_with_other_pictures_or_a_file_that_holds_no_training_is_refuse
             w.train(resume=True, **changes)
     w.train(resume=True, latents={"samples": w.vae.encode(w.pictures) + 1e-5})  # another card rounds otherwise
     SaveReadoutHead.execute(head, "readout_heads/mine")
-    with pytest.raises(ValueError, match="mine_00002_.safetensors holds a head, but nothing to train it on with"):
+    with pytest.raises(ValueError, match="mine_00002_.safetensors contains a head, but no training state to continue from"):
         w.train(resume=True)
 
 
@@ -278,7 +278,7 @@ BAD = {
     "nan target": (lambda w: {"image": w.wanted * float("nan")}, "NaN"),
     "nan latent": (lambda w: {"latents": {"samples": torch.full((5, 3, 32, 32), float("nan"))}}, "the latent contains NaN"),
     "one picture": (lambda w: {"latents": {"samples": w.vae.encode(w.pictures[:1])}, "image": w.wanted[:1]}, "got one image, but needs at least two"),
-    "other shape": (lambda w: {"image": w.wanted[:, :, :16]}, "picture 1 is 32x32 in latents.*16x32 pixels.*another shape"),
+    "other shape": (lambda w: {"image": w.wanted[:, :, :16]}, "image 1 is 32x32 in latents.*16x32 pixels, a different aspect ratio"),
     "conditionings": (lambda w: {"positive": Lists(w.said)}, "5 images and 2 conditionings"),
     "odd kind": (lambda w: {"kind": "../depth"}, "kind is '../depth'"), "no kind": (lambda w: {"kind": " "}, "kind is ''"),
     "no map": (lambda w: {"kind": "appearance"}, "outputs no image"),

@@ -259,7 +259,7 @@ def test_a_block_that_another_pack_leaves_out_is_said(inference_mode):
     steered = guided("test", model, (target,), Move())
     skipped = int(taps.names(model.model.diffusion_model)[0].rpartition(".")[2])
     steered.set_model_patch_replace(lambda args, more: {"img": args["img"], "txt": args["txt"]}, "dit", "double_block", skipped)
-    with pytest.raises(ValueError, match="^test: in a guided step the diffusion model was left out in part"):
+    with pytest.raises(ValueError, match="^test: in a guided step the diffusion model was skipped in part"):
         sampled(steered, "flux")
 
 
@@ -274,8 +274,9 @@ def test_a_pack_that_runs_blocks_in_its_own_way_is_said(inference_mode):
 
     steered.set_model_patch_replace(untold, "dit", "single_block", 0)
     steered.set_model_unet_function_wrapper(lambda ask, given: ask(given["input"], given["timestep"], **given["c"]))
-    with pytest.raises(ValueError, match=r"^test: in a guided step the diffusion model was run in another way \(a block was not told where the "
-                                         r"picture begins, img_slice\), .* a model function wrapper of test_transformers\. Connect the MODEL"):
+    with pytest.raises(ValueError, match=r"^test: in a guided step the diffusion model was run in an unexpected way \(a block was not given "
+                                         r"img_slice, which says where the image begins\), .* a model function wrapper of test_transformers\. Connect "
+                                         "the MODEL"):
         sampled(steered, "flux")
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.diffusion_model.modules())
 
@@ -305,7 +306,7 @@ def test_engines_are_refused_by_name(inference_mode):
     model = tiny_model("flux")
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
     model.model.diffusion_model = type("TrTUnet", (torch.nn.Module,), {"__module__": "tensorrt_loader"})()
-    with pytest.raises(ValueError, match=r"^test: this model \(Flux\) cannot be guided by its features: nobody has said where a TrTUnet"):
+    with pytest.raises(ValueError, match=r"^test: this model \(Flux\) cannot be guided by its features: TrTUnet is not a supported architecture"):
         guided("test", model, (target,), Move())
 
 
