@@ -275,8 +275,8 @@ def test_a_pack_that_runs_blocks_in_its_own_way_is_said(inference_mode):
     steered.set_model_patch_replace(untold, "dit", "single_block", 0)
     steered.set_model_unet_function_wrapper(lambda ask, given: ask(given["input"], given["timestep"], **given["c"]))
     with pytest.raises(ValueError, match=r"^test: in a guided step the diffusion model was run in an unexpected way \(a block was not given "
-                                         r"img_slice, which says where the image begins\), .* a model function wrapper of test_transformers\. Connect "
-                                         "the MODEL"):
+                                         r"img_slice, which says where the image begins\), .* a model function wrapper of test_transformers\. "
+                                         "Connect the MODEL"):
         sampled(steered, "flux")
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.diffusion_model.modules())
 
