@@ -267,7 +267,7 @@ BAD = {
     "small mask": (dict(odd=odd("small mask"), target={"mask": ["odd", 0]}), "ReadoutPoseTarget", ["4x4", "512x512"]),
     "empty mask": (dict(white=odd("white image"), odd=odd("empty mask"), target={"image": ["white", 0], "mask": ["odd", 0]}),
                    "ReadoutPoseTarget", ["mask is empty"]),
-    "late start": (dict(target={"start_percent": 0.6}), "ReadoutPoseTarget", ["start_percent is 0.6", "end_percent 0.5"]),
+    "late start": (dict(target={"start_percent": 0.6}), "ReadoutPoseTarget", ["start_percent is 0.6", "end_percent is 0.5"]),
     "wrong kind": (dict(target=("ReadoutDepthTarget", {"head": ["head", 0], "image": ["scene", 2], "weight": 1.0,
                                                        "start_percent": 0.0, "end_percent": 0.5})),
                    "ReadoutDepthTarget", ["reads pose", "depth"]),

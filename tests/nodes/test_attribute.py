@@ -162,7 +162,7 @@ def test_heads_are_told_apart(w, dusk):
 BAD = {
     "too few": (lambda w: {"pictures_without": [{"samples": w.other["samples"][:2]}]}, "got 10 images with it and 2 without it"),
     "a name that is taken": (lambda w: {"name": ["pose"]}, "name is pose, which is what other heads read"),
-    "a name of what compares": (lambda w: {"name": ["identity"]}, "identity gives no picture.* Choose another name"),
+    "a name of what compares": (lambda w: {"name": ["identity"]}, "identity outputs no image.* Choose another name"),
     "a path": (lambda w: {"name": ["a/b"]}, "name is 'a/b'"),
     "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 20 images and 3 conditionings"),
     "nan": (lambda w: {"pictures_with": [{"samples": w.dusk["samples"] * torch.nan}]}, "latent contains NaN"),

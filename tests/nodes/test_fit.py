@@ -107,7 +107,7 @@ def test_pictures_of_several_sizes(w):
     latents = [w.latents, {"samples": w.vae.encode(wide.image.movedim(1, -1))}]
     large = torch.nn.functional.interpolate(wide.nearness[:, None], scale_factor=3)[:, 0, ..., None].expand(-1, -1, -1, 3)
     head, report, _ = w.fit(latents=latents, image=[w.depth, large])
-    assert "from 16 pictures" in report and not same(head, w.fit()[0])
+    assert "from 16 images" in report and not same(head, w.fit()[0])
 
 
 def test_held_out_pictures_are_shown_in_their_own_shapes(w, depth):
@@ -290,7 +290,7 @@ BAD = {
     "limited": (lambda w: {"positive": [[[w.empty[0][0], {"end_percent": 0.5}]]]}, "only part of the time"),
     "hints in one": (lambda w: {"positive": hinted(w.empty, 12)}, "one conditioning contains 12 images or masks.* Connect a list of conditionings"),
     "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "one conditioning contains 3 images or masks"),
-    "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "holds 12 pictures"),
+    "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "one conditioning contains 12 images"),
     "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the image"),
     "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one color everywhere"),
     "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image contains NaN"),

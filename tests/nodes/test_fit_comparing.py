@@ -198,7 +198,7 @@ def test_pictures_of_several_sizes(w):
     wide = world.draw(3, 48, 80, seed=8).image.movedim(1, -1)
     for kind in pairs.KINDS:
         head, report, picture = w.fit(kind=[kind], images=[w.images[:3], wide])
-        assert "from 6 pictures" in report and torch.isfinite(picture).all()
+        assert "from 6 images" in report and torch.isfinite(picture).all()
 
 
 def test_it_works_for_models_of_stable_diffusions_layout(w):
@@ -216,7 +216,7 @@ def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too(w):
     words = tiny_transformers.conditioning("qwen-image", 0)
     head, report, picture = w.fit(model=[tiny_transformers.tiny_model("qwen-image")], vae=[tiny_transformers.video_vae()], images=[w.images[:2]],
                                   positive=[words])
-    assert head.base_model == "QwenImage" and "fitted from 2 pictures" in report and torch.isfinite(picture).all()
+    assert head.base_model == "QwenImage" and "fitted from 2 images" in report and torch.isfinite(picture).all()
 
 
 def test_it_hears_cancel_while_it_encodes_and_shows_that_it_does(w, monkeypatch):
