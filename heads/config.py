@@ -69,7 +69,7 @@ class HeadConfig:
         run = typed(rest, "wandb_kwargs", dict, {})
         words = typed(rest, "kind", str, ""), typed(dataset, "control_type", str, ""), typed(run, "name", str, "")
         if words[0] and not NAME.fullmatch(words[0]):
-            raise FieldError(f"its field kind is {shown(words[0])}, and should be a short name of letters and digits")
+            raise FieldError(f"its field kind is {shown(words[0])}, but must be a short name of letters and digits")
         return cls(kind=words[0] or next(filter(None, map(kind_of, words)), None), ours="kind" in rest, model_id=typed(rest, "model_id", str, ""),
                    tanh=typed(aggregation, "output_head_act", (bool, str, int), True) not in (False, 0, ""),
                    control_range=control_range(dataset), stride=counted(rest, "output_stride"), start=start(rest),
@@ -95,7 +95,7 @@ def control_range(dataset: dict) -> tuple[float, float] | None:
         return None
     numbers = [end for end in ends if isinstance(end, (int, float)) and math.isfinite(end)]
     if len(ends) != 2 or len(numbers) != 2 or numbers[0] >= numbers[1]:
-        raise FieldError(f"its field control_range is {shown(ends)}, and should be two numbers, the lower one first")
+        raise FieldError(f"its field control_range is {shown(ends)}, but must be two numbers, the lower one first")
     return float(numbers[0]), float(numbers[1])
 
 
@@ -103,14 +103,14 @@ def counted(fields: dict, name: str) -> int:
     """How many places are taken together."""
     value = typed(fields, name, int, 1)
     if not 1 <= value <= MOST_STRIDE:
-        raise FieldError(f"its field {name} is {value}, and should be from 1 to {MOST_STRIDE}")
+        raise FieldError(f"its field {name} is {value}, but must be from 1 to {MOST_STRIDE}")
     return value
 
 
 def start(fields: dict) -> float:
     value = typed(fields, "start", (int, float), 0.0)
     if not 0 <= value < 1:
-        raise FieldError(f"its field start is {value}, and should be from 0 to less than 1")
+        raise FieldError(f"its field start is {value}, but must be from 0 to less than 1")
     return float(value)
 
 
@@ -120,7 +120,7 @@ def taps(fields: dict) -> tuple[str, ...] | None:
     if found is None:
         return None
     if not found or not all(isinstance(name, str) and name for name in found) or len(set(found)) < len(found):
-        raise FieldError(f"its field taps is {shown(found)}, and should be names of modules in the model, each once")
+        raise FieldError(f"its field taps is {shown(found)}, but must be names of modules in the model, each once")
     return tuple(found)
 
 

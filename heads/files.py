@@ -47,7 +47,7 @@ def load_head(path: str | PathLike, kind: str | None = None) -> ReadoutHead | Li
     try:
         return _build(path, weights, HeadConfig.of(config), kind)
     except FieldError as error:
-        raise HeadFileError(f"{path.name} is not a whole readout head: {error}. Download or export it again.") from error
+        raise HeadFileError(f"{path.name} is not a complete readout head: {error}. Download or export it again.") from error
 
 
 def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch.dtype = torch.float16,
@@ -76,7 +76,7 @@ def save_head(head: ReadoutHead | LinearHead, path: str | PathLike, dtype: torch
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise HeadFileError(f"{path} cannot be written ({error}). Check its name, whether you may write there, and whether there is room.") from error
+        raise HeadFileError(f"{path} cannot be written ({error}). Check its name, your write permission and the free space.") from error
 
 
 def load_training(path: str | PathLike) -> tuple[dict[str, Tensor], dict]:
@@ -89,7 +89,7 @@ def load_training(path: str | PathLike) -> tuple[dict[str, Tensor], dict]:
     # Copies, for a file that is mapped cannot be replaced on Windows.
     state = {name.removeprefix(TRAINING): value.clone() for name, value in weights.items() if name.startswith(TRAINING)}
     if not state:
-        raise HeadFileError(f"{path.name} holds a head, but nothing to train it on with.")
+        raise HeadFileError(f"{path.name} contains a head, but no training state to continue from.")
     return state, config
 
 
@@ -103,13 +103,13 @@ def _read_pickle(path: Path) -> tuple[Any, Any]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                raise HeadFileError(f"{path.name} was refused: it is compressed or says that it is larger than it is, as no file of torch "
-                                    "does. Get the head from its authors.")
+                raise HeadFileError(f"{path.name} was refused: it is compressed or claims to be larger than it is, which no file of torch does. Get "
+                                    "the head from its authors.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise HeadFileError(f"{path.name} was refused: it is damaged, or it wants to run code while it is opened, which a "
-                            "readout head never needs. Nothing of it was run. Get the head from its authors.") from error
+        raise HeadFileError(f"{path.name} was refused: it is damaged, or it tries to run code while it is opened, which a readout head never needs. "
+                            "Nothing in it was run. Get the head from its authors.") from error
     if not isinstance(content, dict) or not isinstance(content.get("aggregation_network"), dict):
         raise HeadFileError(f"{path.name} is not a readout head: it has no 'aggregation_network'. Choose another file.")
     return content["aggregation_network"], content.get("config")
@@ -119,8 +119,8 @@ def _kind(path: Path, config: HeadConfig, chosen: str | None) -> str:
     kind = chosen or config.kind or kind_of(path.stem)
     if kind:
         return kind
-    raise HeadFileError(f"{path.name} does not say what it reads. Choose kind in Load Readout Head, or name the file after it, for example "
-                        f"readout_sdv15_spatial_pose{path.suffix}; known are {', '.join(dict.fromkeys(KINDS.values()))}.")
+    raise HeadFileError(f"{path.name} does not say what it reads. Choose kind in Load Readout Head, or rename the file to say it, for example "
+                        f"readout_sdv15_spatial_pose{path.suffix}; known kinds are {', '.join(dict.fromkeys(KINDS.values()))}.")
 
 
 def _build(path: Path, weights: dict, config: HeadConfig, chosen: str | None) -> ReadoutHead | LinearHead:
@@ -174,9 +174,9 @@ def _empty_linear(kind: str, weights: dict, config: HeadConfig) -> LinearHead:
     levels, bias, *maps = (torch.empty(shape, device="meta") for shape in shapes)
     for name, x in zip(names, maps):
         if x.shape[:2] != bias.shape:
-            raise FieldError(f"its weight {name} is of shape {tuple(x.shape)}, and should begin with {tuple(bias.shape)}")
+            raise FieldError(f"its weight {name} has the shape {tuple(x.shape)}, but must begin with {tuple(bias.shape)}")
     if bias.shape[1] % config.fold**2:
-        raise FieldError(f"its field fold is {config.fold}, and it reads {bias.shape[1]} values, which is no multiple of its square")
+        raise FieldError(f"its field fold is {config.fold}, but it reads {bias.shape[1]} values, which is not a multiple of fold squared")
     return LinearHead(kind, levels, maps, bias, compares=kind in RELATIVE, pooled=config.pooled, control_range=config.range_for(kind),
                       base_model=config.model_id, stride=config.stride, start=config.start, taps=config.taps, fold=config.fold, config=config.rest)
 
@@ -186,10 +186,10 @@ def _filled(head: ReadoutHead | LinearHead, weights: dict) -> ReadoutHead | Line
     found = {}
     for name, x in head.state_dict().items():
         if _shape(weights, name, x.ndim) != tuple(x.shape):
-            raise FieldError(f"its weight {name} is of shape {tuple(weights[name].shape)}, and should be {tuple(x.shape)}")
+            raise FieldError(f"its weight {name} has the shape {tuple(weights[name].shape)}, but must have {tuple(x.shape)}")
         found[name] = weights[name].detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         if not torch.isfinite(found[name]).all():
-            raise FieldError(f"its weight {name} holds NaN or infinite values")
+            raise FieldError(f"its weight {name} contains NaN or infinite values")
     head.load_state_dict(found, assign=True)
     return head.eval().requires_grad_(False)
 
@@ -198,11 +198,11 @@ def _shape(weights: dict, name: str, dimensions: int) -> tuple[int, ...]:
     """That of a weight, which must be numbers that lie in the file. Raises FieldError."""
     x = weights.get(name)
     if x is None:
-        raise FieldError(f"it lacks {name}")
+        raise FieldError(f"it has no {name}")
     if type(x) not in (Tensor, torch.nn.Parameter) or x.layout != torch.strided or not x.is_floating_point() or x.is_meta:
-        raise FieldError(f"its weight {name} is no tensor of floating-point numbers")
+        raise FieldError(f"its weight {name} is not a tensor of floating-point numbers")
     if x.ndim != dimensions or 0 in x.shape:
-        raise FieldError(f"its weight {name} is of shape {tuple(x.shape)}, and should have {dimensions} dimensions")
+        raise FieldError(f"its weight {name} has the shape {tuple(x.shape)}, but must have {dimensions} dimensions")
     if x.numel() * x.itemsize > x.untyped_storage().nbytes():
-        raise FieldError(f"its weight {name} is of shape {tuple(x.shape)}, and the file has fewer numbers")
+        raise FieldError(f"its weight {name} has the shape {tuple(x.shape)}, but the file has fewer numbers")
     return tuple(x.shape)

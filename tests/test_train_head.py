@@ -45,7 +45,7 @@ def test_it_trains_what_the_node_does_on_the_same_pictures(scenes, capsys, monke
     monkeypatch.setattr(folder_paths, "output_directory", str(scenes / "output"))
     assert run(scenes) == 0
     said = capsys.readouterr().out
-    assert "5 pictures, 2 different captions" in said and "step 4 of 4" in said and "trained on 4 pictures for 4 steps" in said
+    assert "5 pictures, 2 different captions" in said and "step 4 of 4" in said and "trained on 4 images for 4 steps" in said
     assert Image.open(scenes / "head.png").size[0] > 0
     with torch.inference_mode():
         model, clip, vae = demo_model.load_demo()
@@ -78,7 +78,7 @@ def test_ctrl_c_keeps_the_last_step_and_resume_goes_on_from_it(scenes, monkeypat
     assert run(scenes, "--resume", out="parts.safetensors") == 0
     assert (scenes / "head.safetensors").read_bytes() == (scenes / "parts.safetensors").read_bytes()
     assert run(scenes, "--resume", "--seed", "4", out="parts.safetensors") == 1
-    assert "train-head: parts.safetensors was trained with seed 3 and not 4" in capsys.readouterr().err
+    assert "train-head: parts.safetensors was trained with seed 3 instead of 4" in capsys.readouterr().err
 
 
 def lacking(folder):
@@ -104,7 +104,7 @@ def emptied(folder):
 
 
 BAD = {"missing": (lacking, "depth has no picture of the name of scene 1.png"), "twice": (twice, "both scene 1.jpg and scene 1.png"),
-       "damaged": (damaged, r"scene 3.png cannot be read as a picture"), "shape": (wide, "picture 1 is 32x32 in latents"),
+       "damaged": (damaged, r"scene 3.png cannot be read as a picture"), "shape": (wide, "image 1 is 32x32 in latents"),
        "empty": (emptied, "holds no pictures")}
 
 
@@ -158,7 +158,7 @@ def test_where_the_file_could_not_be_written_the_command_says_so_and_fails(scene
     monkeypatch.setattr("readout_guidance_pack.nodes.training.Training.save", full)
     assert run(scenes, out="full.safetensors") == 1
     assert not (scenes / "full.safetensors").exists() and "cannot be written" in caplog.text
-    assert "not kept, for nothing could be written to full.safetensors" in capsys.readouterr().out
+    assert "not saved, because nothing could be written to full.safetensors" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ending, encoding", [(".txt", "utf-8"), (".txt", "utf-8-sig"), (".txt", "utf-16"), (".caption", "utf-8")])

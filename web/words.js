@@ -1,13 +1,13 @@
 /* What the page's parts say, in the language that ComfyUI is set to: from locales/, else in English. It knows nothing of ComfyUI. */
 const ENGLISH = {
-  connect_picture: "Connect a picture to 'image'",
-  run_once: "Run the workflow once to see the picture here, or draw already",
-  not_loaded: "The picture could not be loaded.",
-  connected: "'drags' is connected, so nothing is drawn here. Where it is promoted, draw on the subgraph node.",
-  unreadable: "The drags in the text cannot be shown here. They are sent as they are; drawing replaces them.",
-  hint: "Drag to draw; drag an arrow or its ends to change it. Keys: Enter adds, Tab selects, arrows move.",
-  selected: "Drag <number> of <count>: <start> to <end>. Keys: arrows move it, with Shift further, with Alt only its end; Delete.",
-  editor: "Drag editor: Enter adds a drag, Tab selects the next, arrow keys move it, with Shift further, with Alt only its end",
+  connect_picture: "Connect an image to 'image'",
+  run_once: "Run the workflow once to see the image here. You can also draw now.",
+  not_loaded: "The image could not be loaded.",
+  connected: "'drags' is connected, so you cannot draw here. If it is promoted to a subgraph node, draw on the subgraph node.",
+  unreadable: "The drags in the text cannot be shown here. They are sent unchanged. If you draw, they are replaced.",
+  hint: "Drag to draw an arrow. Drag an arrow or its ends to change it. Keys: Enter adds, Tab selects, arrow keys move.",
+  selected: "Drag <number> of <count>: <start> to <end>. Keys: arrow keys move it (Shift: farther, Alt: only its end), Delete deletes it.",
+  editor: "Drag editor: Enter adds a drag, Tab selects the next, arrow keys move it (Shift: farther, Alt: only its end)",
   undo: "Undo",
   undo_about: "Undo (Ctrl+Z)",
   redo: "Redo",
@@ -17,7 +17,7 @@ const ENGLISH = {
   clear: "Clear",
   clear_about: "Delete all drags",
   text: "Text",
-  text_about: "Show the drags as text, or as arrows again",
+  text_about: "Show the drags as text or as arrows",
 };
 let languages = {};
 let chosen = () => "en";

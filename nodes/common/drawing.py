@@ -131,7 +131,7 @@ def plot(rows: list[dict], size: tuple[int, int] = (768, 480)) -> Image.Image:
         draw.text((left - MARGIN, at(0, share)[1]), f"{share:g}", INK, font(), anchor="rm")
     for step in sorted({round(s) for s in ticks(0, count - 1)} if count > 1 else {0}):
         draw.text((at(step, low)[0], bottom + 4), str(step + 1), INK, font(), anchor="mt")
-    draw.text((left, 4), "energy, over its largest", FAINT, font())
+    draw.text((left, 4), "energy, relative to its maximum", FAINT, font())
     draw.text((right, height - 4), "move", FAINT, font(), anchor="rb")
     for i, (name, values) in enumerate(shares.items()):
         color, points = LINES[i % len(LINES)], [at(step, share) for step, share in values.items()]

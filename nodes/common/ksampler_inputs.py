@@ -35,5 +35,5 @@ def compare_denoise(node: str, steps: int, denoise: float, latent: dict) -> None
     """Says where `denoise` has no effect on a picture that is given: of steps that are made for it the host leaves out whole ones."""
     samples = latent.get("samples")
     if 0 < denoise < 1 and int(steps / denoise) == steps and isinstance(samples, Tensor) and samples.min() != samples.max():  # else it is empty
-        log.warning("%s: in %d steps a denoise of %g samples as 1 does, so little or nothing of the given picture is left. Take %.2g or less, or "
-                    "more steps.", node, steps, denoise, int(100 * steps / (steps + 1)) / 100)
+        log.warning("%s: with %d steps, a denoise of %g acts like 1, so little or nothing of the input image is kept. Set denoise to %.2g or less, "
+                    "or use more steps.", node, steps, denoise, int(100 * steps / (steps + 1)) / 100)

@@ -18,11 +18,10 @@ def samples_of(node: str, given: dict, model=None) -> Tensor:
     samples = given.get("samples") if isinstance(given, dict) else None
     if not dense(samples) or samples.ndim not in (4, 5) or 0 in samples.shape:
         shape = tuple(samples.shape) if isinstance(samples, Tensor) else shown(given)
-        raise ValueError(f"{node}: the latent's shape is {shape}, and a picture's is [batch, channels, height, "
-                         "width]. Connect the latent of a picture.")
+        raise ValueError(f"{node}: the latent's shape is {shape}, but must be [batch, channels, height, width]. Connect the latent of an image.")
     no_video(node, samples, model)
     if not torch.isfinite(samples).all():
-        raise ValueError(f"{node}: the latent holds NaN or infinite values. Check the node that made it.")
+        raise ValueError(f"{node}: the latent contains NaN or infinite values. Check the node it comes from.")
     return samples
 
 
@@ -37,24 +36,24 @@ def no_hole(node: str, latent: dict, samples: Tensor, downscale: int) -> None:
     for x, hole, masked in zip(samples.float(), repeat(inside, len(samples)), repeat(mask, len(samples)), strict=True):
         known, rest = x[:, hole[0]], x[:, masked[0] < 0.5]
         if min(known.shape[1], rest.shape[1]) > 1 and known.std(1).norm() < FLAT * rest.std(1).norm():
-            log.warning("%s: the latent is flat inside of its mask. VAE Encode (for Inpainting) encodes grey there, and this node takes that "
-                        "for a part of the picture. Encode the picture with VAE Encode.", node)
+            log.warning("%s: the latent is flat inside its mask. VAE Encode (for Inpainting) encodes gray there, which this node treats as part of "
+                        "the image. Encode the image with VAE Encode instead.", node)
             return
 
 
 def no_video(node: str, samples: Tensor, model=None) -> None:
     """Latents must be of pictures, [B, C, T, H, W] of models that make videos too; `model` is the MODEL that they are for, if there is one."""
     if samples.ndim not in (4, 5):
-        raise ValueError(f"{node}: the latent's shape is {tuple(samples.shape)}, as of a sound or of a video with its sound, which cannot be guided. "
-                         "Sample pictures, or take the MODEL from before guidance.")
+        raise ValueError(f"{node}: the latent's shape is {tuple(samples.shape)}, as for audio or for video with audio, which cannot be guided. "
+                         "Sample images, or use the MODEL from before guidance.")
     if samples.ndim == 5 and samples.shape[2] > 1:
-        frames, batches = samples.shape[2], "put Rebatch Images (batch_size 1) before VAE Encode and Rebatch Latents behind it."
+        frames, batches = samples.shape[2], "put Rebatch Images (batch_size 1) before VAE Encode and Rebatch Latents after it."
         if model is not None and type(model.model.model_config).__name__ == "QwenImage":
-            raise ValueError(f"{node}: the latent has {frames} frames, as Qwen-Image Layered has for a picture and its {frames - 1} layers, and "
-                             "layers cannot be guided yet. Sample single pictures (a latent of one frame), or take the MODEL from before guidance. "
-                             f"If these are pictures: this VAE takes batches for frames; {batches}")
-        raise ValueError(f"{node}: the latent has {frames} frames, and videos cannot be guided yet. Sample single pictures with this model "
-                         "(a latent of one frame), or take the MODEL from before guidance. If these are pictures: this VAE takes batches for videos; "
+            raise ValueError(f"{node}: the latent has {frames} frames, as Qwen-Image Layered uses for an image and its {frames - 1} layers, and "
+                             "layers cannot be guided yet. Sample single images (a latent of one frame), or use the MODEL from before guidance. If "
+                             f"these are separate images: this VAE treats a batch as frames; {batches}")
+        raise ValueError(f"{node}: the latent has {frames} frames, and videos cannot be guided yet. Sample single images with this model (a latent "
+                         "of one frame), or use the MODEL from before guidance. If these are separate images: this VAE treats a batch as a video; "
                          f"{batches}")
 
 
@@ -66,8 +65,8 @@ def samples_for(node: str, model, latent: dict) -> Tensor:
     """The LATENT's samples, which must fit the model, as it takes them: [B, C, H, W], or [B, C, 1, H, W] if it makes videos too."""
     samples, made = samples_of(node, latent, model), model.get_model_object("latent_format")
     if samples.shape[1] != made.latent_channels:
-        raise ValueError(f"{node}: the latent has {samples.shape[1]} channels, and this model ({family(model)}) works with "
-                         f"{made.latent_channels}. Encode the picture with the VAE that belongs to the model.")
+        raise ValueError(f"{node}: the latent has {samples.shape[1]} channels, but this model ({family(model)}) needs {made.latent_channels}. Encode "
+                         "the image with the VAE that belongs to the model.")
     no_hole(node, latent, one_frame(samples), made.spacial_downscale_ratio)
     return one_frame(samples).unsqueeze(2) if made.latent_dimensions == 3 else one_frame(samples)
 

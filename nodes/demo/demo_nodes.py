@@ -41,7 +41,7 @@ class DemoScene(io.ComfyNode):
                     io.Int.Input("width", default=64, min=48, max=128, step=8, tooltip="The width of the scenes in pixels."),
                     io.Int.Input("height", default=64, min=48, max=128, step=8, tooltip="The height of the scenes in pixels."),
                     io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="The number of scenes.")],
-            outputs=[io.Image.Output(display_name="picture", tooltip="The drawn scenes."),
+            outputs=[io.Image.Output(display_name="image", tooltip="The drawn scenes."),
                      io.Image.Output(display_name="pose", tooltip="The OpenPose skeletons of the scenes, for Pose Target."),
                      io.Image.Output(display_name="depth", tooltip="The depth maps of the scenes, for Depth Target. White is near."),
                      io.Image.Output(display_name="edges", tooltip="The edges of the scenes, for Edge Target: white lines on black."),

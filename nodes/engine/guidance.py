@@ -59,10 +59,10 @@ class Guidance:
         if self.runs:
             return
         if patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
-            raise ValueError(f"{self.node}: the MODEL that this node had guided is asked beside another that is sampled, as Dual Model CFG Guider "
-                             "asks its model_negative, so its targets would not act. Give that input the MODEL from before guidance.")
-        raise ValueError(f"{self.node}: another pack has replaced the wrappers of the MODEL that this node had guided, so its targets would "
-                         "not act. Connect this node behind that pack's, as the last one before the sampler.")
+            raise ValueError(f"{self.node}: the guided MODEL from this node is used beside another model that is sampled, as for model_negative of "
+                             "Dual Model CFG Guider, so its targets would not act. Give that input the MODEL from before guidance.")
+        raise ValueError(f"{self.node}: another pack has replaced the wrappers of the guided MODEL from this node, so its targets would not act. "
+                         "Connect this node after that pack's node, as the last one before the sampler.")
 
 
 def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Trace | None = None, recompute: str = "auto"):
@@ -82,8 +82,8 @@ def guided(node: str, model, targets: tuple[Target, ...], move: Move, trace: Tra
     if earlier:
         moves = max(earlier.move.moves, move.moves)
         if replace(earlier.move, strength=move.strength, moves=move.moves) != move:
-            raise ValueError(f"{node}: the model is guided already, in another way than here. Connect the model from before "
-                             f"{earlier.node}, and all targets to this node.")
+            raise ValueError(f"{node}: the model is already guided, with other settings than here. Connect the model from before {earlier.node}, and "
+                             "all targets to this node.")
         share = earlier.move.strength / move.strength
         move = replace(move, moves=moves)
         targets = (*(replace(t, weight=t.weight * share) for t in earlier.targets), *targets)

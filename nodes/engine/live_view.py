@@ -59,7 +59,8 @@ class LiveView:
         except InterruptProcessingException:
             raise
         except Exception as error:  # of another pack's previewer
-            self.log.warn(f"this run cannot be shown while it samples ({type(error).__name__}: {error}). The picture is the same.", about="not shown")
+            self.log.warn(f"this run cannot be shown while it samples ({type(error).__name__}: {error}). The resulting image is the same.",
+                          about="not shown")
             return None
 
     def image(self, step: int, denoised: torch.Tensor, total: int) -> Image.Image:

@@ -26,6 +26,6 @@ def features_by_area(step: "Step", readings: list[taps.Reading], areas: dict) ->
         tiled = tiles.match_tiles(readings, whole)
         if tiled:
             return tiled
-    what = ("was not asked" if not readings else "was left out in part" if not complete else
-            "was asked more than once, or for something else than the picture")
+    what = ("was not called" if not readings else "was skipped in part" if not complete else
+            "was called more than once, or for something other than the image")
     raise ValueError(obstacles.message(step.log.node, what, step.model, step.options))

@@ -33,12 +33,12 @@ class FeatureReader(comfy.samplers.Sampler):
         step = Step(Log(self.node), comfy.samplers.calc_cond_batch, model, x, levels, extra_args["model_options"])
         acting = step.active_areas(conds)
         if not acting:
-            raise ValueError(f"{self.node}: the conditioning does not act at this noise level, so the model was not asked. Connect one without a "
-                             "limit in time, or choose another noise level.")
+            raise ValueError(f"{self.node}: the conditioning is not active at this noise level, so the model was not called. Connect a conditioning "
+                             "without a time limit, or choose another noise level.")
         gap = uncovered(acting, x)
         if gap > GAP:
-            raise ValueError(f"{self.node}: the conditioning leaves out {gap:.0%} of the picture, of which nothing would be read. Connect one for "
-                             "the whole picture, from before an area or mask is set; an empty prompt will do.")
+            raise ValueError(f"{self.node}: the conditioning leaves out {gap:.0%} of the image, where nothing would be read. Connect a conditioning "
+                             "for the whole image, from before an area or mask is set; an empty prompt is enough.")
         self.found = self.use(model, step.read(conds, self.heads))
         return latent_image
 

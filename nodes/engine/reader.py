@@ -37,8 +37,8 @@ class Reader:
         that asks."""
         trajectory = self.reference.trajectory
         if trajectory.size != step.size:
-            raise ValueError(f"{self.node}: the reference of the {name} target is {trajectory.size[1]}x{trajectory.size[0]} in "
-                             f"latents, and the picture being made is {step.x.shape[-1]}x{step.x.shape[-2]}. Make both the same size.")
+            raise ValueError(f"{self.node}: the reference of the {name} target is {trajectory.size[1]}x{trajectory.size[0]} in latents, but the "
+                             f"image being made is {step.x.shape[-1]}x{step.x.shape[-2]}. Make both the same size.")
         return tuple(part.to(step.x) for part in trajectory.segment(step.sigma))
 
     def readouts(self, name: str, step: Step, heads: dict[ReadoutHead, tuple[int, int]]) -> dict[ReadoutHead, Tensor]:
@@ -52,12 +52,13 @@ class Reader:
         if missing:
             acting = here.active_areas(self.conds)
             if not acting:
-                raise ValueError(f"{self.node}: what the reference of the {name} target was made with says nothing at this noise "
-                                 "level, so it cannot be read. Make the reference with a conditioning that acts all the time, or let "
-                                 "the target end before.")
+                raise ValueError(f"{self.node}: the reference of the {name} target was made with a conditioning that is not active at this noise "
+                                 "level, so the reference cannot be read. Make the reference with a conditioning that is always active, or let the "
+                                 "target end earlier.")
             if uncovered(acting, here.x) > GAP:
-                step.log.warn(f"what the reference of the {name} target was made with leaves out {uncovered(acting, here.x):.0%} of the picture, and "
-                              "nothing is read of the reference there. Make it with a conditioning for the whole picture.", f"gap of {name}")
+                step.log.warn(f"the reference of the {name} target was made with a conditioning that leaves out {uncovered(acting, here.x):.0%} of "
+                              "the image, where nothing is read from the reference. Make the reference with a conditioning for the whole image.",
+                              f"gap of {name}")
             for head, readout in self.read(here, self.conds, missing).items():
                 found[head] = readout
                 self.reference.keep(self.source, keys[head], readout, self.used)

@@ -66,7 +66,7 @@ class Run:
     def disable(self) -> None:
         """Guides nothing, where noise is found for a picture instead of a picture for noise."""
         self.targets = RunTargets((), self.log)
-        self.log.warn("the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it.")
+        self.log.warn("the noise levels of this run rise, as when the noise of a given image is found, so nothing is guided.")
 
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
         """Tells the host what guided steps need, so that it makes room before it loads the model."""

@@ -30,9 +30,9 @@ class RunTargets:
             followed = 1 if target.reference is None else target.reference.trajectory.latents.shape[1]
             for what, count in ((f"the {target.name} target", target.count), (f"the reference of the {target.name} target", followed)):
                 if count > batch:
-                    self.log.warn(f"{what} is for {count} pictures, and {batch} at a time {'is' if batch == 1 else 'are'} sampled: only what it has "
-                                  f"for the first {'one' if batch == 1 else batch} counts. Where a part of a batch is sampled (Latent From Batch, "
-                                  "Rebatch Latents), make it of the same part.")
+                    self.log.warn(f"{what} is for {count} images, but {batch} {'is' if batch == 1 else 'are'} sampled at a time, so only what it has "
+                                  f"for the first {'one' if batch == 1 else batch} is used. If part of a batch is sampled (Latent From Batch, "
+                                  "Rebatch Latents), make it from the same part.")
 
     def active(self, model, landing: Landing, sigmas: Tensor, move: Move) -> tuple[list[Target], Moves | None]:
         """The targets that act at the prediction that makes this `landing` in a run of `sigmas`, and the moves that they make there. `model` is the
@@ -57,8 +57,8 @@ class RunTargets:
                 self.prepared[key] = target.prepared(tuple(n // smaller for n in step.size), step.x.device)
                 cropped = target.cropped_share(step.size)
                 if cropped > CUT:
-                    self.log.warn(f"{cropped:.0%} of what the {target.name} target was given is left out at its edges, because the "
-                                  f"picture being made, {step.size[1]}x{step.size[0]} latents, is of another shape.")
+                    self.log.warn(f"{cropped:.0%} of the {target.name} target's input is cut off at its edges, because the image being made, "
+                                  f"{step.size[1]}x{step.size[0]} latents, has another aspect ratio.")
             return self.prepared[key] if step.pictures is None else self.prepared[key].select(step.pictures)
 
     def edit_mask(self, step: Step) -> Tensor:

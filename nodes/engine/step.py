@@ -112,7 +112,7 @@ class Step:
             outs = step.predictions(branches, x)
         asked = {label for options in calls for label in options.get("uuids", ())}
         if any(label not in asked for conds in branches if conds for label in nonzero_areas(self.active_areas(conds))):
-            raise ValueError(obstacles.message(self.log.node, "was not asked for one of the branches", self.model, self.options))
+            raise ValueError(obstacles.message(self.log.node, "was not called for one of the branches", self.model, self.options))
         return outs
 
     def predict_with_features(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[list[Tensor | None], taps.Reading]:
@@ -134,7 +134,7 @@ class Step:
             with taps.record(unet, names, only) as readings, whole, differentiable_kernels():
                 outs = self.calc_cond_batch(self.model, asked, self.x, self.timestep.clone(), options)
         except taps.NoTaps as error:
-            raise ValueError(obstacles.message(self.log.node, f"was run in another way ({error})", self.model, self.options)) from error
+            raise ValueError(obstacles.message(self.log.node, f"was run in an unexpected way ({error})", self.model, self.options)) from error
         comfy.model_management.throw_exception_if_processing_interrupted()
         pieces = features_by_area(self, readings, {label: areas[label] for c in conds if (label := c["uuid"]) in areas})
         emb = noise_levels.level_embedding(self.model, self.timestep) if readings[0].emb is None else readings[0].emb[:len(self.x)]
@@ -173,6 +173,6 @@ class Step:
         except (NotImplementedError, RuntimeError) as error:
             if comfy.model_management.is_oom(error):
                 raise
-            raise ValueError(f"{self.log.node}: the backward pass through the diffusion model fails: {error}. Something in it has none, such as "
-                             "an attention kernel that another pack calls by itself. Start ComfyUI with --use-pytorch-cross-attention, or "
+            raise ValueError(f"{self.log.node}: the backward pass through the diffusion model fails: {error}. Part of the model has no backward "
+                             "pass, such as an attention kernel that another pack calls itself. Start ComfyUI with --use-pytorch-cross-attention, or "
                              "connect the MODEL from before that pack's node.") from error

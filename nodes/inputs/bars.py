@@ -19,8 +19,8 @@ def left_out(node: str, kind: str, image: Tensor, mask: Tensor | None) -> tuple[
     found = [bars(x.float(), kind in PAIRED) for x in image]
     if not any(map(any, found)):
         return image, mask
-    log.warning("%s: the picture has bars of one color at its edges, as Resize And Pad Image makes them. They are left out: the target acts "
-                "between them.", node)
+    log.warning("%s: the image has bars of one color at its edges, as from Resize And Pad Image. They are ignored: the target acts between them.",
+                node)
     inside, filled = torch.zeros(len(image), 1, height, width), image.clone()
     for k, (top, bottom, left, right) in enumerate(found):
         inside[k, :, top:height - bottom, left:width - right] = 1

@@ -10,9 +10,9 @@ def mask_of(node: str, given: Tensor | None, reference, name: str = "mask") -> T
     """`mask`, which must have the shape of the reference's picture."""
     checked, (height, width) = mask(node, given, name), pixels(reference)
     if checked is not None and another_shape(checked.shape[-2:], reference):
-        raise ValueError(f"{node}: the {name} is {checked.shape[-1]}x{checked.shape[-2]} pixels and the reference's picture {width}x{height}, "
-                         "which is of another shape. Make the mask as large as the picture, or disconnect it. (A Load Image node gives a mask "
-                         "of 64x64 for a picture without transparency.)")
+        raise ValueError(f"{node}: the {name} is {checked.shape[-1]}x{checked.shape[-2]} pixels, but the reference image is {width}x{height}, a "
+                         "different aspect ratio. Make the mask the same size as the reference image, or disconnect it. (For an image without "
+                         "transparency, Load Image outputs a mask of 64x64.)")
     return checked
 
 
@@ -20,9 +20,9 @@ def check_aspect(node: str, size: tuple[int, int], reference) -> None:
     """The picture of `size` (H, W) that drags are meant for must have the shape of the reference's."""
     if another_shape(size, reference):
         height, width = pixels(reference)
-        raise ValueError(f"{node}: the image is {size[1]}x{size[0]} pixels and the reference's picture {width}x{height}, which is of another shape, "
-                         "so drags would be misplaced. Connect the picture that went into VAE Encode (behind any resizing and cropping) or came out "
-                         "of VAE Decode, and look whether the arrows are still where they should be.")
+        raise ValueError(f"{node}: the image is {size[1]}x{size[0]} pixels, but the reference image is {width}x{height}, a different aspect ratio, "
+                         "so drags would be misplaced. Connect the image that went into VAE Encode (after any resizing and cropping) or that came "
+                         "out of VAE Decode, and check that the arrows are still in the right places.")
 
 
 def another_shape(size: tuple[int, int], reference) -> bool:

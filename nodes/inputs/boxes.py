@@ -18,8 +18,8 @@ def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | No
     if isinstance(box, list) and all(isinstance(part, (dict, list)) for part in box):
         found = [one for part in box for one in (part if isinstance(part, list) and all(isinstance(p, dict) for p in part) else [part])]
         if len(found) != 1:
-            raise ValueError(f"{node}: got {len(found)} boxes, and it needs one. Let the detector find one thing, or draw a box with "
-                             "Bounding Box.")
+            raise ValueError(f"{node}: got {len(found)} boxes, but needs exactly one. Let the detector find one thing, or draw a box with Bounding "
+                             "Box.")
         box, = found
     try:
         x, y, wide, high = (float(box[side]) for side in ("x", "y", "width", "height")) if isinstance(box, dict) else ()
@@ -27,20 +27,20 @@ def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | No
     except (TypeError, LookupError, ValueError, OverflowError, RuntimeError):
         good = False
     if not good:
-        raise ValueError(f"{node}: the box is {checks.shown(box)}, and should be an object with x, y, width and height in pixels. Draw it with "
-                         "Bounding Box, or bring it into that form.")
+        raise ValueError(f"{node}: the box is {checks.shown(box)}, but must be an object with x, y, width and height in pixels. Draw it with "
+                         "Bounding Box, or convert it to this form.")
     height, width = beside_reference.pixels(reference)
     if max(map(abs, (x, y))) <= 1 and max(x + wide, y + high) <= MOST_SHARES:  # of the picture, as some detectors have it
         x, y, wide, high = x * width, y * height, wide * width, high * height
     left, top = max(0, x) / width, max(0, y) / height
     right, bottom = min(width, x + wide) / width, min(height, y + high) / height
     if right <= left or bottom <= top:
-        raise ValueError(f"{node}: the box {checks.shown(box)} holds nothing of a picture of {width}x{height} pixels. Draw it inside the picture.")
+        raise ValueError(f"{node}: the box {checks.shown(box)} contains no part of an image of {width}x{height} pixels. Draw it inside the image.")
     rest = reference.downscale - 1  # pixels of the picture that encoding may have cut off
     inside = (min(width + rest, x + wide) - max(-rest, x)) * (min(height + rest, y + high) - max(-rest, y))
     if inside < 0.8 * wide * high:
-        log.warning("%s: more than a fifth of the %s %s is outside the reference's picture of %dx%d pixels, and is cut off. If it was found on a "
-                    "picture of another size, find it on the one that went into VAE Encode.", node, name, checks.shown(box), width, height)
+        log.warning("%s: more than a fifth of the %s %s is outside the reference image of %dx%d pixels and is cut off. If it was detected on an "
+                    "image of another size, detect it on the image that went into VAE Encode.", node, name, checks.shown(box), width, height)
     return left, top, right - left, bottom - top
 
 

@@ -47,16 +47,16 @@ def depth_maps(node: str, images: list[Tensor], greys: str, invert: bool, advice
     like one."""
     seen = []
     if any((image.amax(1) - image.amin(1)).nan_to_num(0, 0, 0).max() > COLORED for image in images):
-        seen.append("it is colored, and the mean of its colors is taken: only grey maps say by it what is nearer")
+        seen.append("it is colored, and its colors are averaged to gray; only gray maps show depth by brightness")
     parts = [[read(x, greys, invert, advice) for x in image.float().mean(1)] for image in images]
     found = [one for part in parts for one in part]
     for about in ("none", "stretched"):  # said of the first picture of which it is true
         k = next((k for k, one in enumerate(found) if getattr(one, about)), None)
         if k is not None:
-            seen.append(f"in picture {k + 1} {getattr(found[k], about)}" if len(found) > 1 else getattr(found[k], about))
+            seen.append(f"in image {k + 1} {getattr(found[k], about)}" if len(found) > 1 else getattr(found[k], about))
     seen += odd([one.picture for one in found], advice)
     if seen:
-        log.warning("%s: the depth map may not be what it should: %s.", node, "; ".join(seen))
+        log.warning("%s: check the depth map: %s.", node, "; ".join(seen))
     return [maps(part) for part in parts]
 
 
@@ -70,16 +70,16 @@ def odd(pictures: list[Tensor], advice: Advice) -> list[str]:
     seen = []
     flat = [str(i) for i, x in enumerate(pictures, 1) if x.max() - x.min() < FLAT]
     if flat:
-        seen.append(f"picture {', '.join(flat)} has one value everywhere, which asks for a flat wall")
+        seen.append(f"image {', '.join(flat)} has one value everywhere, which means a flat wall")
     cut = [str(i) for i, x in enumerate(pictures, 1) if two_values(x)]
     if cut:
-        seen.append(f"picture {', '.join(cut)} is hardly anything but black and white, as files of 16 bits are behind loaders that cut them to 8, "
-                    "such as Load Image (from Folder); Load Image reads them whole")
+        seen.append(f"image {', '.join(cut)} is almost entirely black and white, as when 16-bit files go through loaders that cut them to 8 bits, "
+                    "such as Load Image (from Folder); Load Image keeps all 16 bits")
     elif sum(top_over_bottom(x) for x in pictures) / len(pictures) > UPSIDE_DOWN:
-        seen.append(f"it is brighter, so nearer, at the top than at the bottom, as few pictures are; if white is far in it, {advice.turn}")
+        seen.append(f"it is brighter, and so nearer, at the top than at the bottom, which is rare; if white means far, {advice.turn}")
     elif any(nearest_ground(x) for x in pictures):
-        seen.append("its ground is one grey that is nearer than all that stands before it, as in Load 3D's Depth view, whose ground should be black; "
-                    f"if white is far in it, {advice.turn}")
+        seen.append("its background is one gray that is nearer than everything in front of it, as in Load 3D's Depth view, where the background "
+                    f"should be black; if white means far, {advice.turn}")
     return seen
 
 
@@ -102,8 +102,8 @@ def read(x: Tensor, greys: str, invert: bool, advice: Advice) -> Read:
         if not large(~there & ~beyond):
             measured = there | beyond
         values = ", ".join(dict.fromkeys(f"{value:.3g}" for value in given[~there].unique()[-3:].tolist()))
-        none = (f"places of {values} are taken to have no depth, and "
-                + ("to be as far as the farthest" if measured.all() else advice.holes))
+        none = (f"areas of {values} are treated as having no depth, and "
+                + ("are set to the farthest distance" if measured.all() else advice.holes))
         x = torch.where(there, x, torch.where(beyond | near_black, high, low))
     if greys != INVERSE:
         return Read(nearness(x, near_black, greys, measured & there), measured, none)
@@ -119,7 +119,7 @@ def said_of(x: Tensor, advice: Advice) -> str | None:
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         return f"its values from {low:.3g} to {high:.3g} are stretched to 0 to 1; if they are distances, {advice.metres}"
     if FLAT <= high - low < NARROW:  # as of 16 bits that count millimetres
-        return (f"it uses {high - low:.0%} of the range from black to white, which is stretched to all of it; if it holds distances, "
+        return (f"it uses {high - low:.0%} of the range from black to white, which is stretched to the full range; if it holds distances, "
                 f"{advice.metres}")
     return None
 
@@ -160,10 +160,10 @@ def from_geometry(node: str, geometry: dict) -> Maps:
     given = geometry if isinstance(geometry, dict) else {}
     depth, mask, sky = (given.get(key) for key in ("depth", "mask", "sky"))
     if not isinstance(depth, Tensor) or depth.ndim != 3 or not 0 < len(depth) <= MOST_PICTURES or not depth.numel():
-        raise ValueError(f"{node}: the geometry is {shown(geometry)}, and should hold a depth [batch, height, width]. Connect Run MoGe Inference or "
+        raise ValueError(f"{node}: the geometry is {shown(geometry)}, but must contain a depth [batch, height, width]. Connect Run MoGe Inference or "
                          "Run Depth Anything 3.")
     if any(x is not None and (not isinstance(x, Tensor) or x.shape != depth.shape) for x in (mask, sky)):
-        raise ValueError(f"{node}: the geometry's mask or sky is not as large as its depth ({shown(depth)}). Check the node that made it.")
+        raise ValueError(f"{node}: the geometry's mask or sky is not the same size as its depth ({shown(depth)}). Check the node it comes from.")
     depth = depth.float().cpu()
     mask, sky = (torch.full_like(depth, value) if x is None else x.float().cpu() for x, value in ((mask, 1), (sky, 0)))
     return maps([distances(*parts) for parts in zip(depth, mask > 0.5, sky >= SKY)])

@@ -25,8 +25,8 @@ def from_json(node: str, text: str | list, size: tuple[int, int]) -> list[Tensor
     except (json.JSONDecodeError, RecursionError, TypeError, ValueError, LookupError, RuntimeError, OverflowError):
         good = False
     if not good:
-        raise ValueError(f"{node}: the drags cannot be read: {shown(text)}. They are a list of drags, each a list of two or more points "
-                         '[x, y] or {"x": x, "y": y}, from 0 (left, top) to 1 (right, bottom) or in pixels of the picture, such as '
+        raise ValueError(f"{node}: the drags cannot be read: {shown(text)}. Write a list of drags, each a list of two or more points "
+                         '[x, y] or {"x": x, "y": y}, from 0 (left, top) to 1 (right, bottom) or in pixels of the image, such as '
                          "[[[0.2, 0.5], [0.6, 0.5]]].")
     in_pixels = paths and torch.cat(paths).abs().median() > 1
     return [path / torch.tensor(size[::-1]) for path in paths] if in_pixels else paths
@@ -42,18 +42,17 @@ def usable(node: str, drags: list[Tensor]) -> Tensor:
     Raises ValueError when none is left or there are too many.
     """
     if len(drags) > MOST:
-        raise ValueError(f"{node}: {len(drags)} drags are more than fit; the most is {MOST}. Take one "
-                         f"in {-(-len(drags) // MOST)}.")
+        raise ValueError(f"{node}: got {len(drags)} drags; the maximum is {MOST}. Keep one in {-(-len(drags) // MOST)}.")
     outside = [k for k, d in enumerate(drags, 1) if not ((d[[0, -1]] >= 0) & (d[[0, -1]] <= 1)).all()]
     still = [k for k, d in enumerate(drags, 1) if torch.equal(d[0], d[-1])]
     kept = [d for k, d in enumerate(drags, 1) if k not in outside and k not in still]
     if outside or still:
         reasons = [f"{'drag' if len(which) == 1 else 'drags'} {', '.join(map(str, which))} {why}" for which, why in
-                   ((outside, "with an end outside the picture"), (still, "of no length")) if which]
+                   ((outside, "with an end outside the image"), (still, "of zero length")) if which]
         said = f"{node}: {' and '.join(reasons)} cannot be used."
         if not kept:
-            raise ValueError(f"{said} Let a drag start and end inside the picture, at different places.")
-        log.warning("%s The other %d act.", said, len(kept))
+            raise ValueError(f"{said} Each drag must start and end inside the image, at different places.")
+        log.warning("%s The other %d are used.", said, len(kept))
     frames = max(len(d) for d in kept)
     return torch.stack([resampled(d, frames) for d in kept])
 

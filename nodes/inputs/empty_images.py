@@ -18,18 +18,18 @@ class Empty(NamedTuple):
     one: str
 
 
-EMPTY = {"pose": Empty("the skeleton's picture is all black, so it holds no pose", "there is nobody in picture {} of the pose"),
-         "edge": Empty("the edges are all black, so there is nothing to draw", "there are no edges in picture {}"),
-         "depth": Empty("the depth map holds no depth anywhere", "there is no depth in picture {}")}
+EMPTY = {"pose": Empty("the skeleton image is all black, so it contains no pose", "there is nobody in image {} of the pose"),
+         "edge": Empty("the edges are all black, so there is nothing to draw", "there are no edges in image {}"),
+         "depth": Empty("the depth map contains no depth anywhere", "there is no depth in image {}")}
 
 
 def some_there(node: str, there: Tensor, said: Empty) -> None:
     """`there` [B] says which pictures hold something; the others are not guided."""
     if not there.any():
-        raise ValueError(f"{node}: {said.whole}. Check what made it.")
+        raise ValueError(f"{node}: {said.whole}. Check the node it comes from.")
     if not there.all():
         nothing = ", ".join(str(k) for k in ((~there).nonzero()[:, 0] + 1).tolist())
-        log.warning("%s: %s, so it does not guide those pictures.", node, said.one.format(nothing))
+        log.warning("%s: %s, so the target does not act there.", node, said.one.format(nothing))
 
 
 def mask_empty_images(node: str, image: Tensor, mask: Tensor | None, kind: str) -> Tensor | None:

@@ -38,16 +38,16 @@ def read(node: str, given: Any) -> tuple[Tensor, tuple[float, float]]:
     frames = [people(node, number, frame) for number, frame in enumerate(frames_of(node, given), 1)]
     if not any(bodies for bodies, _ in frames):
         fields = ", ".join(dict.fromkeys(str(key) for frame in frames_of(node, given) for key in frame)) or "nothing"
-        raise ValueError(f"{node}: the pose is empty, there is nobody in it: its frames hold {shown(fields)}, and nobody in people has "
-                         "pose_keypoints_2d. Check the pose detector or editor before it.")
+        raise ValueError(f"{node}: the pose is empty, there is nobody in it: its frames contain {shown(fields)}, and no person has "
+                         "pose_keypoints_2d. Check the pose detector or editor before this node.")
     points = torch.zeros(len(frames), max(len(bodies) for bodies, _ in frames), KEYPOINTS, 3)
     for f, (bodies, _) in enumerate(frames):
         for p, body in enumerate(bodies):
             points[f, p] = body
     there = points[..., 2] > 0
     if not there.any():
-        raise ValueError(f"{node}: the pose is empty: all its points have a confidence below {VISIBLE} ({SURE} from SDPose), or lie at 0, 0. Check "
-                         "the pose detector before it. If its confidences are of another scale, bring them to 0 to 1.")
+        raise ValueError(f"{node}: the pose is empty: all its points have a confidence below {VISIBLE} ({SURE} from SDPose) or lie at 0, 0. Check "
+                         "the pose detector before this node. If its confidences use another scale, convert them to 0 to 1.")
     found = shares(node, "points of the pose", points[..., :2], there, there)
     if found is not None:
         points[..., :2] = found
@@ -64,8 +64,8 @@ def laid_over(node: str, points: Tensor, canvases: list[tuple[float, float] | No
             scale = max(whole / own for whole, own in zip(first, canvas))
             points[f, ..., :2] = points[f, ..., :2] * scale + torch.tensor([(w - o * scale) / 2 for w, o in zip(first, canvas)][::-1])
     if any(abs(math.log((c[0] * first[1]) / (c[1] * first[0]))) > 0.01 for c in canvases if c):
-        log.warning("%s: the frames of the pose have canvases of different shapes. All are cut to that of the first, %gx%g, around "
-                    "their middle.", node, first[1], first[0])
+        log.warning("%s: the frames of the pose have canvases of different shapes. All are cropped around their center to the shape of the first, "
+                    "%gx%g.", node, first[1], first[0])
     return points, first
 
 
@@ -79,11 +79,11 @@ def frames_of(node: str, given: Any) -> list[dict]:
         given = given[0]
     frames = [given] if isinstance(given, dict) else given
     if not isinstance(frames, (list, tuple)) or not all(frame is None or isinstance(frame, dict) for frame in frames):
-        raise ValueError(f"{node}: keypoints are a list of frames, each with canvas_width, canvas_height and people, and this is "
-                         f"{shown(given)}. Connect a pose detector or editor that gives POSE_KEYPOINT.")
+        raise ValueError(f"{node}: keypoints is {shown(given)}, but must be a list of frames, each with canvas_width, canvas_height and people. "
+                         "Connect a pose detector or editor that outputs POSE_KEYPOINT.")
     frames = [frame or {} for frame in frames]
     if any(frame.get("animals") is not None for frame in frames) and not any(frame.get("people") for frame in frames):
-        raise ValueError(f"{node}: the pose is of animals, and pose heads read people. Use a detector of people.")
+        raise ValueError(f"{node}: the pose is of animals, but pose heads read people. Use a detector for people.")
     return frames
 
 
@@ -93,8 +93,8 @@ def people(node: str, number: int, frame: dict) -> tuple[list[Tensor], tuple[flo
     if listed is None:
         listed = []
     if not isinstance(listed, (list, tuple)) or not all(person is None or isinstance(person, dict) for person in listed):
-        raise ValueError(f"{node}: people in frame {number} of the pose are {shown(listed)}, and should be a list of objects with "
-                         "pose_keypoints_2d. Connect a pose detector or editor that gives POSE_KEYPOINT.")
+        raise ValueError(f"{node}: people in frame {number} of the pose is {shown(listed)}, but must be a list of objects with pose_keypoints_2d. "
+                         "Connect a pose detector or editor that outputs POSE_KEYPOINT.")
     bodies = []
     for person in listed:
         points = plain((person or {}).get("pose_keypoints_2d"))
@@ -110,9 +110,9 @@ def canvas_of(node: str, number: int, frame: dict) -> tuple[float, float]:
     except (KeyError, TypeError, ValueError, OverflowError):
         good = False
     if not good:
-        raise ValueError(f"{node}: frame {number} of the pose has no canvas size: canvas_width is {shown(frame.get('canvas_width'))}, "
-                         f"canvas_height {shown(frame.get('canvas_height'))}. They are the size in pixels of the picture that the points "
-                         "belong to. Use a detector or editor that gives it.")
+        raise ValueError(f"{node}: frame {number} of the pose has no canvas size: canvas_width is {shown(frame.get('canvas_width'))}, canvas_height "
+                         f"is {shown(frame.get('canvas_height'))}. It is the size in pixels of the image that the points belong to. Use a detector "
+                         "or editor that sets it.")
     return canvas
 
 
@@ -124,16 +124,16 @@ def body(node: str, number: int, points: Any, of_the_host: bool = False) -> Tens
         found = [triple(point) for point in (points if one_by_one else zip(*[iter(points)] * width, strict=True))]
         layout, found = LAYOUTS[len(found)], torch.tensor(found, dtype=torch.float64)
     except (TypeError, ValueError, LookupError, RuntimeError, OverflowError):
-        raise ValueError(f"{node}: pose_keypoints_2d of a person in frame {number} is {shown(points)}. It should be OpenPose's 18 or 25 body "
-                         f"points or COCO's 17, x, y and confidence of each: {' or '.join(str(3 * n) for n in sorted(LAYOUTS))} numbers. Use a "
-                         "detector with such a layout.") from None
+        raise ValueError(f"{node}: pose_keypoints_2d of a person in frame {number} is {shown(points)}, but must be x, y and confidence of OpenPose's "
+                         f"18 or 25 body points or of COCO's 17: {' or '.join(str(3 * n) for n in sorted(LAYOUTS))} numbers. Use a detector with one "
+                         "of these layouts.") from None
     placed = torch.stack([torch.zeros(3, dtype=torch.float64) if place is None else found[place] for place in layout])
     least = SURE if of_the_host else max(VISIBLE, SURE * placed[:, 2].max())
     hidden = (placed[:, 2] < least) | (placed[:, None, :2] == NOWHERE).all(-1).any(-1)
     placed[hidden] = 0
     if not (placed[:, :2].abs() <= MOST_PIXELS).all() or not placed.isfinite().all():
-        raise ValueError(f"{node}: a person in frame {number} of the pose has a point that is NaN, infinite or far outside any picture. Check "
-                         "what made it.")
+        raise ValueError(f"{node}: a person in frame {number} of the pose has a point that is NaN, infinite or far outside any image. Check the node "
+                         "the pose comes from.")
     if None in layout and not hidden[SHOULDERS].any():
         placed[NECK] = placed[SHOULDERS].mean(0)
     return placed.float()

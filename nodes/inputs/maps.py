@@ -22,8 +22,8 @@ def known(node: str, maps: Maps, mask: Tensor | None) -> None:
     for depth, inside in zip(image[:, 0], repeat(mask[:, 0] > 0, len(image))):
         part = depth[inside.to(depth.device)]
         if part.numel() and part.max() - part.min() < 1 / 255 < depth.max() - depth.min():
-            log.warning("%s: the depth has one value wherever the mask is white, which asks for a flat wall there. Load 3D's mask is white "
-                        "outside of its model: put Invert Mask behind it.", node)
+            log.warning("%s: the depth has one value wherever the mask is white, which means a flat wall there. Load 3D's mask is white outside its "
+                        "model: put Invert Mask after it.", node)
             return
 
 
@@ -33,10 +33,10 @@ def prepare_edges(node: str, images: list[Tensor]) -> list[Tensor]:
         checks.brightness(node, image)
     images = [image.amax(1, keepdim=True) for image in images]  # lines of any color
     if sum(image.mean() for image in images) / len(images) > 0.5:
-        log.warning("%s: the edges are mostly white, and they should be white lines on black. If yours are black on white, put Invert "
-                    "Image before this node.", node)
+        log.warning("%s: the edges are mostly white, but must be white lines on black. If yours are black on white, put Invert Image before this "
+                    "node.", node)
     elif sum(image.median() for image in images) / len(images) > GREY_GROUND:
-        log.warning("%s: the edges are on grey, and they should be white lines on black. Grey asks for faint edges everywhere.", node)
+        log.warning("%s: the edges are on gray, but must be white lines on black. Gray means faint edges everywhere.", node)
     return [image.expand(-1, 3, -1, -1) for image in images]
 
 

@@ -13,6 +13,6 @@ def shares(node: str, what: str, places: Tensor, found: Tensor, first: Tensor) -
     if not len(known) or known.abs().median() > 1:  # some may lie beyond the picture
         return None
     if len(chosen) and ((chosen < BEYOND).float().mean(0) > MANY).all():
-        log.warning("%s: the %s are taken to go from -1 (left, top) to 1 (right, bottom), because many are below 0.", node, what)
+        log.warning("%s: the %s have many values below 0, so they are read as going from -1 (left, top) to 1 (right, bottom).", node, what)
         return (places + 1) / 2
     return places

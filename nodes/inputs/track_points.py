@@ -23,7 +23,7 @@ def points(node: str, tracks: dict, size: tuple[int, int]) -> tuple[Tensor, Tens
         path = path[0]
     if not dense(path) or path.ndim != 3 or path.shape[0] < 2 or path.shape[2] != 2 or not torch.isfinite(path).all():
         given = tuple(path.shape) if isinstance(path, Tensor) else type(tracks).__name__ if path is None else type(path).__name__
-        raise ValueError(f"{node}: tracks of {given} cannot be used. They need finite points of two or more frames: [frames, points, 2].")
+        raise ValueError(f"{node}: tracks of {given} cannot be used. They must have finite points in two or more frames: [frames, points, 2].")
     path = path.float().cpu()
     seen = torch.ones(path.shape[:2], dtype=torch.bool) if seen is None else visible(node, seen, path)
     first = torch.zeros_like(seen)
@@ -46,8 +46,9 @@ def visible(node: str, seen: Any, path: Tensor) -> Tensor:
             seen = seen.mT
         return (joined(seen, path.shape[1]) if seen.ndim == 2 and 1 < seen.shape[1] < path.shape[1] else seen).expand(path.shape[:2])
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{node}: the tracks' visibility is {shown(seen)}, which does not fit {path.shape[0]} frames of {path.shape[1]} "
-                         "points. If tracks were joined that were made with a track_mask, leave that out. Else check what made the tracks.") from None
+        raise ValueError(f"{node}: the visibility of the tracks is {shown(seen)}, which does not fit {path.shape[0]} frames of {path.shape[1]} "
+                         "points. If you joined tracks that were made with a track_mask, leave out the track_mask. Otherwise check the node they "
+                         "come from.") from None
 
 
 def joined(seen: Tensor, count: int) -> Tensor:
@@ -81,11 +82,11 @@ def paths(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
     path, seen = points(node, tracks, size)
     ends, count = seen[0] & seen[-1], path.shape[1]
     if not ends.any():
-        raise ValueError(f"{node}: none of the {count} tracks is visible at both its first and its last frame, so nothing would be dragged. "
-                         "Track points that are, or disconnect the tracks.")
+        raise ValueError(f"{node}: none of the {count} tracks is visible at both its first and its last frame, so nothing would be dragged. Track "
+                         "points that are visible at both, or disconnect the tracks.")
     moving = ends & ~still(path, size)
     if not moving.any():
-        raise ValueError(f"{node}: none of the {count} tracks moves from its first to its last frame by more than such tracks waver, so nothing "
+        raise ValueError(f"{node}: none of the {count} tracks moves from its first to its last frame by more than the tracker's noise, so nothing "
                          "would be dragged. Track points that move, or disconnect the tracks.")
     for left_out, why in ((~ends, "are hidden at their first or last frame"), (ends & ~moving, "stand still")):
         if left_out.any():
@@ -94,8 +95,8 @@ def paths(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
     beyond = (path[[0, -1]][:, moving] > 1.2 * scale).any(-1).float().mean()
     if beyond > 0.2:
         far = path.amax((0, 1)).tolist()
-        log.warning("%s: the tracks reach to %.0fx%.0f pixels, and the picture that they are taken to be on is %dx%d. If they were made on "
-                    "a picture of another size, connect that one as image, or resize it before.", node, *far, size[1], size[0])
+        log.warning("%s: the tracks reach to %.0fx%.0f pixels, but the image that they are measured on is %dx%d. If they were made on an image of "
+                    "another size, connect that image, or resize it before tracking.", node, *far, size[1], size[0])
     return list((path[:, moving] / scale).unbind(1))
 
 

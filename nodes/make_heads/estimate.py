@@ -39,8 +39,7 @@ def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: f
 def skeletons(readout: Tensor, height: int, width: int) -> tuple[Tensor, list[dict]]:
     """Heatmaps [B, 18, h, w] as pictures [B, 3, height, width] and POSE_KEYPOINT."""
     if readout.shape[1] != KEYPOINTS:
-        raise ValueError(f"{NODE}: the head reads {readout.shape[1]} heatmaps, and OpenPose's body has {KEYPOINTS} points. Load "
-                         "another head.")
+        raise ValueError(f"{NODE}: the head reads {readout.shape[1]} heatmaps, but OpenPose's body has {KEYPOINTS} points. Load another head.")
     points = estimates.keypoints(readout, (height, width))
     frames = [{"canvas_width": width, "canvas_height": height, "people": [{"pose_keypoints_2d": person.flatten().tolist()}]}
               for person in points]
@@ -76,7 +75,7 @@ class ReadoutEstimate(io.ComfyNode):
             raise ValueError(f"{NODE}: got {'neither latent nor' if image is None else 'both latent and'} image. Connect one of them.")
         if image is not None:
             if vae is None:
-                raise ValueError(f"{NODE}: an image needs the VAE that belongs to the model. Connect vae, or a latent instead.")
+                raise ValueError(f"{NODE}: an image needs the VAE that belongs to the model. Connect vae, or use latent instead.")
             image = checks.picture(NODE, image)
             latent = {"samples": encoded(vae, image)}
         samples = latents.samples_for(NODE, model, latent)
@@ -90,6 +89,5 @@ class ReadoutEstimate(io.ComfyNode):
         else:
             picture = estimates.colors(readout) if head.output_head is None else estimates.from_range(readout, head.control_range)
             picture = resize(picture.expand(-1, 3, -1, -1), (height, width))
-            keypoints = ExecutionBlocker(f"{NODE}: only a head that reads keypoints gives keypoints, and this one reads {head.kind}."
-                                         " Use the image, or load a head such as readout_sdv15_pose_keypoint.pt.")
+            keypoints = ExecutionBlocker(f"{NODE}: only a head that reads keypoints outputs keypoints, but this one reads {head.kind}.")
         return io.NodeOutput(picture.movedim(1, -1), keypoints)

@@ -11,7 +11,7 @@ from ..inputs.depth_maps import FLAT
 from ..inputs.maps import ADVICE_MAP, maps_of
 
 BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and pictures, that the model is asked about at a time
-ADVICE = ADVICE_MAP._replace(holes="to be as far as the farthest")
+ADVICE = ADVICE_MAP._replace(holes="are set to the farthest distance")
 NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
 
 
@@ -28,10 +28,10 @@ def kind_given(node: str, kind: str, called: str = "kind") -> str:
     kind = checks.text(node, called, kind).strip()
     kind = {singular(known): known for known in KINDS.values()}.get(singular(kind), kind)
     if not NAME.fullmatch(kind) or kind.endswith("."):
-        raise ValueError(f"{node}: {called} is {checks.shown(kind)}. Write a short name: up to 40 letters, digits, spaces, '.', '_' and '-', a "
-                         "letter or digit first.")
+        raise ValueError(f"{node}: {called} is {checks.shown(kind)}. Write a short name: up to 40 letters, digits, spaces, '.', '_' and '-', "
+                         "starting with a letter or digit.")
     if kind in NOT_MAPS:
-        raise ValueError(f"{node}: a head that reads {kind} gives no picture, so it cannot be made from pictures of it. Choose another {called}.")
+        raise ValueError(f"{node}: a head that reads {kind} outputs no image, so it cannot be made from images of it. Choose another {called}.")
     return kind
 
 
@@ -44,21 +44,20 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
     samples = [x[None].cpu() for latent in latents for x in samples_for(node, model, latent)]
     shown = prepared(node, images, kind)
     if len(samples) != len(shown):
-        raise ValueError(f"{node}: got {len(samples)} pictures as latents and {len(shown)} images of what should be read. Connect as many."
+        raise ValueError(f"{node}: got {len(samples)} images as latents and {len(shown)} images of what to read. Connect the same number of both."
                          + (said_of_batches(model) if len(samples) < len(shown) else ""))
     said = conditionings(node, positive, [len(latent["samples"]) for latent in latents])
     for i, (latent, image) in enumerate(zip(samples, shown), 1):
         shapes = [x.shape[-1] / x.shape[-2] for x in (latent, image)]
         pixel = 1 / min(latent.shape[-2:])  # a VAE cuts off less than one
         if abs(math.log(shapes[0] / shapes[1])) > max(0.03, pixel):
-            raise ValueError(f"{node}: picture {i} is {latent.shape[-1]}x{latent.shape[-2]} in latents, and what should be read of it "
-                             f"{image.shape[-1]}x{image.shape[-2]} pixels, which is of another shape. Make both from the same picture.")
+            raise ValueError(f"{node}: image {i} is {latent.shape[-1]}x{latent.shape[-2]} in latents, but the image of what to read from it is "
+                             f"{image.shape[-1]}x{image.shape[-2]} pixels, a different aspect ratio. Make both from the same image.")
     if len(samples) < 2:
-        raise ValueError(f"{node}: got one picture, and it needs two at least, one to learn from and one to judge by. Ten make a head, and more a "
-                         "better one.")
+        raise ValueError(f"{node}: got one image, but needs at least two, one to learn from and one to evaluate. Ten make a head; more make a better "
+                         "one.")
     if all((x.amax((2, 3)) - x.amin((2, 3))).max() < FLAT for x in shown):
-        raise ValueError(f"{node}: every image of what should be read has one color all over, so there is nothing to read. Check the node "
-                         "that made them.")
+        raise ValueError(f"{node}: every image of what to read has one color everywhere, so there is nothing to read. Check the node they come from.")
     return [Example(*parts) for parts in zip(samples, said, shown)]
 
 
@@ -77,17 +76,17 @@ def conditionings(node: str, positive: list[list], counts: list[int]) -> list[li
     """One for each picture, of which the host's lists have so many (`counts`) in each item."""
     positive, count = each_its_own(positive, counts), sum(counts)
     if len(positive) not in (1, count):
-        raise ValueError(f"{node}: got {count} pictures and {len(positive)} conditionings. Connect one for all, or one for each.")
+        raise ValueError(f"{node}: got {count} images and {len(positive)} conditionings. Connect one for all, or one for each.")
     for tensor, more in (part for conditioning in positive for part in conditioning):
         if len(tensor) > 1:
-            raise ValueError(f"{node}: a conditioning holds {len(tensor)} prompts in one. Connect a list of conditionings instead.")
+            raise ValueError(f"{node}: one conditioning contains {len(tensor)} prompts. Connect a list of conditionings instead.")
         if more.get("start_percent", 0.0) > 0 or more.get("end_percent", 1.0) < 1:
-            raise ValueError(f"{node}: a conditioning acts for a part of the time only. Connect one without such a limit.")
+            raise ValueError(f"{node}: a conditioning is active for only part of the time. Connect one without a time limit.")
         most = max(map(len, per_picture(more)), default=1)
         if most > 1:
-            raise ValueError(f"{node}: a conditioning holds {most} pictures or masks in one, such as a ControlNet's, and they would be given to the "
-                             "wrong pictures. Connect a list of conditionings instead, such as Apply ControlNet gives behind Rebatch Images "
-                             "(batch_size 1).")
+            raise ValueError(f"{node}: one conditioning contains {most} images or masks, such as those of a ControlNet, and they would go to the "
+                             "wrong images. Connect a list of conditionings instead, such as from Apply ControlNet after Rebatch Images (batch_size "
+                             "1).")
     return positive * (count if len(positive) == 1 else 1)
 
 
@@ -111,7 +110,7 @@ def said_of_batches(model) -> str:
     """What may have left too few latents of many pictures."""
     if model.get_model_object("latent_format").latent_dimensions != 3:
         return ""
-    return " This model's VAE takes a batch of pictures for a video: put Rebatch Images (batch_size 1) before VAE Encode."
+    return " This model's VAE treats a batch of images as a video: put Rebatch Images (batch_size 1) before VAE Encode."
 
 
 def batches(given: list[Example]) -> list[list[int]]:

@@ -41,5 +41,5 @@ class FitReadoutHead(io.ComfyNode):
         model_checks.heads_fit(NODE, model, [])
         given = examples(NODE, model, latents, positive, image, kind)
         head, found = fit_head(TrainingSet(NODE, model, given, kind), seed)
-        report = reports.report(NODE, head, found, f"fitted from {len(given)} pictures in {time.monotonic() - begin:.0f} seconds", given)
+        report = reports.report(NODE, head, found, f"fitted from {len(given)} images in {time.monotonic() - begin:.0f} seconds", given)
         return io.NodeOutput(head, reports.on_the_node(cls, report), reports.sheet(model, head, found))

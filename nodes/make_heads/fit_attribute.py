@@ -93,12 +93,12 @@ class FitAttribute(io.ComfyNode):
     def execute(cls, model, pictures_with, pictures_without, positive, name, seed):
         model, name, begin = model[0], kind_given(NODE, name[0], "name"), time.monotonic()
         if name in KINDS.values():
-            raise ValueError(f"{NODE}: name is {name}, which other heads read. Choose another one.")
+            raise ValueError(f"{NODE}: name is {name}, which is what other heads read. Choose another name.")
         model_checks.heads_fit(NODE, model, [])
         sides = [[x[None].cpu() for latent in latents for x in samples_for(NODE, model, latent)] for latents in (pictures_with, pictures_without)]
         if min(map(len, sides)) < LEAST:
-            raise ValueError(f"{NODE}: got {len(sides[0])} pictures with it and {len(sides[1])} without, and it needs {LEAST} of each at least. "
-                             f"Ten of each or more do well.{said_of_batches(model)}")
+            raise ValueError(f"{NODE}: got {len(sides[0])} images with it and {len(sides[1])} without it, but needs at least {LEAST} of each. Ten or "
+                             f"more of each work well.{said_of_batches(model)}")
         wanted = [torch.full((1, 1, 1, 1), sign) for side, sign in zip(sides, (1.0, -1.0)) for _ in side]
         said = conditionings(NODE, positive, [len(latent["samples"]) for latents in (pictures_with, pictures_without) for latent in latents])
         given = [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)]

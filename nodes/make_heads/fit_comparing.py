@@ -28,7 +28,7 @@ def pictures(images: list[Tensor], positive: list[list], kind: str, tracks: list
         found += image.clamp(0, 1).split(1)
         counts.append(len(image))
     if len(found) < 2:
-        raise ValueError(f"{NODE}: got one picture, and it needs two at least, one to fit and one to judge by. Two dozen do well.")
+        raise ValueError(f"{NODE}: got one image, but needs at least two, one to fit and one to evaluate. Two dozen work well.")
     return Pictures(found, conditionings(NODE, positive, counts), labels(groups, kind, len(found)), paths(tracks, kind, found))
 
 
@@ -38,16 +38,16 @@ def labels(groups: list[str] | None, kind: str, count: int) -> list[str] | None:
     if not any(found):
         return None
     if kind != "identity":
-        raise ValueError(f"{NODE}: groups say who is in each picture, which only a head that reads identity can use, and kind is {kind}. Disconnect "
+        raise ValueError(f"{NODE}: groups say who is in each image, which only a head that reads identity can use, but kind is {kind}. Disconnect "
                          "groups, or choose identity.")
     if len(found) != count:
-        raise ValueError(f"{NODE}: got {count} pictures and {len(found)} groups. Give a label for each picture: a list of them, or one text with "
-                         "commas or lines between.")
+        raise ValueError(f"{NODE}: got {count} images and {len(found)} groups. Give one label for each image, as a list or as one text separated by "
+                         "commas or line breaks.")
     if not all(found):
         without = ", ".join(str(i) for i, label in enumerate(found, 1) if not label)
-        raise ValueError(f"{NODE}: groups have no label for picture {without}. Give each picture one.")
+        raise ValueError(f"{NODE}: groups have no label for image {without}. Give each image one.")
     if len(set(found)) < 2:
-        raise ValueError(f"{NODE}: every picture is in the group {checks.shown(found[0])}, so there is nobody to tell them from. Add pictures of "
+        raise ValueError(f"{NODE}: every image is in the group {checks.shown(found[0])}, so there is nobody to tell them apart from. Add images of "
                          "somebody else, or disconnect groups.")
     return found
 
@@ -57,37 +57,36 @@ def paths(tracks: list[dict] | None, kind: str, images: list[Tensor]) -> tuple[T
     if tracks is None:
         return None
     if kind != "correspondence":
-        raise ValueError(f"{NODE}: tracks say which points are the same, which only a head that reads correspondence can use, and kind is {kind}. "
+        raise ValueError(f"{NODE}: tracks say which points are the same, which only a head that reads correspondence can use, but kind is {kind}. "
                          "Disconnect tracks, or choose correspondence.")
     size = images[0].shape[-2:]
     path, seen = track_points.points(NODE, tracks[0], size)
     if len(path) != len(images) or any(image.shape[-2:] != size for image in images):
-        raise ValueError(f"{NODE}: got tracks of {len(path)} frames and {len(images)} pictures. Connect the frames that were tracked, of one size.")
+        raise ValueError(f"{NODE}: got tracks of {len(path)} frames and {len(images)} images. Connect the frames that were tracked, all of one size.")
     path = path / torch.tensor([size[1], size[0]])
     inside = ((path >= 0) & (path <= 1)).all(-1)
     if seen.any() and inside[seen].float().mean() < 0.5:
-        raise ValueError(f"{NODE}: most of the tracks' points are outside of pictures of {size[1]}x{size[0]} pixels. Connect the frames in the size "
-                         "that they were tracked in.")
+        raise ValueError(f"{NODE}: most points of the tracks are outside the images of {size[1]}x{size[0]} pixels. Connect the frames at the size "
+                         "that they were tracked at.")
     if ((seen & inside).sum(0) > 1).sum() < 2:
-        raise ValueError(f"{NODE}: hardly a point of the tracks is seen in two frames. Track more points.")
+        raise ValueError(f"{NODE}: almost no point of the tracks is visible in two frames. Track more points.")
     return path, seen & inside
 
 
 def report(head, found: Found, count: int, seconds: float) -> str:
     rule = KINDS[head.kind]
     share = rule.overall(found.shares)
-    words = ("It is not fit for use: what it tells apart is hardly more than chance. Give it more pictures, or ones that differ more."
+    words = ("It is not fit for use: it compares hardly better than chance. Give it more images, or images that differ more."
              if share < rule.acts else
-             f"It may compare, but the {found.count} comparisons of held-out pictures are too few to show it. Give it more pictures."
+             f"It may work, but the {found.count} comparisons of held-out images are too few to show it. Give it more images."
              if not rule.shown(share, found.count) else
              "It compares well." if share >= rule.good else "It compares roughly.")
     if share < rule.acts:
         log.warning("%s: the %s head is not fit for use; see the report.", NODE, head.kind)
     levels = "\n".join(f"  percent {(band + 0.5) / BANDS:.1f}: {share:.2f}" for band, share in enumerate(found.shares))
-    return (f"A head that reads {head.kind} of {head.base_model}, fitted from {count} pictures in {seconds:.0f} seconds.\n{words}\n"
-            f"Targets that use it act from percent {found.start:.1f} on, or later.\n"
-            f"{rule.measure.capitalize()}, of held-out pictures and changed copies of them, from noise (percent 0) to the clean picture (1); "
-            f"chance is {rule.chance}:\n{levels}")
+    return (f"A head that reads {head.kind} from {head.base_model}, fitted from {count} images in {seconds:.0f} seconds.\n{words}\nTargets that use "
+            f"it start at percent {found.start:.1f} or later.\n{rule.measure.capitalize()}, for held-out images and changed copies of them, from "
+            f"noise (percent 0) to the clean image (1); chance is {rule.chance}:\n{levels}")
 
 
 def sheet(model, found: Found) -> Tensor:

@@ -26,8 +26,8 @@ def split(node: str, pictures: list[Tensor], rng: torch.Generator) -> tuple[list
     """The places of `pictures` to learn from, and of those to judge by, at random."""
     several = distinct(pictures)
     if len(several) < 2:
-        raise ValueError(f"{node}: all {len(pictures)} pictures are the same one, and a head is judged by others than it is made from. Give it "
-                         "pictures that differ.")
+        raise ValueError(f"{node}: all {len(pictures)} images are the same one, but a head is evaluated on other images than it is made from. Use "
+                         "images that differ.")
     most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(pictures))))
     rest, held = [], []
     for k in torch.randperm(len(several), generator=rng).tolist():

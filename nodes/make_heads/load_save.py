@@ -34,8 +34,8 @@ def save_paths(node: str, filename_prefix: str) -> tuple[Path, Path | None]:
     try:
         folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
     except Exception as error:  # the host raises no other
-        raise ValueError(f"{node}: filename_prefix is {checks.shown(filename_prefix)}, and that is no place in ComfyUI's output folder. Write a "
-                         f"name such as {FOLDER}/mine.") from error
+        raise ValueError(f"{node}: filename_prefix is {checks.shown(filename_prefix)}, which is not a place in ComfyUI's output folder. Write a name "
+                         f"such as {FOLDER}/mine.") from error
     number = re.compile(rf"{re.escape(name)}_(\d+)_\.safetensors")  # pictures of the name are counted too
     there = {int(found[1]): path for path in Path(folder).iterdir() if (found := number.fullmatch(path.name))}
     return Path(folder, f"{name}_{counter:05}_.safetensors"), there[max(there)] if there else None
@@ -64,19 +64,19 @@ def missing(head_name: str) -> str:
     said = f"Load Readout Head: there is no {head_name} in models/{FOLDER}."
     other = [name for name in there if PureWindowsPath(name).stem == stem]
     if other:
-        return f"{said} But {' and '.join(other)} is there: choose that."
+        return f"{said} Choose {' or '.join(other)}, which is there."
     if stem in published.HEADS:
         head = published.HEADS[stem]
-        return (f"{said} It is a published head that reads {head.kind} for {head.base_model} (licence: {head.license}). Get "
-                f"{head.file} from {head.url} and put it into {folder()}.")
+        return (f"{said} It is a published head that reads {head.kind} for {head.base_model} (license: {head.license}). Download {head.file} from "
+                f"{head.url} and put it into {folder()}.")
     kind = kind_of(stem)
     alike = ", ".join(name for name in there if kind in (None, kind_of(name))) or "none"
     files = [head.file for head in published.HEADS.values() if head.kind == kind]
     if not kind:
         files = [f"readout_{family}_*.pt" for family in published.FAMILIES]
-    known = f"{', '.join(files)} (from {published.PAGE}, licence: {published.LICENSE})" if files else "none"
-    return (f"{said} Heads{f' that read {kind}' if kind else ''} that are there: {alike}. Published ones: {known}. "
-            f"Choose one, or put the file into {folder()}.")
+    known = f"{', '.join(files)} (from {published.PAGE}, license: {published.LICENSE})" if files else "none"
+    return (f"{said} Available heads{f' that read {kind}' if kind else ''}: {alike}. Published heads: {known}. Choose one, or put the file into "
+            f"{folder()}.")
 
 
 class LoadReadoutHead(io.ComfyNode):

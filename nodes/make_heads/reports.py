@@ -20,19 +20,19 @@ SHOWN, SIDE = 4, 128  # pictures on the sheet, and pixels of a picture's shorter
 def report(node: str, head, found: Quality, made: str, given: list[Example]) -> str:
     """In words; `made` says how it was made from the pictures `given`."""
     best = max(found.shares)
-    words = ("It reads well." if best >= GOOD else "It reads roughly: guiding by it should work, though not exactly." if best >= USEFUL else
-             "It is not fit for use: it reads hardly anything. Give it more pictures, or ones that differ more; perhaps the model does not know "
-             "what should be read.")
+    words = ("It reads well." if best >= GOOD else "It reads roughly: guidance with it should work, but not exactly." if best >= USEFUL else
+             "It is not fit for use: it reads almost nothing. Give it more images, or images that differ more; perhaps the model does not know what "
+             "should be read.")
     if best < GOOD and order.differs(given):
-        words += (" The pictures and the images of what should be read of them come in different orders: most of these fit another picture than the "
-                  "one in their place. Give both in the same order.")
+        words += (" The latents and the images of what to read are in different orders: most of these images fit another latent than the one in "
+                  "their place. Give both in the same order.")
     if best < USEFUL:
         log.warning("%s: the %s head is not fit for use; see the report.", node, head.kind)
     levels = "\n".join(f"  percent {p:.1f}: {max(0.0, share):.2f}" for p, share in zip(found.percents, found.shares))
-    return (f"A head that reads {head.kind} of {head.base_model}, {made}.\n{words}\n"
-            f"Targets that use it act from percent {found.start:.1f} on, or later.\n"
-            f"Of what differs between {len(found.seen)} held-out pictures, {'it' if len(found.seen) > 1 else 'which is few to judge by, it'} reads, "
-            f"from noise (percent 0) to the clean picture (1):\n{levels}\n1 is all, 0 no more than their average.")
+    return (f"A head that reads {head.kind} from {head.base_model}, {made}.\n{words}\nTargets that use it start at percent {found.start:.1f} or "
+            f"later.\nFraction of the differences between {len(found.seen)} held-out images that it "
+            f"reads{'' if len(found.seen) > 1 else ' (few to judge by)'}, from noise (percent 0) to the clean image (1):\n{levels}\n1 is everything, "
+            "0 is no better than their average.")
 
 
 def on_the_node(cls, words: str) -> str:
@@ -48,19 +48,18 @@ def attribute_report(node: str, head, found: Quality, features: tuple[Sequence[T
     their sizes [N, 1, F]. All bands count: the best of five praises chance. docs/measurements/attributes.md has how often this does."""
     sides, (rights, share), (_, by_size) = features[0], *map(accuracy, features)
     if by_size >= WELL:
-        log.warning("%s: the pictures with %s and those without it are of different sizes, by which alone %.0f%% of them can be told, and the head "
-                    "may have learnt that. Give it pictures of the same sizes on both sides.", node, head.kind, 100 * by_size)
+        log.warning("%s: the images with %s and those without it have different sizes, and the size alone classifies %.0f%% of them correctly, so "
+                    "the head may have learned that. Use images of the same sizes on both sides.", node, head.kind, 100 * by_size)
     elif share < ROUGHLY:
         log.warning("%s: the head for %s is not fit for use; see the report.", node, head.kind)
-    words = ("It may tell their sizes alone, which differ. Give it pictures of the same sizes on both sides." if by_size >= WELL else
-             "It is not fit for use: it hardly tells them apart. Give it more pictures, alike but for this." if share < ROUGHLY else
-             f"It may tell them, but so few pictures cannot show it. Give it {FEW} of each or more." if min(map(len, sides)) < FEW else
-             "It tells them well." if share >= WELL else "It tells them roughly.")
+    words = ("It may classify by size alone, because the sizes differ. Use images of the same sizes on both sides." if by_size >= WELL else
+             "It is not fit for use: it hardly tells them apart. Give it more images that differ only in this." if share < ROUGHLY else
+             f"It may work, but so few images cannot show it. Give it {FEW} of each or more." if min(map(len, sides)) < FEW else
+             "It classifies well." if share >= WELL else "It classifies roughly.")
     levels = "\n".join(f"  percent {p:.1f}: {right} of {len(rights)}" for p, right in zip(found.percents, rights.sum(0).tolist()))
-    return (f"A head that tells whether a picture of {head.base_model} has: {head.kind}. "
-            f"Fitted from {head.config['fitted_on']['pictures']} pictures in {seconds:.0f} seconds.\n"
-            f"{words}\nAttribute Target acts from percent {found.start:.1f} on, or later.\n"
-            f"Told rightly, each by the others, from noise (percent 0) to the clean picture (1):\n{levels}\nChance tells half of them.")
+    return (f"A head for {head.base_model} that detects: {head.kind}. Fitted from {head.config['fitted_on']['pictures']} images in {seconds:.0f} "
+            f"seconds.\n{words}\nAttribute Target starts at percent {found.start:.1f} or later.\nClassified correctly, each image by what the others "
+            f"show, from noise (percent 0) to the clean image (1):\n{levels}\nChance classifies half of them correctly.")
 
 
 def sheet(model, head, found: Quality) -> Tensor:

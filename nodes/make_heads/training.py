@@ -26,7 +26,7 @@ from .training_set import BANDS, TrainingSet, single
 MEASURED = 64  # pictures, for the sizes of their features
 EVERY, AT_MOST = 300.0, 0.01  # seconds after which the file is written anew, and the share of the time that this may take
 ROUNDING = 0.03  # relative, of what another card reads; half precision reads 0.004 otherwise than single
-OTHERS = {"pictures": "other pictures, or the same in another order", "conditionings": "other conditionings, or the same in another order",
+OTHERS = {"pictures": "other images, or the same in another order", "conditionings": "other conditionings, or the same in another order",
           "model": "something else on MODEL or conditioning, such as another LoRA, ControlNet or precision"}  # what Material.fingerprint tells apart
 
 
@@ -72,7 +72,7 @@ class Training:
             progress.update_absolute(self.trainer.done)
             begin = time.monotonic()
             if begin >= due:
-                self.kept(path, "Training goes on, and the file is written again later.")
+                self.kept(path, "Training continues, and the file is written again later.")
                 now = time.monotonic()
                 due = now + max(EVERY, (now - begin) / AT_MOST)
 
@@ -120,16 +120,17 @@ class Training:
         head, (state, config) = load_head(path), load_training(path)
         known = config.get("training")
         known = known if isinstance(known, dict) else {}
-        differ = [f"{name} {checks.shown(known.get(name))} and not {value}" for name, value in self.settings().items() if known.get(name) != value]
+        differ = [f"{name} {checks.shown(known.get(name))} instead of {value}" for name, value in self.settings().items() if known.get(name) != value]
         if not differ:  # the first alone: what the model reads depends on the others
             differ = [words for name, words in OTHERS.items() if not rows_close(state.get(name), self.fingerprint[name])][:1]
         if differ:
-            raise ValueError(f"{path.name} was trained with {', '.join(differ)}. Give that again to go on, or switch resume off to begin anew.")
+            raise ValueError(f"{path.name} was trained with {', '.join(differ)}. Use the same again to continue, or turn resume off to start over.")
         done, curve = known.get("done"), state.get("curve")
         if not isinstance(done, int) or done < 1 or curve is None or curve.shape != (done,):
-            raise ValueError(f"{path.name} does not say rightly how far its training got. Switch resume off to begin anew.")
+            raise ValueError(f"{path.name} does not say correctly how far its training got. Turn resume off to start over.")
         if done > self.recipe.steps:
-            raise ValueError(f"{path.name} has {done} steps behind it, and steps is {self.recipe.steps}. Raise steps, or use the head as it is.")
+            raise ValueError(f"{path.name} was already trained for {done} steps, and steps is {self.recipe.steps}. Raise steps, or use the head as "
+                             "it is.")
         with torch.inference_mode(False):
             self.head.load_state_dict(head.state_dict())
             self.trainer.restore(done, state)
@@ -176,8 +177,8 @@ def try_writing(node: str, path: Path) -> None:
     try:
         part.write_bytes(bytes(4096))
     except OSError as error:
-        raise ValueError(f"{node}: {path} cannot be written ({error}), so training did not begin. Check its name, whether you may write there, and "
-                         "whether there is room.") from error
+        raise ValueError(f"{node}: {path} cannot be written ({error}), so training did not start. Check its name, your write permission and the free "
+                         "space.") from error
     finally:
         with suppress(OSError):
             part.unlink()
@@ -198,17 +199,17 @@ def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, 
         training.run(path)
         found = training.judged()
     except Diverged as error:
-        raise ValueError(f"{node}: {error}. Lower learning_rate; at the very first step it is the model itself that gives no numbers.") from error
+        raise ValueError(f"{node}: {error}. Lower learning_rate. If this happens at the very first step, the model itself "
+                         "gives no usable numbers.") from error
     except BaseException:
         done = training.trainer.done
         if done and not training.trainer.torn and training.kept(path, f"What was trained since it was last written, up to step {done}, is lost."):
-            log.warning("%s: stopped after %d of %d steps, kept in %s. With resume on it goes on from there.", node, done,
+            log.warning("%s: stopped after %d of %d steps, saved in %s. Turn resume on to continue from there.", node, done,
                         training.recipe.steps, path.name)
         raise
-    kept = training.kept(path, "The head is finished all the same: connect Save Readout Head and queue again.")
-    ago = f", of which the first {before} before" if before else ""
+    kept = training.kept(path, "The head is finished anyway: connect Save Readout Head and queue again.")
+    ago = f" (the first {before} of them earlier)" if before else ""
     with torch.inference_mode(False):  # autograd runs through heads
         training.head.cpu()
-    return training.head, found, (f"trained on {len(training.rest)} pictures for {training.trainer.done} steps{ago}, in "
-                                  f"{time.monotonic() - begin:.0f} seconds, and {'kept in' if kept else 'not kept, for nothing could be written to'} "
-                                  f"{path.name}")
+    return training.head, found, (f"trained on {len(training.rest)} images for {training.trainer.done} steps{ago}, in {time.monotonic() - begin:.0f} "
+                                  f"seconds, and {'saved in' if kept else 'not saved, because nothing could be written to'} {path.name}")

@@ -72,7 +72,7 @@ class ReadoutInvert(io.ComfyNode):
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).flip(0)
         checks.noise_levels(node, sigmas)
         if float(sigmas[0]) != 0:
-            raise ValueError(f"{node}: the scheduler {scheduler} leaves noise at its end. Choose another one, such as normal.")
+            raise ValueError(f"{node}: the scheduler {scheduler} does not end at zero noise. Choose another one, such as normal.")
         unguided = model.clone()
         unguide(unguided)
         sampler, guider = Inverter(), comfy.samplers.CFGGuider(unguided)
@@ -81,7 +81,7 @@ class ReadoutInvert(io.ComfyNode):
         noise = guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, callback=latent_preview.prepare_callback(model, steps),
                               disable_pbar=True, seed=0)
         if sampler.off > COMES_BACK:
-            log.warning("%s: the picture will not come back as it was, for a step of the inversion misses it by up to %.0f%%. Use more steps, "
-                        "another scheduler than %s, such as karras, or a lower cfg.", node, 100 * sampler.off, scheduler)
+            log.warning("%s: the image will not come back as it was, because a step of the inversion is off by up to %.0f%%. Use more steps, another "
+                        "scheduler than %s, such as karras, or a lower cfg.", node, 100 * sampler.off, scheduler)
         trajectory = trajectories.Trajectory(sampler.trajectory.sigmas, sampler.trajectory.latents.cpu())
         return io.NodeOutput({"samples": noise.to(samples.device)}, wrap(model, trajectory, positive, cache_mb))

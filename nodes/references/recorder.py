@@ -28,8 +28,8 @@ def record_trajectory(model):
         sigmas = sorted(knots)
         checks.noise_levels(node, torch.tensor(sigmas))
         if len(sigmas) < 2:
-            raise ValueError(f"{node}: with denoise 0 nothing is sampled, so there is no way to follow. Raise denoise, or use Readout "
-                             "Reference for a given picture.")
+            raise ValueError(f"{node}: with denoise 0 nothing is sampled, so there is no trajectory to record. Raise denoise, or use Readout "
+                             "Reference for a given image.")
         trajectory = trajectories.Trajectory(torch.tensor(sigmas), torch.stack([knots[s] for s in sigmas]))
         return wrap(model, trajectory, conditioning, cache_mb)
 

@@ -42,8 +42,8 @@ class Reference:
             self.readouts.setdefault(model, {})[key] = readout
         elif not self.warned:
             self.warned = True
-            log.warning("Readout reference: what heads read of it needs more than cache_mb, %d MB, so the rest is read again "
-                        "in every run. Raise cache_mb on the node that made the reference, to save that time.", self.cache_mb)
+            log.warning("Readout reference: what heads read from it needs more memory than cache_mb, %d MB, so the rest is recomputed in every run. "
+                        "To save that time, raise cache_mb on the node that made the reference.", self.cache_mb)
 
 
 def wrap(model, trajectory: trajectories.Trajectory, conditioning: list, cache_mb: int) -> Reference:

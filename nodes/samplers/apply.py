@@ -45,5 +45,5 @@ class ApplyReadoutGuidance(io.ComfyNode):
         node, asked = "Apply Readout Guidance", cls.hidden
         trace = Trace(shown_on=asked and asked.unique_id)
         if asked and asked.prompt and gives_a_merge_its_weights(asked.prompt, asked.unique_id):
-            log.warning("%s: its model becomes model2 of a merge, which takes its weights and no guidance. Put this node behind the merge.", node)
+            log.warning("%s: its model becomes model2 of a merge, which uses the weights but not the guidance. Put this node after the merge.", node)
         return io.NodeOutput(guided(node, model, guidance, Move(strength, moves=moves), trace, recompute))

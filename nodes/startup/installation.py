@@ -16,8 +16,8 @@ def warn_of_another(nodes: Iterable[str]) -> None:
     """The host takes each node from the pack that it loads last, and says nothing of it."""
     other = next((host_nodes.NODE_CLASS_MAPPINGS[node] for node in nodes if node in host_nodes.NODE_CLASS_MAPPINGS), None)
     if other:
-        log.warning("Readout Guidance is installed twice, as %s and as custom_nodes.%s. ComfyUI mixes the two, which goes wrong where they "
-                    "are of different versions. Remove one of the two folders and start ComfyUI again.",
+        log.warning("Readout Guidance is installed twice, as %s and as custom_nodes.%s. ComfyUI mixes the two, which fails if their versions differ. "
+                    "Remove one of the two folders and restart ComfyUI.",
                     getattr(other, "RELATIVE_PYTHON_MODULE", "another pack"), PACK.name)
 
 

@@ -29,9 +29,9 @@ class AttributeTarget(io.ComfyNode):
     def execute(cls, head, amount, start_percent, end_percent, mask=None, guidance=None):
         node = "Attribute Target"
         if not head.pooled:
-            raise ValueError(f"{node}: the head reads {head.kind}, which is no attribute. Connect one from Fit Attribute.")
+            raise ValueError(f"{node}: the head reads {head.kind}, which is not an attribute. Connect a head from Fit Attribute.")
         if not isinstance(amount, (int, float)):
-            raise ValueError(f"{node}: amount is {checks.shown(amount)}, and should be a number. Check the node that gives it.")
+            raise ValueError(f"{node}: amount is {checks.shown(amount)}, but must be a number. Check the node it comes from.")
         checks.check_range(node, abs(amount), start_percent, end_percent)
         start = checks.effective_start(node, head, start_percent, end_percent)
         level = math.copysign(max(1.0, abs(amount)), amount)

@@ -47,6 +47,6 @@ class ColorTarget(io.ComfyNode):
         checks.brightness(NODE, image)
         checks.same_size(NODE, mask, image)
         if vae is None:
-            raise ValueError(f"{NODE}: there is no VAE; the checkpoint may have none. Connect Load VAE.")
+            raise ValueError(f"{NODE}: there is no VAE; the checkpoint may not contain one. Connect Load VAE.")
         target = Color(name="color", image=small(vae, image), cells=detail, mask=mask, weight=weight, start=start_percent, end=end_percent)
         return io.NodeOutput((*(guidance or ()), target))

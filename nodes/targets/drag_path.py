@@ -27,10 +27,10 @@ class DragPath(io.ComfyNode):
     def execute(cls, guidance, latent, frames):
         node = "Drag Path"
         if not any(isinstance(t, Drag) for t in guidance):
-            raise ValueError(f"{node}: there is no drag in the guidance. Connect a Drag Target with at least one drag.")
+            raise ValueError(f"{node}: the guidance contains no drag. Connect a Drag Target with at least one drag.")
         if len(latent["samples"]) != 1:
-            raise ValueError(f"{node}: got {len(latent['samples'])} latents, and a path starts from one. Take one of them with Get "
-                             "Latent From Batch.")
+            raise ValueError(f"{node}: got {len(latent['samples'])} latents, but a path starts from exactly one. Select one with Get Latent From "
+                             "Batch.")
         stops = tuple(torch.linspace(0, 1, frames).tolist())
         guidance = tuple(replace(t, stops=stops) if isinstance(t, Drag) else t for t in guidance)
         batch = {"samples": latent["samples"].expand(frames, *latent["samples"].shape[1:]).clone(),

@@ -54,11 +54,11 @@ class LoadTracks(io.ComfyNode):
             with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused below
                 points = torch.from_numpy(np.array(tracks, dtype=np.float32))
         except Exception as error:  # damaged files make the reader fail in every way there is
-            raise ValueError(f"{NODE}: {file} cannot be read as a NumPy file of numbers ({str(error)[:200]}).") from error
+            raise ValueError(f"{NODE}: {file} cannot be read as a NumPy file of numbers ({str(error)[:200]}). Choose another file.") from error
         points = points[0] if points.ndim == 4 and len(points) == 1 else points
         if points.ndim != 3 or points.shape[-1] != 2 or not torch.isfinite(points).all():
-            raise ValueError(f"{NODE}: {file} holds an array of shape {tuple(points.shape)}, and tracks are finite numbers "
-                             "of shape [1, frames, points, 2] or [frames, points, 2].")
+            raise ValueError(f"{NODE}: {file} contains an array of shape {tuple(points.shape)}, but tracks must be finite numbers of shape [1, "
+                             "frames, points, 2] or [frames, points, 2].")
         points = track_points.frames_first(points)
         return io.NodeOutput({"track_path": points, "track_visibility": torch.ones(points.shape[:2], dtype=torch.bool)})
 

@@ -25,8 +25,8 @@ class MapTarget(io.ComfyNode):
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
         node = "Map Target"
         if head.output_head is None or head.pooled or head.kind == "keypoints":
-            raise ValueError(f"{node}: a head that reads {head.kind} gives no picture to steer by. Choose one that reads a map, such as Fit Readout "
-                             "Head makes.")
+            raise ValueError(f"{node}: a head that reads {head.kind} outputs no map to steer toward. Choose a head that reads a map, such as one "
+                             "from Fit Readout Head.")
         image = checks.picture(node, image)
         if head.kind in (*KNOWN, "depth"):
             image, mask = bars.left_out(node, head.kind, image, mask)

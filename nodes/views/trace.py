@@ -28,6 +28,7 @@ class ReadoutTrace(io.ComfyNode):
         except (ValueError, TypeError, KeyError):
             good = False
         if not good:
-            raise ValueError(f"{node}: this is not the trace of a guided run: {str(trace)[:60]!r}. Connect the trace of KSampler (Readout Guidance).")
+            raise ValueError(f"{node}: this is not the trace of a guided run: {str(trace)[:60]!r}. Connect the trace output of KSampler (Readout "
+                             "Guidance).")
         image = drawing.batch([drawing.plot(rows) if rows else drawing.words("nothing was guided")])
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -79,7 +79,7 @@ def on_the_left(x: Tensor, call: Call) -> Tensor:
 def after_text(x: Tensor, call: Call) -> Tensor:
     """Tokens of the text, of which the options say how many they are, of the picture, and of references."""
     if "img_slice" not in call.options:
-        raise NoTaps("a block was not told where the picture begins, img_slice")
+        raise NoTaps("a block was not given img_slice, which says where the image begins")
     return tokens(x, call, call.options["img_slice"][0])
 
 
@@ -156,7 +156,7 @@ def architecture_of(model: nn.Module) -> Architecture:
     name = class_name(model)
     found = next((row for row in TABLE if any(name.endswith(f".{known}") for known in row.classes)), None)
     if found is None:
-        raise NoTaps(f"nobody has said where a {name.rpartition('.')[2]} can be read")
+        raise NoTaps(f"{name.rpartition('.')[2]} is not a supported architecture")
     return found
 
 

@@ -33,7 +33,7 @@ def all_taps(model: nn.Module) -> list[Tap]:
             try:
                 found.append(Tap(name, model.get_submodule(name), stream))
             except AttributeError as error:
-                raise NoTaps(f"a {type(model).__name__} of this kind has nothing called {name} to read features from") from error
+                raise NoTaps(f"this {type(model).__name__} has no module {name} to read features from") from error
     if not found:
         raise NoTaps(f"this {type(model).__name__} has no blocks to read features from")
     return found
@@ -45,7 +45,7 @@ def select_taps(model: nn.Module, names: Sequence[str] | None = None) -> list[Ta
     if names is not None:
         missing = [name for name in names if name not in {tap.name for tap in known}]
         if missing:
-            raise NoTaps(f"a {type(model).__name__} of this kind has nothing called {missing[0]} to read features from")
+            raise NoTaps(f"this {type(model).__name__} has no module {missing[0]} to read features from")
         return [tap for tap in known if tap.name in names]
     if not row.width:
         return known
@@ -168,7 +168,7 @@ class Recorder:
         """Of the call under way."""
         call = self.call
         if call is None:
-            raise NoTaps("its forward was called by itself, where nobody can listen")
+            raise NoTaps("its forward was called directly, where its features cannot be read")
         if self.fresh:
             names, default = (tuple(tap.name for tap in taps) for taps in (self.tapped, self.default))
             self.readings.append(Reading(None, [], call.options, call.x, names, default))

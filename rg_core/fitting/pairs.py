@@ -32,7 +32,7 @@ class Correspondence:
 
     A head of so many `outputs` is judged by a `measure`: it should act from the share `acts` on, and is good from `good`."""
 
-    measure, chance, acts, good, outputs = "share of points found", 0.01, 0.1, 0.5, 128
+    measure, chance, acts, good, outputs = "fraction of points found", 0.01, 0.1, 0.5, 128
 
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
         """Of `image` [1, 3, H, W], 0 to 1, with changed copies of itself; `other` is another picture of its size."""
@@ -67,7 +67,7 @@ class Correspondence:
 class Triplet:
     """Whole pictures are compared. `right` is 1 where the head orders three of them rightly, else 0."""
 
-    measure, chance, acts, good = "share of triplets in the right order", 0.5, 0.65, 0.85
+    measure, chance, acts, good = "fraction of triplets in the right order", 0.5, 0.65, 0.85
 
     def overall(self, shares: Sequence[float]) -> float:
         """All bands count: the best of five would praise chance."""

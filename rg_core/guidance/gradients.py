@@ -66,11 +66,11 @@ def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: 
             pulled = pull([gradient.flatten(1, -3)], gradient.shape[-2:])
             views.append(View(target.name, energy, *target.view(readout.detach(), reference), pulled, latent=True))
         if (energy < 0).any():
-            raise EnergyError(f"the energy of the {target.name} target is {energy.min().item():.3g}, and that of a target without a head is 0 where "
-                              "nothing is left to do, and never less. Its author has to add what is missing.")
+            raise EnergyError(f"the energy of the {target.name} target is {energy.min().item():.3g}, but without a head it must be 0 where nothing "
+                              "is left to do, and never less. Its author must add what is missing.")
         if torch.isfinite(predicted).all() and not (torch.isfinite(energy).all() and torch.isfinite(gradient).all()):
-            raise EnergyError(f"the energy of the {target.name} target, or its gradient, is NaN or infinite, and the picture is not. A square root "
-                              "or a norm has no gradient at 0; its author has to do without, or keep away from there.")
+            raise EnergyError(f"the energy of the {target.name} target, or its gradient, is NaN or infinite, although the image is not. A square "
+                              "root or a norm has no gradient at 0; its author must avoid it, or keep away from 0.")
         gradients.append(gradient)
         values.append(energy)
     return gradients, values
@@ -82,11 +82,11 @@ def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Ten
     energy = (target.published if published else target.energy)(readout, span, reference)
     if not isinstance(energy, Tensor) or energy.shape != span.shape:
         given = f"of shape {tuple(energy.shape)}" if isinstance(energy, Tensor) else f"a {type(energy).__name__}"
-        raise EnergyError(f"the energy of the {target.name} target is {given}, and should be one number for each of {len(span)} pictures, of shape "
-                          f"{tuple(span.shape)}. Its author has to mend that.")
+        raise EnergyError(f"the energy of the {target.name} target is {given}, but must be one number for each of {len(span)} images, of shape "
+                          f"{tuple(span.shape)}. Its author must fix this.")
     if not energy.requires_grad:
-        raise EnergyError(f"the energy of the {target.name} target does not depend on what it is given in a way that has a gradient. Its author "
-                          "has to compute it with torch, without detach, no_grad or argmax.")
+        raise EnergyError(f"the energy of the {target.name} target does not depend on its input in a way that has a gradient. Its author must "
+                          "compute it with torch, without detach, no_grad or argmax.")
     return energy.detach(), torch.autograd.grad(energy.sum(), inputs, materialize_grads=True)  # a head may leave out some of them
 
 

@@ -71,7 +71,7 @@ class Trainer:
         for name, weight in self.modules.named_parameters():
             moments = {key: state.get(f"{name}.{key}") for key in MOMENTS}
             if any(x is None or x.shape != weight.shape or x.dtype != weight.dtype or not x.isfinite().all() for x in moments.values()):
-                raise ValueError(f"what the optimizer should remember of {name} is damaged or missing")
+                raise ValueError(f"the optimizer state of {name} is damaged or missing")
             self.optimizer.state[weight] = {key: x.to(weight.device, copy=True) for key, x in moments.items()} | {"step": torch.tensor(float(done))}
         try:
             self.rng.set_state(state["dice"])

@@ -244,7 +244,7 @@ def test_what_is_drawn_stays_while_another_workflow_is_open(editor):
 @RENDERINGS
 def test_load_images_picture_shows_at_once_and_is_followed_and_the_drags_stay_in_place_on_it(editor):
     message = editor.element.locator(".message")
-    message.filter(has_text="Connect a picture to 'image'").wait_for()
+    message.filter(has_text="Connect an image to 'image'").wait_for()
     editor.drag(*ONE)
     before = editor.value
     editor.feed("wide.png")

@@ -144,7 +144,7 @@ def test_other_networks_and_incomplete_heads_are_named(tmp_path):
     partial = dict(published(False, True))
     del partial["bottleneck_layers.1.conv2.weight"]
     save_file(partial, tmp_path / "pose.safetensors")
-    with pytest.raises(heads.HeadFileError, match="not a whole readout head.*conv2"):
+    with pytest.raises(heads.HeadFileError, match="not a complete readout head.*conv2"):
         heads.load_head(tmp_path / "pose.safetensors")
     save_file(dict(published(False, True)), tmp_path / "mystery.safetensors")
     with pytest.raises(heads.HeadFileError, match="does not say what it reads"):
@@ -203,7 +203,7 @@ def test_a_field_of_the_wrong_type_is_named(tmp_path, suffix, case):
         torch.save({"config": config, "aggregation_network": published(False, True)}, path)
     else:
         save_file(dict(published(False, True)), path, metadata={"readout_head": json.dumps(config)})
-    with pytest.raises(heads.HeadFileError, match=f"pose{suffix} is not a whole readout head: .*{said}"):
+    with pytest.raises(heads.HeadFileError, match=f"pose{suffix} is not a complete readout head: .*{said}"):
         heads.load_head(path)
 
 
@@ -217,14 +217,14 @@ def test_weights_that_are_none_are_named(tmp_path):
 
     name = "bottleneck_layers.0.conv3.weight"
     right = published(False, True)[name]
-    assert "conv3.weight holds NaN" in said(**{name: right * float("nan")})
-    assert "conv3.weight is no tensor" in said(**{name: 5}) and "conv3.weight is no tensor" in said(**{name: right.int()})
-    assert "conv3.weight is of shape" in said(**{name: right[0]}) and "lacks" in said(**{name: None})
-    assert "mixing_weights is of shape" in said(mixing_weights=torch.tensor(3.0))
+    assert "conv3.weight contains NaN" in said(**{name: right * float("nan")})
+    assert "conv3.weight is not a tensor" in said(**{name: 5}) and "conv3.weight is not a tensor" in said(**{name: right.int()})
+    assert "conv3.weight has the shape" in said(**{name: right[0]}) and "it has no bottleneck" in said(**{name: None})
+    assert "mixing_weights has the shape" in said(mixing_weights=torch.tensor(3.0))
     # What would take memory by its shape alone: one number, said to be a hundred thousand channels of projections.
     assert "fewer numbers" in said(**{name: torch.zeros(1).expand(400_000, 32, 1, 1)})
     assert "conv1.weight" in said(**{name: torch.zeros(400_000, 1, 1, 1)})
-    assert "lacks bottleneck_layers.3.conv1.weight" in said(mixing_weights=torch.zeros(10**6))
+    assert "it has no bottleneck_layers.3.conv1.weight" in said(mixing_weights=torch.zeros(10**6))
 
 
 def test_a_compressed_pickle_is_not_opened(tmp_path):
@@ -244,7 +244,7 @@ def test_what_training_goes_on_with_is_kept_to_the_bit_beside_the_head(tmp_path)
     assert again.start == 0.4 and again.state_dict().keys() == head.state_dict().keys()
     assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state) and config["training"] == {"done": 7}
     heads.save_head(again, path)
-    with pytest.raises(heads.HeadFileError, match="edge.safetensors holds a head, but nothing to train it on with"):
+    with pytest.raises(heads.HeadFileError, match="edge.safetensors contains a head, but no training state to continue from"):
         heads.load_training(path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(heads.HeadFileError, match="edge.safetensors cannot be read"):
@@ -270,11 +270,12 @@ def test_a_fitted_head_comes_back_the_same(tmp_path, changes):
 
 
 BROKEN = {
-    "a tap without a map": (lambda weights, config: weights.pop("weights.1"), "it lacks weights.1"),
-    "bands that differ": (lambda weights, config: weights.update({"weights.2": torch.zeros(3, 3, 32)}), r"weights.2 is of shape \(3, 3, 32\)"),
-    "flat": (lambda weights, config: weights.update(bias=torch.zeros(12)), "bias is of shape"),
-    "nan": (lambda weights, config: weights.update(levels=torch.full((6, 40), torch.nan)), "levels holds NaN"),
-    "whole numbers": (lambda weights, config: weights.update(levels=torch.zeros(6, 40, dtype=torch.int32)), "levels is no tensor of floating-point"),
+    "a tap without a map": (lambda weights, config: weights.pop("weights.1"), "it has no weights.1"),
+    "bands that differ": (lambda weights, config: weights.update({"weights.2": torch.zeros(3, 3, 32)}), r"weights.2 has the shape \(3, 3, 32\)"),
+    "flat": (lambda weights, config: weights.update(bias=torch.zeros(12)), "bias has the shape"),
+    "nan": (lambda weights, config: weights.update(levels=torch.full((6, 40), torch.nan)), "levels contains NaN"),
+    "whole numbers": (lambda weights, config: weights.update(levels=torch.zeros(6, 40, dtype=torch.int32)),
+                      "levels is not a tensor of floating-point"),
     "start": (lambda weights, config: config.update(start=1.5), "start is 1.5"),
     "pooled": (lambda weights, config: config.update(pooled="yes"), 'pooled is "yes"'),
     "kind": (lambda weights, config: config.update(kind="../../x"), 'kind is "../../x"'),
@@ -289,5 +290,5 @@ def test_a_broken_fitted_head_is_refused_by_the_field(tmp_path, case):
     change, message = BROKEN[case]
     change(weights, config)
     save_file(weights, tmp_path / "a.safetensors", metadata={"readout_head": json.dumps(config)})
-    with pytest.raises(heads.HeadFileError, match=f"^a.safetensors is not a whole readout head: .*{message}"):
+    with pytest.raises(heads.HeadFileError, match=f"^a.safetensors is not a complete readout head: .*{message}"):
         heads.load_head(tmp_path / "a.safetensors")

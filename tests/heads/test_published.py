@@ -167,7 +167,7 @@ def test_more_weights_do_no_harm_and_missing_ones_are_named(tmp_path, depth):
     assert torch.equal(read(heads.load_head(path), "sdxl"), alone)
     for name in ("bottleneck_layers.8.conv3.norm.bias", "output_head.4.weight", "bottleneck_layers.0.emb_layers.weight"):
         write(path, {k: v for k, v in depth.items() if k != name}, {})
-        with pytest.raises(heads.HeadFileError, match=f"not a whole readout head: it lacks {name}"):
+        with pytest.raises(heads.HeadFileError, match=f"not a complete readout head: it has no {name}"):
             heads.load_head(path)
 
 

@@ -180,10 +180,10 @@ def test_a_drag_target_alone_makes_nothing_run(server):
 
 
 BAD_RELATIONS = {
-    "outside": (dict(drag={"drags": "[[[0.2, 0.2], [1.4, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1", "outside the picture"]),
-    "no length": (dict(drag={"drags": "[[[0.2, 0.2], [0.2, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1 of no length"]),
+    "outside": (dict(drag={"drags": "[[[0.2, 0.2], [1.4, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1", "outside the image"]),
+    "no length": (dict(drag={"drags": "[[[0.2, 0.2], [0.2, 0.2]]]", "tracks": None}), "ReadoutDragTarget", ["drag 1 of zero length"]),
     "not drags": (dict(drag={"drags": "[[0.2, 0.2]]"}), "ReadoutDragTarget", ["cannot be read", "[[[0.2, 0.5], [0.6, 0.5]]]"]),
-    "tracks outside": (dict(drag={"image": ["small", 0]}), "ReadoutDragTarget", ["outside the picture"]),
+    "tracks outside": (dict(drag={"image": ["small", 0]}), "ReadoutDragTarget", ["outside the image"]),
     "no tracks": (dict(tracks={"file": "flat.npy"}), "LoadReadoutTracks", ["flat.npy", "(4, 2)"]),
     "not an array": (dict(tracks={"file": "words.npy"}), "LoadReadoutTracks", ["words.npy", "cannot be read"]),
     "other size": (dict(path={"latent": ["latent", 0]}), "KSamplerAdvanced", ["96x48", "64x64", "Apply Readout Guidance"]),
@@ -215,7 +215,7 @@ BAD = {
     "another architecture": (dict(head={"head_name": "sd15_pose.safetensors"}),
                              "KSamplerReadoutGuidance", ["Stable Diffusion 1.5", "1280", "DemoWorld", "[128, 128, 128, 128, 64"]),
     "truncated": (dict(head={"head_name": "half_pose.safetensors"}), "LoadReadoutHead", ["half_pose.safetensors", "again"]),
-    "attack": (dict(head={"head_name": "attack_pose.pt"}), "LoadReadoutHead", ["attack_pose.pt was refused", "Nothing of it was run"]),
+    "attack": (dict(head={"head_name": "attack_pose.pt"}), "LoadReadoutHead", ["attack_pose.pt was refused", "Nothing in it was run"]),
     "nan": (dict(odd=odd("nan image"), target={"image": ["odd", 0]}), "ReadoutPoseTarget", ["Pose Target", "NaN"]),
     "no pixels": (dict(odd=odd("empty image"), target={"image": ["odd", 0]}), "ReadoutPoseTarget", ["image is empty", "(1, 0, 8, 3)"]),
     "black": (dict(odd=odd("black image"), target={"image": ["odd", 0]}), "ReadoutPoseTarget", ["all black"]),
@@ -232,7 +232,7 @@ BAD = {
     "small mask": (dict(odd=odd("small mask"), target={"mask": ["odd", 0]}), "ReadoutPoseTarget", ["4x4", "512x512"]),
     "empty mask": (dict(white=odd("white image"), odd=odd("empty mask"), target={"image": ["white", 0], "mask": ["odd", 0]}),
                    "ReadoutPoseTarget", ["mask is empty"]),
-    "late start": (dict(target={"start_percent": 0.6}), "ReadoutPoseTarget", ["start_percent is 0.6", "end_percent 0.5"]),
+    "late start": (dict(target={"start_percent": 0.6}), "ReadoutPoseTarget", ["start_percent is 0.6", "end_percent is 0.5"]),
     "wrong kind": (dict(target=("ReadoutDepthTarget", {"head": ["head", 0], "image": ["scene", 2], "weight": 1.0,
                                                        "start_percent": 0.0, "end_percent": 0.5})),
                    "ReadoutDepthTarget", ["reads pose", "depth"]),
@@ -259,13 +259,13 @@ def test_bad_input_is_explained_on_its_node_and_the_server_goes_on(server, name)
 MISSING = {
     "published": ("readout_sdv15_spatial_pose.pt", ["reads pose", "Stable Diffusion 1.5", "Apache-2.0", "models/readout_heads",
                   "https://huggingface.co/g-luo/readout-guidance/resolve/main/weights/readout_sdv15_spatial_pose.pt"]),
-    "published, converted": ("readout_sdxl_pose_keypoint.safetensors", ["reads keypoints", "Get readout_sdxl_pose_keypoint.pt from",
+    "published, converted": ("readout_sdxl_pose_keypoint.safetensors", ["reads keypoints", "Download readout_sdxl_pose_keypoint.pt from",
                              "/readout_pose/readout_sdxl_pose_keypoint.pt"]),
-    "with the other suffix": ("readout_sdxl_spatial_depth.pt", ["readout_sdxl_spatial_depth.safetensors is there"]),
-    "in another folder": (r"sdxl\readout_sdxl_spatial_depth.pt", ["readout_sdxl_spatial_depth.safetensors is there"]),
-    "of a known kind": ("my_edge.safetensors", ["Heads that read edge that are there: demo_edge.safetensors.",
+    "with the other suffix": ("readout_sdxl_spatial_depth.pt", ["Choose readout_sdxl_spatial_depth.safetensors, which is there"]),
+    "in another folder": (r"sdxl\readout_sdxl_spatial_depth.pt", ["Choose readout_sdxl_spatial_depth.safetensors, which is there"]),
+    "of a known kind": ("my_edge.safetensors", ["Available heads that read edge: demo_edge.safetensors.",
                         "readout_sdxl_spatial_edge.pt", "huggingface.co/g-luo"]),
-    "of a kind that none was published of": ("my_identity.pt", ["demo_identity.safetensors", "Published ones: none"]),
+    "of a kind that none was published of": ("my_identity.pt", ["demo_identity.safetensors", "Published heads: none"]),
     "of no known kind": ("mystery.pt", ["demo_identity.safetensors", "readout_sdv15_*.pt", "huggingface.co/g-luo"]),
 }
 

@@ -64,7 +64,7 @@ def test_interrupted_twice_and_resumed_it_gives_what_it_gives_uninterrupted(serv
     assert load_head(folder / "whole_00001_.safetensors").kind == "depth"
     pictures = [[Image.open(f).tobytes() for f in server.files(outputs)["shown"]] for outputs in (whole, parts)]
     assert pictures[0] == pictures[1] and all(outputs["plot"]["images"] for outputs in (whole, parts))
-    assert f"for {STEPS} steps, of which the first {done} before" in parts["report"]["text"][0]
+    assert f"for {STEPS} steps (the first {done} of them earlier)" in parts["report"]["text"][0]
 
 
 def test_what_an_interrupt_leaves_can_be_loaded_at_once(server):
@@ -81,7 +81,7 @@ def test_what_an_interrupt_leaves_can_be_loaded_at_once(server):
 BAD = {"another folder": (dict(train={"filename_prefix": "../../mine"}), ["../../mine", "output folder"]),
        "odd kind": (dict(train={"kind": "de/pth"}), ["kind is 'de/pth'"]),
        "nan": (dict(odd=odd("nan image"), train={"image": ["odd", 0]}), ["NaN"]),
-       "one target": (dict(odd=odd("white image"), train={"image": ["odd", 0]}), ["6 pictures as latents and 1 images"]),
+       "one target": (dict(odd=odd("white image"), train={"image": ["odd", 0]}), ["6 images as latents and 1 images"]),
        "no taps": (dict(odd=odd("unknown model"), train={"model": ["odd", 0]}), ["LTXVModel", "Stable Diffusion 1.5"])}
 
 

@@ -53,9 +53,8 @@ def origin(code) -> str:
 def message(node: str, what: str, model, options: dict, so: str = "so its features cannot be read") -> str:
     standing = " and ".join(names(model, options)) or "another pack"
     guided = "readout_guidance" in wrappers_of(options).get(WrappersMP.CALC_COND_BATCH, {})
-    when, cache = ("in a guided step ", "; if it is a cache, let it begin where the targets end (end_percent)") if guided else ("", "")
-    return (f"{node}: {when}the diffusion model {what}, {so}. In between stands {standing}. Connect the MODEL from before "
-            f"it{cache}.")
+    when, cache = ("in a guided step ", "; if it is a cache, let it start where the targets end (end_percent)") if guided else ("", "")
+    return f"{node}: {when}the diffusion model {what}, {so}. The model call is changed by {standing}. Connect the MODEL from before it{cache}."
 
 
 @contextmanager
@@ -71,4 +70,4 @@ def whole_runs(node: str, model, options: dict, until: str | None = None) -> Ite
     blocks = taps.blocks(unet)
     last = next((i for i, block in enumerate(blocks) if until and block is unet.get_submodule(until)), None if until else len(blocks) - 1)
     if last is not None and any(not run.issuperset(range(last + 1)) for run in runs):
-        raise ValueError(message(node, "was not run as a whole", model, options, "so what it predicts may be another call's"))
+        raise ValueError(message(node, "was not run completely", model, options, "so its prediction may belong to another call"))

@@ -15,8 +15,8 @@ from .obstacles import origin
 
 UNREADABLE = {COMPILE_KEY, "easycache"}  # keys of wrappers
 # By the class that their code is of (a server loads nodes under names of modules of its own): what rests, and why guided steps cannot have it.
-DISABLED = {"NAGuidance": ("Normalized Attention Guidance", "ask the model for the positive and the negative branch one after the other"),
-           **dict.fromkeys(["FluxKVCache", "KV_Attn_Input"], ("Flux KV Cache", "compute the pictures that it would keep in each call"))}
+DISABLED = {"NAGuidance": ("Normalized Attention Guidance", "call the model for the positive and the negative branch one after the other"),
+           **dict.fromkeys(["FluxKVCache", "KV_Attn_Input"], ("Flux KV Cache", "compute the images that it would cache in each call"))}
 
 
 def readable_options(model_options: dict) -> dict:
@@ -62,7 +62,7 @@ def disabled_patch(patch: Callable) -> tuple[str, str] | None:
 def with_gradients(model_options: dict, log: Log) -> dict:
     """The options with which a model can be differentiated; says which patches rest."""
     for name, instead in filter(None, map(disabled_patch, tree_leaves(model_options["transformer_options"].get("patches", {})))):
-        log.warn(f"{name} rests in guided steps, which {instead}. It acts in the others, behind end_percent.")
+        log.warn(f"{name} is disabled in guided steps, which {instead}. It is active in the other steps, after end_percent.")
     options = readable_options(model_options)
     transformer_options = options["transformer_options"]
     for kind in ("patches", "patches_replace"):
@@ -78,8 +78,8 @@ def warn_if_detached(patch: Callable, log: Log) -> Callable:
     def called(*args, **kwargs):
         out = patch(*args, **kwargs)
         if torch.is_grad_enabled() and sources(args) and not sources(out):
-            log.warn(f"no gradient passes through a patch of {origin(patch)}, so guidance does not see what it changes. If pictures obey badly, "
-                     "sample without it, or start ComfyUI with --use-pytorch-cross-attention.", origin(patch))
+            log.warn(f"no gradient passes through a patch of {origin(patch)}, so guidance does not see what it changes. If the image follows the "
+                     "targets badly, sample without the patch, or start ComfyUI with --use-pytorch-cross-attention.", origin(patch))
         return out
     return called
 

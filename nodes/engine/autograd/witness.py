@@ -24,7 +24,7 @@ BENT = 0.1          # how far off what a layer does may be from a linear one's, 
 SAMPLED = 16        # numbers of each tensor kept that are compared
 ALIKE = 0.05        # how far off what is computed again may be
 
-ADVICE = "Load the model with ComfyUI's own Load Diffusion Model from a file in another format, such as fp8, or take the MODEL from before that pack."
+ADVICE = "Load the model with ComfyUI's own Load Diffusion Model from a file in another format, such as fp8, or use the MODEL from before that pack."
 looked_at: WeakKeyDictionary = WeakKeyDictionary()  # the kinds of layers that each diffusion model had when it was found right
 
 
@@ -56,8 +56,8 @@ class Witness:
                 hook.remove()
         if self.kept and not torch.stack(self.kept).all():
             raise ValueError(f"{self.node}: something in this model ({type(self.network).__name__}) is overwritten between the forward and the "
-                             "backward pass, so guidance would be wrong: as where a pack unpacks compressed weights into memory that layers share. "
-                             f"{ADVICE}")
+                             "backward pass, so guidance would be wrong. This happens when a pack unpacks compressed weights into memory that layers "
+                             f"share. {ADVICE}")
         looked_at[self.network] = kinds(self.network)
 
     def look(self, layer: nn.Module, given: tuple, out) -> None:
@@ -76,7 +76,7 @@ class Witness:
         """Compares the gradient of `layer` with what it does."""
         found = self.agreement(layer, x)
         if found is not None and not abs(found - 1) < WRONG:
-            raise ValueError(f"{self.node}: the gradient of {named(layer)} is not that of what it does ({found:.2f} of it), so guidance would be "
+            raise ValueError(f"{self.node}: the gradient of {named(layer)} does not match its output ({found:.2f} of it), so guidance would be "
                              f"wrong. {ADVICE}")
 
     def agreement(self, layer: nn.Module, x: Tensor) -> float | None:

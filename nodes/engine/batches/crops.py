@@ -61,19 +61,19 @@ class SamplingHistory:
         if "part" in self.log.issued:
             return None
         if any(likeness_of_parts(given, picture) > SHOWN for picture in [*self.earlier, *self.pictures()]):
-            self.warn("it is sampled for what looks like a part of a picture that it was sampled for before")
+            self.warn("its MODEL samples what looks like part of an image that it sampled before")
         elif any(sampling.where == where is not None for sampling in self.seen):
-            self.warn("one node samples it more than once, from given pictures")
+            self.warn("one node samples with its MODEL more than once, from given images")
         elif any(math.prod(size) < 0.9 * math.prod(sampling.size) for sampling in self.seen):
-            self.warn(f"it is sampled at {size[1]}x{size[0]} latents, smaller than before, from a given picture")
+            self.warn(f"its MODEL samples {size[1]}x{size[0]} latents, smaller than before, from a given image")
         return None
 
     def pictures(self) -> list[Tensor]:
         return [picture for sampling in self.seen for picture in sampling.pictures]
 
     def warn(self, sign: str) -> None:
-        self.log.warn(f"{sign}. If those are parts of the picture (tiles, a detailer's crops), each is steered towards the whole target, which is "
-                      "wrong: give that node the MODEL from before guidance, or one that is guided by targets cut likewise.", "part")
+        self.log.warn(f"{sign}. If these are parts of the image (tiles, a detailer's crops), each part is steered toward the whole target, which is "
+                      "wrong. Give that node the MODEL from before guidance, or one that is guided by targets cropped the same way.", "part")
 
 
 def small(latents: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ def pictures(x: Tensor, whole: Tensor | None, options: dict, log: Log) -> Tensor
         return None
     window = options.get("transformer_options", {}).get("context_window")  # the host's
     if x.shape[2:] != whole.shape[2:] or window is not None and window.dim:
-        raise ValueError(f"{log.node}: the model is shown parts of the picture ({x.shape[-1]}x{x.shape[-2]} latents of "
-                         f"{whole.shape[-1]}x{whole.shape[-2]}), as Context Windows along height or width make them (dim 2 or 3), and targets are of "
-                         "the whole. Let Context Windows divide the batch (dim 0), or sample the MODEL from before guidance.")
+        raise ValueError(f"{log.node}: the model is given parts of the image ({x.shape[-1]}x{x.shape[-2]} latents of "
+                         f"{whole.shape[-1]}x{whole.shape[-2]}), as from Context Windows along height or width (dim 2 or 3), but targets are for the "
+                         "whole image. Let Context Windows divide the batch (dim 0), or sample the MODEL from before guidance.")
     if window is not None:  # also where it has as many pictures as the batch: in another order, maybe
         kept = getattr(options.get("context_handler"), "latent_retain_index_list", [])  # pictures that all windows are shown in their own places
         places = window.get_tensor(torch.arange(len(whole)), **({"retain_index_list": kept} if kept else {}))
@@ -27,8 +27,8 @@ def pictures(x: Tensor, whole: Tensor | None, options: dict, log: Log) -> Tensor
         alike = (x[:, None] == whole).flatten(2).all(2)  # another pack's windows: by what is in them
         if (alike.sum(1) == 1).all():
             return alike.int().argmax(1).cpu()
-    log.warn(f"another node samples parts of the batch ({len(x)} of {len(whole)} pictures) and does not say which. Each is guided as if it were the "
-             "whole, by the first targets. ComfyUI's Context Windows say which.", "parts")
+    log.warn(f"another node samples parts of the batch ({len(x)} of {len(whole)} images) and does not say which. Each part is guided as if it were "
+             "the whole batch, by the first targets. ComfyUI's Context Windows do say which.", "parts")
     return torch.arange(len(x))
 
 

@@ -74,7 +74,7 @@ def test_windows_along_height_or_width_are_refused_where_targets_act(w, dim, cau
     model = windowed(w.model, 64, 16, causal, dim=dim)
     late = w.pose(1, size=size, start_percent=0.5, end_percent=0.501)  # acts at none of these steps
     assert torch.equal(sampled(w, ApplyReadoutGuidance.execute(model, late, 0.1)[0], 1, size=size), sampled(w, model, 1, size=size))
-    with pytest.raises(ValueError, match=f"^Apply Readout Guidance: .* parts of the picture .64x64 latents of {size[1]}x{size[0]}.*dim 2 or 3"):
+    with pytest.raises(ValueError, match=f"^Apply Readout Guidance: .* parts of the image .64x64 latents of {size[1]}x{size[0]}.*dim 2 or 3"):
         sampled(w, ApplyReadoutGuidance.execute(model, w.pose(1, size=size), 0.1)[0], 1, size=size)
 
 
@@ -155,7 +155,7 @@ class InnerCache:
             unet.output_blocks = blocks
 
 
-@pytest.mark.parametrize("wrapper, said", [(twice, "more than once"), (Cache(), "branches|was not asked"), (InnerCache(), "not run as a whole")])
+@pytest.mark.parametrize("wrapper, said", [(twice, "more than once"), (Cache(), "branches|was not called"), (InnerCache(), "not run completely")])
 def test_what_stands_between_is_named(w, wrapper, said):
     model = w.model.clone()
     model.set_model_unet_function_wrapper(wrapper)
@@ -167,7 +167,7 @@ def test_what_stands_between_is_named(w, wrapper, said):
 def test_what_stands_between_is_named_where_nothing_is_sampled(w):
     model = w.model.clone()
     model.set_model_unet_function_wrapper(twice)
-    with pytest.raises(ValueError, match="^Readout Estimate: the diffusion model was asked more than once.*MODEL from before it[.]$"):
+    with pytest.raises(ValueError, match="^Readout Estimate: the diffusion model was called more than once.*MODEL from before it[.]$"):
         estimate.ReadoutEstimate.execute(model, w.heads["pose"], w.negative, 0.9, 0, latent=w_latent())
 
 
@@ -191,7 +191,7 @@ def test_a_wrapper_that_hands_on_by_keyword_changes_nothing(w, wrapper):
 @pytest.mark.parametrize("levels", [[14.6, 3.0, float("nan"), 0.0], [14.6, 3.0, -1.0], [float("inf"), 1.0, 0.0]])
 def test_what_is_no_noise_level_is_refused(w, levels):
     model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the sigmas are \[.*\], and noise levels are numbers from 0 upwards"):
+    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the sigmas are \[.*\], but noise levels must be finite numbers of 0 or more"):
         nodes_custom_sampler.SamplerCustom.execute(model, True, 1, 3.0, w.positive, w.negative, comfy.samplers.sampler_object("euler"),
                                                    torch.tensor(levels), {"samples": torch.zeros(1, 3, 64, 64)})
 
@@ -214,7 +214,7 @@ def test_a_scheduler_without_levels_makes_no_reference(w):
 def test_a_latent_of_sound_is_refused(w):
     """As the host packs a video with its sound: everything in one row."""
     model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the latent's shape is \(1, 1, 50\), as of a sound"):
+    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the latent's shape is \(1, 1, 50\), as for audio"):
         comfy.sample.sample(model, torch.zeros(1, 1, 50), 2, 1.0, "euler", "normal", w.positive, w.negative, torch.zeros(1, 1, 50))
 
 
@@ -259,9 +259,9 @@ def test_a_guided_model_as_the_negative_one_is_named(w, positive):
 
 
 @pytest.mark.parametrize("case, said", [
-    ("late", "no step that can be guided was between start_percent and end_percent"),
-    ("batch function", "test_combinations asks the model in place of ComfyUI"),
-    ("no table", "has replaced what asks the model"), ("silent", "no positive conditioning acted")])
+    ("late", "no step between start_percent and end_percent of a target could be guided"),
+    ("batch function", "test_combinations calls the model instead of ComfyUI"),
+    ("no table", "has replaced the code that asks the model"), ("silent", "no positive conditioning was active")])
 def test_a_run_in_which_nothing_acted_says_so_once(w, caplog, case, said):
     model, positive = w.model.clone(), w.positive
     if case == "batch function":
@@ -297,7 +297,7 @@ def test_guidance_that_is_none_is_explained(w, guidance):
 def test_nan_in_a_conditioning_is_blamed_on_it(w):
     positive = [[c * float("nan"), more] for c, more in w.positive]
     model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with pytest.raises(ValueError, match="the positive conditioning holds NaN"):
+    with pytest.raises(ValueError, match="the positive conditioning contains NaN"):
         host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", positive, w.negative, w_latent())
 
 
@@ -339,7 +339,7 @@ def test_a_replaced_forward_is_named():
     graph = Graph()
     unet = graph.model.model.diffusion_model
     unet.forward = lambda x, *args, **kwargs: x * 0.5
-    with pytest.raises(ValueError, match="test: .*was not run as a whole.*a replaced forward of test_combinations"):
+    with pytest.raises(ValueError, match="test: .*was not run completely.*a replaced forward of test_combinations"):
         graph.run()
     del unet.forward
     assert not torch.equal(graph.run(), graph.run(False))  # as soon as it is gone, the same MODEL is guided
@@ -390,7 +390,7 @@ def test_tiles_of_one_node_are_noticed_once(w, caplog):
 
 def test_a_picture_of_another_shape_than_the_target_is_said_once(w, caplog):
     w.sample(w.pose(1, size=(64, 64)), batch=1, size=(64, 96))
-    assert ["33% of what the pose target was given is left out" in r.message for r in caplog.records] == [True]
+    assert ["33% of the pose target's input is cut off" in r.message for r in caplog.records] == [True]
 
 
 def test_branches_of_a_guided_step_share_one_attention():
@@ -428,4 +428,4 @@ def test_normalized_attention_guidance_is_said_to_rest(caplog):
     graph = Graph()
     graph.model = nag.NAGuidance.execute(graph.model, 5.0, 0.5, 1.5)[0]
     graph.run()
-    assert sum("Normalized Attention Guidance rests in guided steps" in r.message for r in caplog.records) == 1
+    assert sum("Normalized Attention Guidance is disabled in guided steps" in r.message for r in caplog.records) == 1

@@ -225,7 +225,7 @@ def test_a_guided_model_can_be_guided_again(plain):
     chained = sampled(guided("both", model, (replace(target, weight=2.0), other), Move(0.1)))
     assert torch.equal(twice, chained)
     assert torch.equal(sampled(guided("off", once, (other,), Move(0.0))), sampled(once))
-    with pytest.raises(ValueError, match="third: the model is guided already, in another way.*from before first"):
+    with pytest.raises(ValueError, match="third: the model is already guided, with other settings.*from before first"):
         guided("third", once, (other,), PUBLISHED)
 
 
@@ -278,6 +278,6 @@ def test_nan_is_explained():
 def test_a_head_of_another_family_with_the_same_taps_is_refused():
     graph = Graph()
     graph.target.head.base_model = "stabilityai/stable-diffusion-2-1"
-    with pytest.raises(ValueError, match="test: the pose head was trained on stabilityai/stable-diffusion-2-1, and this model is of "
+    with pytest.raises(ValueError, match="test: the pose head was trained on stabilityai/stable-diffusion-2-1, but this model is from "
                                          "another family .SD15.*Load a head"):
         graph.run()

@@ -245,4 +245,5 @@ def test_a_reference_whose_words_leave_out_a_part_is_said_once(unet, caplog):
     left, = host_nodes.ConditioningSetAreaPercentage().append(unet.words, 0.5, 1.0, 0.0, 0.0, 1.0)
     unet.sample(unet.reference(9, left), unet.picture(9))
     said = [record.getMessage() for record in caplog.records if "leaves out" in record.getMessage()]
-    assert len(said) == 1 and said[0].startswith("test: what the reference of the appearance target was made with leaves out 50% of the picture")
+    assert len(said) == 1 and said[0].startswith("test: the reference of the appearance target was made with a conditioning that leaves out 50% of "
+                                                 "the image")

@@ -53,7 +53,7 @@ def test_steps_that_are_sampled_one_by_one_are_one_run(w, caplog, start, unguide
     with CurrentNodeContext("prompt", "7"):
         by_steps(w, model)
     assert said(caplog, "before guidance") == 0 and said(caplog, "nothing in this run was guided") == unguided
-    assert said(caplog, "is left out at its edges") == 1 - unguided
+    assert said(caplog, "is cut off at its edges") == 1 - unguided
 
 
 def test_a_picture_enlarged_and_sampled_again_in_one_node_is_no_part(w, caplog):
@@ -72,7 +72,7 @@ def test_a_crop_enlarged_to_the_first_size_is_a_part(w, caplog):
     with CurrentNodeContext("prompt", "4"):
         sampled(w, model, enlarged(first, (64, 64)), denoise=0.5)  # whole
         sampled(w, model, enlarged(first[..., 4:20, 8:24], SIZE), denoise=0.5)
-    assert said(caplog, "a part of a picture that it was sampled for before") == said(caplog, "before guidance") == 1
+    assert said(caplog, "part of an image that it sampled before") == said(caplog, "before guidance") == 1
 
 
 def test_a_crop_of_what_an_earlier_run_made_is_a_part(w, caplog):
@@ -84,7 +84,7 @@ def test_a_crop_of_what_an_earlier_run_made_is_a_part(w, caplog):
         sampled(w, model, first, denoise=0.5)
         assert said(caplog, "before guidance") == 0
         sampled(w, model, enlarged(first[..., 8:40, 16:48], SIZE), denoise=0.5)
-    assert said(caplog, "a part of a picture that it was sampled for before") == 1
+    assert said(caplog, "part of an image that it sampled before") == 1
 
 
 def test_parts_are_said_in_each_run_of_the_workflow(w, caplog):
@@ -94,7 +94,7 @@ def test_parts_are_said_in_each_run_of_the_workflow(w, caplog):
         with CurrentNodeContext(prompt, "7"):
             for seed in range(3):
                 sampled(w, model, torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(seed)), denoise=0.5)
-    assert said(caplog, "one node samples it more than once") == 2
+    assert said(caplog, "one node samples with its MODEL more than once") == 2
 
 
 def test_warnings_are_seen_where_a_pack_silences_the_root_logger(w, caplog):
@@ -108,4 +108,4 @@ def test_warnings_are_seen_where_a_pack_silences_the_root_logger(w, caplog):
                 sampled(w, model, torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(seed)), denoise=0.5)
     finally:
         root.setLevel(before)
-    assert said(caplog, "one node samples it more than once") == 1
+    assert said(caplog, "one node samples with its MODEL more than once") == 1

@@ -30,8 +30,8 @@ def demo_world():
         yield World()
 
 
-@pytest.mark.parametrize("steps, denoise, said", [(4, 0.9, "Take 0.8 or less"), (4, 0.8, None), (20, 0.96, "Take 0.95 or less"), (20, 0.95, None),
-                                                  (4, 1.0, None), (4, 0.0, None)])
+@pytest.mark.parametrize("steps, denoise, said", [(4, 0.9, "Set denoise to 0.8 or less"), (4, 0.8, None), (20, 0.96, "Set denoise to 0.95 or less"),
+                                                  (20, 0.95, None), (4, 1.0, None), (4, 0.0, None)])
 def test_a_denoise_of_a_picture_that_is_the_same_as_1_is_said(demo_world, steps, denoise, said, caplog):
     ksampler_inputs.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.full((1, 3, 8, 8), 0.06)})
     assert not caplog.records  # no picture is given

@@ -284,4 +284,4 @@ def test_a_cache_of_reference_latents_is_filled_and_used_by_unguided_steps_alone
     assert not torch.equal(*both(0.5))  # the last step uses it
     graph.recompute = "on"
     assert torch.equal(*both(0.7))  # one unguided step, which fills it
-    assert sum("Flux KV Cache rests in guided steps" in r.message for r in caplog.records) == 2  # in each run once
+    assert sum("Flux KV Cache is disabled in guided steps" in r.message for r in caplog.records) == 2  # in each run once

@@ -244,7 +244,7 @@ def test_a_block_that_another_pack_leaves_out_is_said(inference_mode):
     steered = guided("test", model, (target,), Move())
     skipped = int(taps.names(model.model.diffusion_model)[0].rpartition(".")[2])
     steered.set_model_patch_replace(lambda args, more: {"img": args["img"], "txt": args["txt"]}, "dit", "double_block", skipped)
-    with pytest.raises(ValueError, match="^test: in a guided step the diffusion model was left out in part"):
+    with pytest.raises(ValueError, match="^test: in a guided step the diffusion model was skipped in part"):
         sampled(steered, "flux")
 
 
@@ -259,8 +259,9 @@ def test_a_pack_that_runs_blocks_in_its_own_way_is_said(inference_mode):
 
     steered.set_model_patch_replace(untold, "dit", "single_block", 0)
     steered.set_model_unet_function_wrapper(lambda ask, given: ask(given["input"], given["timestep"], **given["c"]))
-    with pytest.raises(ValueError, match=r"^test: in a guided step the diffusion model was run in another way \(a block was not told where the "
-                                         r"picture begins, img_slice\), .* a model function wrapper of test_transformers\. Connect the MODEL"):
+    with pytest.raises(ValueError, match=r"^test: in a guided step the diffusion model was run in an unexpected way \(a block was not given "
+                                         r"img_slice, which says where the image begins\), .* a model function wrapper of test_transformers\. "
+                                         "Connect the MODEL"):
         sampled(steered, "flux")
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.diffusion_model.modules())
 
@@ -277,7 +278,7 @@ def test_videos_are_refused_by_name(inference_mode):
 def test_layers_are_refused_by_name(inference_mode):
     model = tiny_model("qwen-image", use_additional_t_cond=True)
     target, latent = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16)), torch.zeros(1, 16, 4, 8, 6)
-    said = "the latent has 4 frames, as Qwen-Image Layered has for a picture and its 3 layers, and layers cannot be guided yet"
+    said = "the latent has 4 frames, as Qwen-Image Layered uses for an image and its 3 layers, and layers cannot be guided yet"
     with pytest.raises(ValueError, match=f"^test: {said}"):
         comfy.sample.sample(guided("test", model, (target,), Move()), latent, 2, 3.0, "euler", "simple", conditioning("qwen-image", 1),
                             conditioning("qwen-image", 2), latent, disable_pbar=True)
@@ -290,14 +291,14 @@ def test_engines_are_refused_by_name(inference_mode):
     model = tiny_model("flux")
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16))
     model.model.diffusion_model = type("TrTUnet", (torch.nn.Module,), {"__module__": "tensorrt_loader"})()
-    with pytest.raises(ValueError, match=r"^test: this model \(Flux\) cannot be guided by its features: nobody has said where a TrTUnet"):
+    with pytest.raises(ValueError, match=r"^test: this model \(Flux\) cannot be guided by its features: TrTUnet is not a supported architecture"):
         guided("test", model, (target,), Move())
 
 
 def test_heads_of_another_model_are_refused_by_name(inference_mode):
     head = depth_head(tiny_model("flux"))
     for name in ("chroma", "flux2"):  # with as many channels
-        with pytest.raises(ValueError, match="^test: the depth head was made on Flux with the features of a Flux 2x64.2x64, and this model"):
+        with pytest.raises(ValueError, match="^test: the depth head was made on Flux with the features of a Flux 2x64.2x64, but this model"):
             guided("test", tiny_model(name) if name == "chroma" else tiny_model(name, depth=3),
                    (Spatial(name="depth", head=head, image=torch.rand(1, 3, 16, 16)),), Move())
 

@@ -28,7 +28,7 @@ def test_a_replaced_forward_that_keeps_results_by_their_noise_level_is_named(w, 
     unet.forward = forward
     try:
         model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1, moves=1)[0]
-        with pytest.raises(ValueError, match="in a guided step the diffusion model was not run as a whole.*a replaced forward of test_whole_runs"):
+        with pytest.raises(ValueError, match="in a guided step the diffusion model was not run completely.*a replaced forward of test_whole_runs"):
             sampled(w, model, 1)
     finally:
         del unet.forward
@@ -78,7 +78,7 @@ def keeping(real, every=2):
     return forward
 
 
-NOT_WHOLE = "^test: in a guided step the diffusion model was not run as a whole, so what it predicts may be another call's.*of test_whole_runs"
+NOT_WHOLE = "^test: in a guided step the diffusion model was not run completely, so its prediction may belong to another call.*of test_whole_runs"
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
@@ -125,5 +125,5 @@ def test_a_forward_that_is_called_by_itself_is_named(w):
     model = w.model.clone()
     model.set_model_unet_function_wrapper(lambda apply_model, given: apply_model.__self__.diffusion_model.forward(
         given["input"], given["timestep"], given["c"]["c_crossattn"]))
-    with pytest.raises(ValueError, match="in a guided step the diffusion model was run in another way .its forward was called by itself"):
+    with pytest.raises(ValueError, match="in a guided step the diffusion model was run in an unexpected way .its forward was called directly"):
         sampled(w, ApplyReadoutGuidance.execute(model, w.pose(1), 0.1)[0], 1)

@@ -95,11 +95,11 @@ def test_a_picture_without_any_depth_is_not_guided(depth, heads, caplog):
     given = METRES.clone()
     given[1] = torch.inf
     target = depth(geometry={"depth": given}).prepared((64, 64), torch.device("cpu"))
-    assert "there is no depth in picture 2, so it does not guide those pictures" in caplog.text
+    assert "there is no depth in image 2, so the target does not act there" in caplog.text
     energy = target.energy(torch.zeros(2, 3, *target.size), torch.ones(2), None)
     assert energy[0] > 0 and energy[1] == 0
     for nothing in ({"geometry": {"depth": given[1:]}}, {"image": given[1:]}):
-        with pytest.raises(ValueError, match="^Depth Target: the depth map holds no depth anywhere"):
+        with pytest.raises(ValueError, match="^Depth Target: the depth map contains no depth anywhere"):
             depth(**nothing)
 
 
@@ -136,7 +136,7 @@ def test_a_map_without_holes_stays_to_the_bit(depth):
 def test_holes_of_sensors_are_left_out(depth, caplog, how, value, scale):
     none = holes()
     target, whole = depth((METRES * scale).masked_fill(none, value), **how), depth(METRES * scale, **how)
-    assert torch.equal(target.known[:, 0] > 0, ~none) and "to have no depth, and are left out" in caplog.text
+    assert torch.equal(target.known[:, 0] > 0, ~none) and "as having no depth, and are left out" in caplog.text
     assert torch.allclose(target.image[:, 0][~none], whole.image[:, 0][~none], atol=0.02)
 
 
@@ -144,7 +144,7 @@ def test_black_holes_in_nearness_are_left_out(depth, heads, caplog):
     none = holes(0.22)
     image = (WANTED * 0.8 + 0.2).masked_fill(none, 0)
     target = depth(image)
-    assert torch.equal(target.known[:, 0] > 0, ~none) and "places of 0 are taken to have no depth" in caplog.text
+    assert torch.equal(target.known[:, 0] > 0, ~none) and "areas of 0 are treated as having no depth" in caplog.text
     same, = MapTarget.execute(heads["depth"], depths.picture(image), 1.0, 0.0, 0.8)[0]
     assert torch.equal(same.known, target.known) and torch.equal(same.image, target.image)
 
@@ -199,7 +199,7 @@ def test_16_bits_cut_to_8_are_told(depth, caplog, tmp_path):
     image, = dataset.load_and_process_images(["depth.png"], str(tmp_path))
     depth(image.mean(-1))
     record, = caplog.records
-    assert "hardly anything but black and white" in record.message and "Load Image reads them whole" in record.message
+    assert "almost entirely black and white" in record.message and "Load Image keeps all 16 bits" in record.message
 
 
 def test_a_ground_that_is_nearest_is_told(depth, caplog):
@@ -207,7 +207,7 @@ def test_a_ground_that_is_nearest_is_told(depth, caplog):
     view = torch.full((1, 64, 64), 0.4)
     view[:, 16:60, 20:44] = torch.linspace(0.02, 0.2, 44).view(1, 44, 1)
     depth(view)
-    assert "its ground is one grey that is nearer than all that stands before it" in caplog.text
+    assert "its background is one gray that is nearer than everything in front of it" in caplog.text
     caplog.clear()
     mask = (view == 0.4).float()
     depth(1 - view, mask=mask)
@@ -228,7 +228,7 @@ def test_edges_that_are_all_black_are_refused(heads, caplog):
             target(node, edges[1:])
         caplog.clear()
         found = target(node, edges, mask=torch.ones(1, 64, 64)).prepared((64, 64), torch.device("cpu"))
-        assert f"{name}: there are no edges in picture 2, so it does not guide those pictures" in caplog.text
+        assert f"{name}: there are no edges in image 2, so the target does not act there" in caplog.text
         energy = found.energy(torch.full((2, 3, *found.size), 0.3), torch.ones(2), None)
         assert energy[0] > 0 and energy[1] == 0
         caplog.clear()

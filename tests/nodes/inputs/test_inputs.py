@@ -114,13 +114,13 @@ REFUSED = {
     "a canvas of nothing": ([frame(person(), width=0)], "no canvas size"),
     "a canvas that is NaN": ([frame(person(), height=float("nan"))], "no canvas size"),
     "nobody": ([frame()], "nobody in it"),
-    "another editor's": ([{"width": 640, "height": 640, "keypoints": [[[1, 2]]]}], "hold .*keypoints"),
+    "another editor's": ([{"width": 640, "height": 640, "keypoints": [[[1, 2]]]}], "contain .*keypoints"),
     "no people at all": ([{"canvas_width": 64, "canvas_height": 64}], "nobody in it"),
     "no frames": ([], "nobody in it"),
     "a null frame": ([None], "nobody in it"),
     "all hidden": ([frame(person(confidence=0.0))], "confidence below 0.1"),
-    "all tiny scores": ([frame(person(confidence=0.01))], "of another scale, bring them to 0 to 1"),
-    "scores below 0": ([frame(person(confidence=-3.0))], "of another scale, bring them to 0 to 1"),
+    "all tiny scores": ([frame(person(confidence=0.01))], "use another scale, convert them to 0 to 1"),
+    "scores below 0": ([frame(person(confidence=-3.0))], "use another scale, convert them to 0 to 1"),
     "animals": ([{"canvas_width": 64, "canvas_height": 64, "animals": [[0.0] * 51]}], "animals"),
     "text": ("a pose", "list of frames"),
     "frames of text": (["a"], "list of frames"),
@@ -156,7 +156,7 @@ def test_each_frame_has_its_own_canvas(pose, caplog):
 def test_a_frame_with_nobody_in_it_does_not_guide_its_picture(pose, caplog):
     target = pose([frame(person()), frame(), frame(person())])
     assert target.mask.shape[0] == 3 and target.mask.amax((1, 2, 3)).tolist() == [1, 0, 1]
-    assert "nobody in picture 2" in caplog.text
+    assert "nobody in image 2" in caplog.text
     masked = pose([frame(person()), frame()], mask=torch.stack([torch.ones(512, 512), torch.zeros(512, 512), torch.ones(512, 512)]))
     there = [m and p for m, p in zip(itertools.cycle([1, 0, 1]), [1, 0] * 3)]
     assert masked.mask.amax((1, 2, 3)).tolist() == there
@@ -216,8 +216,8 @@ def test_places_without_depth_flatten_nothing(depth, caplog, nothing):
     metres[:, :4] = torch.tensor(nothing * (4 // len(nothing))).view(1, 4, 1, 1)
     wanted = ((RAMP - RAMP[:, 4:].min()) / (1 - RAMP[:, 4:].min())).clamp(min=0)
     assert torch.allclose(depth(metres, invert=True), wanted.movedim(-1, 1), atol=1e-5)
-    held = "to be as far as the farthest" if nothing[0] > 0 else "are left out"  # what is no measurement, unlike infinitely far
-    assert f"{nothing[0]:.3g} are taken to have no depth, and {held}" in caplog.text
+    held = "are set to the farthest distance" if nothing[0] > 0 else "are left out"  # what is no measurement, unlike infinitely far
+    assert f"{nothing[0]:.3g} are treated as having no depth, and {held}" in caplog.text
 
 
 @pytest.mark.parametrize("image", [RAMP * 2 - 1, RAMP * 255, (RAMP * 255).round().clamp(min=3)])
@@ -243,10 +243,10 @@ def test_each_depth_map_of_a_batch_is_of_its_own_scale(depth, caplog):
     caplog.clear()
     together = depth(torch.cat([one, metric, narrow]))
     assert torch.equal(together, torch.cat(alone)) and all(x.max() - x.min() > 0.9 for x in together)
-    assert "in picture 2 its values from 0 to 80 are stretched" in caplog.text
+    assert "in image 2 its values from 0 to 80 are stretched" in caplog.text
 
 
-@pytest.mark.parametrize("ground, said", [(1.0, "mostly white"), (0.4, "on grey")])
+@pytest.mark.parametrize("ground, said", [(1.0, "mostly white"), (0.4, "on gray")])
 def test_edges_that_are_not_on_black_are_noticed(heads, caplog, ground, said):
     EdgeTarget.execute(heads["edge"], torch.full((1, 8, 8, 3), ground), 1.0, 0.0, 0.9)
     assert f"Edge Target: the edges are {said}" in caplog.text and "white lines on black" in caplog.text
@@ -324,7 +324,7 @@ def test_a_skeleton_on_white_or_grey_is_one_on_black(heads, caplog, ground):
     assert torch.allclose(as_read(heads, torch.cat([torch.lerp(torch.tensor(1.0), black, cover), cover], -1)), wanted) and not caplog.records
 
 
-@pytest.mark.parametrize("joints, limbs, said", [(True, True, "their colors"), (True, False, "the colors of their joints"), (False, False, None)])
+@pytest.mark.parametrize("joints, limbs, said", [(True, True, "all colors"), (True, False, "the joint colors"), (False, False, None)])
 def test_swapped_red_and_blue_are_swapped_back(heads, caplog, joints, limbs, said):
     """OpenCV's order of channels: of whole pictures, and in rtmlib of the joints."""
     ours = draw_pose(world.draw(4, 64, 64, seed=1).keypoints[:, None], (512, 512), (64, 64)).movedim(1, -1)
@@ -332,7 +332,7 @@ def test_swapped_red_and_blue_are_swapped_back(heads, caplog, joints, limbs, sai
         plain = image.movedim(-1, 1)
         caplog.clear()
         assert torch.allclose(as_read(heads, in_order(plain, joints, limbs).movedim(1, -1)), as_read(heads, image), atol=1e-6)
-        assert [f"red and blue are swapped in {said}" in message for message in caplog.messages] == [True] * bool(said)
+        assert [f"red and blue are swapped in {said} of the skeletons" in message for message in caplog.messages] == [True] * bool(said)
 
 
 def test_swapped_colors_of_drawers_with_bright_limbs_are_swapped_back(heads, caplog):
@@ -384,7 +384,7 @@ def test_what_is_no_picture_is_explained(heads, image, said):
 def test_a_mask_that_is_empty_for_some_pictures_is_said_once(heads, pose, caplog):
     mask = torch.zeros(3, 64, 64)
     mask[1, 8:, 8:] = 1
-    said = "the mask is empty for picture 1, 3 of 3, where this target does nothing"
+    said = "the mask is empty for image 1, 3 of 3, so this target does nothing there"
     DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)
     pose([frame(person())], mask=mask)
     assert [record.getMessage().split(". Paint")[0] for record in caplog.records] == [f"Depth Target: {said}", f"Pose Target: {said}"]
@@ -417,7 +417,7 @@ def test_the_mask_of_an_opaque_picture_is_empty(heads, loaded, name, mode):
     picture = Image.fromarray((RAMP[0] * 255).byte().numpy())
     image, mask = loaded(name, (picture.convert("L") if mode == "LA" else picture).convert(mode))
     assert mask.shape == image.shape[:3] and mask.max() < 0.005  # of some formats it is not 0
-    with pytest.raises(ValueError, match="Depth Target: the mask is empty.*what is transparent"):
+    with pytest.raises(ValueError, match="Depth Target: the mask is empty.*the transparent area"):
         DepthTarget.execute(heads["depth"], image, 1.0, 0.0, 0.9, mask=mask)
 
 
@@ -442,7 +442,7 @@ def test_a_frame_of_a_saved_video_with_nobody_in_it_does_not_guide_its_picture(h
     frames = saved_as_video(torch.stack([frames[0], torch.zeros_like(frames[0]), frames[1]]), tmp_path)
     assert 1 / 255 < frames[1].max() < 0.03  # what is left of black
     target, = PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames)[0]
-    assert target.mask.amax((1, 2, 3)).tolist() == [1, 0, 1] and "nobody in picture 2" in caplog.text
+    assert target.mask.amax((1, 2, 3)).tolist() == [1, 0, 1] and "nobody in image 2" in caplog.text
     with pytest.raises(ValueError, match="Pose Target: .*all black"):
         PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames[1:2])
 
@@ -472,7 +472,7 @@ def test_bars_are_no_picture(heads, caplog, kind, size, mode):
     caplog.clear()
     image = padded(image, *size, interpolation=mode)
     target, = made(image=image)[0]
-    assert f"{kind.capitalize()} Target: the picture has bars of one color at its edges" in caplog.text
+    assert f"{kind.capitalize()} Target: the image has bars of one color at its edges" in caplog.text
     bars = [(n - 64) // 2 for n in size[::-1]]
     inside = target.mask[0, 0] > 0
     rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]

@@ -51,8 +51,8 @@ def test_tracks_from_minus_one_to_one_are_told(caplog):
     path = torch.tensor([[[-0.5, 0.0], [0.2, -0.6]], [[0.0, 0.5], [0.5, -0.2]]])
     one, two = track_points.paths("Drag Target", tracks(path), SIZE)
     assert torch.allclose(one, WANTED) and torch.allclose(two, torch.tensor([[0.6, 0.2], [0.75, 0.4]]))
-    assert [r.message for r in caplog.records] == ["Drag Target: the tracks are taken to go from -1 (left, top) to 1 (right, bottom), because many "
-                                                   "are below 0."]
+    assert [r.message for r in caplog.records] == ["Drag Target: the tracks have many values below 0, so they are read as going from "
+                                                   "-1 (left, top) to 1 (right, bottom)."]
     caplog.clear()
     beside = torch.tensor([[[-0.2, 0.5]], [[0.5, 0.5]]])
     assert torch.allclose(track_points.points("Drag Target", tracks(beside), SIZE)[0], beside * scale) and not caplog.records
@@ -166,5 +166,5 @@ def test_tracks_that_stock_nodes_made_with_a_mask_and_joined():
         _, seen = track_points.points("Drag Target", both, SIZE)
         assert seen[0].all() and seen[-1].nonzero()[:, 0].tolist() == list(range(7))[kept]
     twice, = WanMoveConcatTrack.execute(masked, both).args
-    with pytest.raises(ValueError, match="made with a track_mask, leave that out"):
+    with pytest.raises(ValueError, match="made with a track_mask, leave out the track_mask"):
         track_points.points("Drag Target", twice, SIZE)

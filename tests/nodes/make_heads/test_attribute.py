@@ -60,8 +60,8 @@ def target(head, amount, **more):
 
 def test_the_report_says_what_it_tells_by_the_other_pictures(dusk):
     head, report = dusk
-    assert head.kind == "dusk" and head.pooled and "has: dusk. Fitted from 20 pictures" in report
-    assert "It tells them well" in report and "percent 0.5: 20 of 20" in report
+    assert head.kind == "dusk" and head.pooled and "detects: dusk. Fitted from 20 images" in report
+    assert "It classifies well" in report and "percent 0.5: 20 of 20" in report
 
 
 def test_what_nothing_tells_apart_is_not_praised(w):
@@ -72,14 +72,14 @@ def test_what_nothing_tells_apart_is_not_praised(w):
 
 def test_so_few_pictures_are_not_praised(w):
     report = w.fit(pictures_with=[{"samples": w.dusk["samples"][:4]}], pictures_without=[{"samples": w.other["samples"][:4]}])[1]
-    assert "percent 0.5: 8 of 8" in report and "so few pictures cannot show it. Give it 10 of each" in report
+    assert "percent 0.5: 8 of 8" in report and "so few images cannot show it. Give it 10 of each" in report
 
 
 def test_sizes_are_not_praised(w, caplog):
     """Pictures of the same kinds, in two sizes."""
     latents = w.latents(world.draw(24, seed=103).image)["samples"]
     report = w.fit(pictures_with=[{"samples": latents[:12]}], pictures_without=[{"samples": latents[12:, :, :, :48]}])[1]
-    assert "It may tell their sizes alone" in report and "by which alone 100% of them can be told" in caplog.text
+    assert "It may classify by size alone" in report and "the size alone classifies 100% of them correctly" in caplog.text
 
 
 def test_copies_are_not_judged_by_each_other(w):
@@ -155,19 +155,19 @@ def test_an_estimate_is_lighter_where_there_is_more_of_it(w, dusk):
 
 
 def test_heads_are_told_apart(w, dusk):
-    with pytest.raises(ValueError, match="^Map Target: a head that reads dusk gives no picture"):
+    with pytest.raises(ValueError, match="^Map Target: a head that reads dusk outputs no map"):
         MapTarget.execute(dusk[0], torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.9)
-    with pytest.raises(ValueError, match="^Attribute Target: the head reads pose, which is no attribute"):
+    with pytest.raises(ValueError, match="^Attribute Target: the head reads pose, which is not an attribute"):
         target(load_head(load_save.HEADS_FOLDER / "demo_pose.safetensors"), 1.0)
 
 
 BAD = {
-    "too few": (lambda w: {"pictures_without": [{"samples": w.other["samples"][:2]}]}, "got 10 pictures with it and 2 without"),
-    "a name that is taken": (lambda w: {"name": ["pose"]}, "name is pose, which other heads read"),
-    "a name of what compares": (lambda w: {"name": ["identity"]}, "identity gives no picture.* Choose another name"),
+    "too few": (lambda w: {"pictures_without": [{"samples": w.other["samples"][:2]}]}, "got 10 images with it and 2 without it"),
+    "a name that is taken": (lambda w: {"name": ["pose"]}, "name is pose, which is what other heads read"),
+    "a name of what compares": (lambda w: {"name": ["identity"]}, "identity outputs no image.* Choose another name"),
     "a path": (lambda w: {"name": ["a/b"]}, "name is 'a/b'"),
-    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 20 pictures and 3 conditionings"),
-    "nan": (lambda w: {"pictures_with": [{"samples": w.dusk["samples"] * torch.nan}]}, "latent holds NaN"),
+    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 20 images and 3 conditionings"),
+    "nan": (lambda w: {"pictures_with": [{"samples": w.dusk["samples"] * torch.nan}]}, "latent contains NaN"),
     "channels": (lambda w: {"pictures_with": [{"samples": torch.zeros(4, 4, 8, 8)}]}, "4 channels"),
 }
 

@@ -227,7 +227,7 @@ def test_a_latent_with_a_grey_hole_is_noticed(w, caplog):
     holed, = host_nodes.VAEEncodeForInpaint().encode(w.vae, image, mask)
     w.estimate("depth", latent=holed)
     ReadoutReference.execute(w.model, w.positive, holed, 1, 64)
-    said = [record.getMessage() for record in caplog.records if "flat inside of its mask" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "flat inside its mask" in record.getMessage()]
     assert [text.split(":")[0] for text in said] == ["Readout Estimate", "Readout Reference"]
 
 
@@ -237,18 +237,18 @@ BAD = {
     "no vae": (lambda w: {"image": torch.zeros(1, 8, 8, 3)}, ["needs the VAE"]),
     "empty": (lambda w: {"image": torch.zeros(1, 0, 8, 3), "vae": w.vae}, ["image is empty"]),
     "nan": (lambda w: {"image": torch.full((1, 8, 8, 3), torch.nan), "vae": w.vae}, ["NaN"]),
-    "nan latent": (lambda w: {"latent": {"samples": torch.full((1, 3, 8, 8), torch.nan)}}, ["latent holds NaN"]),
-    "other model's latent": (lambda w: {"latent": {"samples": torch.zeros(1, 4, 8, 8)}}, ["4 channels", "DemoWorld", "works with 3"]),
+    "nan latent": (lambda w: {"latent": {"samples": torch.full((1, 3, 8, 8), torch.nan)}}, ["latent contains NaN"]),
+    "other model's latent": (lambda w: {"latent": {"samples": torch.zeros(1, 4, 8, 8)}}, ["4 channels", "DemoWorld", "needs 3"]),
     "a video": (lambda w: {"latent": {"samples": torch.zeros(1, 3, 2, 8, 8)}}, ["2 frames", "videos cannot be guided yet"]),
     "other model's head": (lambda w: {"head": ReadoutHead("pose", [1280, 640], base_model="SD 1.5"),
                                       "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["SD 1.5", "[1280, 640]", "DemoWorld", "128"]),
     "other skeleton": (lambda w: {"head": keypoint_head(17), "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["17 heatmaps", "18"]),
     "an area": (lambda w: {"positive": host_nodes.ConditioningSetAreaPercentage().append(w.positive, 0.5, 1.0, 0.0, 0.0, 1.0)[0]},
-                ["leaves out 50% of the picture"]),
+                ["leaves out 50% of the image"]),
     "a mask": (lambda w: {"positive": host_nodes.ConditioningSetMask().append(w.positive, torch.eye(64)[None], "default", 1.0)[0]},
-               ["leaves out 98% of the picture"]),
+               ["leaves out 98% of the image"]),
     "too late": (lambda w: {"positive": node_helpers.conditioning_set_values(w.positive, {"start_percent": 0.0, "end_percent": 0.2}),
-                            "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["does not act at this noise level"]),
+                            "latent": {"samples": torch.zeros(1, 3, 8, 8)}}, ["is not active at this noise level"]),
 }
 
 

@@ -76,7 +76,7 @@ def test_what_is_fitted_reads_other_pictures(w, depth):
     image = estimate.ReadoutEstimate.execute(w.model, head, w.empty, 0.9, 1, image=other.image.movedim(1, -1), vae=w.vae)[0]
     error, constant = ((x - other.nearness).abs().mean() for x in (image.mean(-1), w.scene.nearness.mean(0)))
     assert error < 0.7 * constant
-    assert "reads depth of DemoWorld, fitted from 12 pictures" in report and "It reads" in report
+    assert "reads depth from DemoWorld, fitted from 12 images" in report and "It reads" in report
     assert picture.shape == (1, 2 * 128, 7 * 128, 3) and 0 <= picture.min() and picture.max() <= 1
 
 
@@ -107,7 +107,7 @@ def test_pictures_of_several_sizes(w):
     latents = [w.latents, {"samples": w.vae.encode(wide.image.movedim(1, -1))}]
     large = torch.nn.functional.interpolate(wide.nearness[:, None], scale_factor=3)[:, 0, ..., None].expand(-1, -1, -1, 3)
     head, report, _ = w.fit(latents=latents, image=[w.depth, large])
-    assert "from 16 pictures" in report
+    assert "from 16 images" in report
     other = world.draw(4, 48, 80, seed=9)  # of the second size
     read = estimate.ReadoutEstimate.execute(w.model, head, w.empty, 0.9, 1, image=other.image.movedim(1, -1), vae=w.vae)[0][..., 0]
     assert (read - other.nearness).abs().mean() < 0.5 * (other.nearness - other.nearness.mean()).abs().mean()
@@ -149,7 +149,7 @@ def test_pictures_and_targets_in_different_orders_are_said(w, depth, order, said
               "shifted": torch.arange(12).roll(1), "none": torch.arange(12)}[order]
     image = torch.rand(12, 64, 64, 3, generator=torch.Generator().manual_seed(2)) if order == "none" else w.depth[places]
     report = w.fit(image=[image])[1]
-    assert ("come in different orders" in report) == said
+    assert ("are in different orders" in report) == said
 
 
 def test_copies_of_a_picture_are_held_out_together():
@@ -162,7 +162,7 @@ def test_copies_of_a_picture_are_held_out_together():
         assert not {i % 10 for i in rest} & {i % 10 for i in held}
     assert held_out.split("test", list(made), torch.Generator().manual_seed(3))[1] == torch.randperm(
         10, generator=torch.Generator().manual_seed(3))[:2].tolist()
-    with pytest.raises(ValueError, match="^test: all 3 pictures are the same one"):
+    with pytest.raises(ValueError, match="^test: all 3 images are the same one"):
         held_out.split("test", [made[0]] * 3, rng)
 
 
@@ -196,7 +196,7 @@ def test_a_kind_of_ones_own_steers_by_map_target_alone(w):
     assert head.kind == "the shirt" and "reads the shirt" in report
     target, = MapTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)[0]
     assert target.name == "the shirt" and target.start == head.start
-    with pytest.raises(ValueError, match="Depth Target: the head reads the shirt, .* Map Target takes heads of your own kinds"):
+    with pytest.raises(ValueError, match="Depth Target: the head reads the shirt, .* For heads of your own kinds, use Map Target"):
         DepthTarget.execute(head, coats[:1], 1.0, 0.0, 0.9)
 
 
@@ -212,7 +212,7 @@ def test_a_text_may_be_a_list_of_one(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     assert load_save.save_paths("Save Readout Head", ["readout_heads/of_a_list"])[0].name.startswith("of_a_list_")
     for text in (["a", "b"], [], 3, None, [["a"]]):
-        with pytest.raises(ValueError, match="^Fit Attribute: name is .*should be a text"):
+        with pytest.raises(ValueError, match="^Fit Attribute: name is .*must be text"):
             examples.kind_given("Fit Attribute", text, "name")
 
 
@@ -221,7 +221,7 @@ def test_targets_start_where_the_head_reads_something(depth):
     head.start = 0.4
     for given, used in ((0.0, 0.4), (0.7, 0.7)):
         assert DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, given, 0.9)[0][0].start == used
-    with pytest.raises(ValueError, match="reads nothing worth guiding by before percent 0.4"):
+    with pytest.raises(ValueError, match="reads nothing useful before percent 0.4"):
         DepthTarget.execute(head, torch.rand(1, 8, 8, 3), 1.0, 0.0, 0.3)
 
 
@@ -241,7 +241,7 @@ def test_other_models_refuse_it_by_name(depth):
                                       ["depth"], [0])[0]
     assert (head.base_model, head.config["text_width"], head.stride) == ("SD15", 768, 1)
     other = random_model("small", context_dim=1024)  # the same taps
-    with pytest.raises(ValueError, match="trained on SD15, and this model is of another family"):
+    with pytest.raises(ValueError, match="trained on SD15, but this model is from another family"):
         model_checks.heads_fit("KSampler", other, [head])
 
 
@@ -264,7 +264,7 @@ def test_odd_depth_maps_are_named_once_however_they_come(w, caplog):
         caplog.clear()
         examples.examples("Fit Readout Head", w.model, [w.latents], [w.empty], given, "depth")
         said, = caplog.messages
-        assert "picture 1 has one value everywhere" in said and "brighter, so nearer, at the top" in said
+        assert "image 1 has one value everywhere" in said and "brighter, and so nearer, at the top" in said
         assert "put Invert Image before this node" in said and "invert," not in said
     caplog.clear()
     examples.examples("Fit Readout Head", w.model, [w.latents], [w.empty], list((1 - w.depth).clamp(0.6, 1).split(1)), "edge")
@@ -286,26 +286,27 @@ def test_one_hint_may_be_for_all_pictures(w, monkeypatch):
 
 
 BAD = {
-    "fewer images": (lambda w: {"image": [w.depth[:5]]}, "got 12 pictures as latents and 5 images"),
-    "one picture": (lambda w: {"latents": [{"samples": w.latents["samples"][:1]}], "image": [w.depth[:1]]}, "got one picture"),
-    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 12 pictures and 3 conditionings"),
-    "prompts in one": (lambda w: {"positive": [[[w.empty[0][0].expand(12, -1, -1), {}]]]}, "holds 12 prompts in one"),
-    "limited": (lambda w: {"positive": [[[w.empty[0][0], {"end_percent": 0.5}]]]}, "for a part of the time"),
-    "hints in one": (lambda w: {"positive": hinted(w.empty, 12)}, "holds 12 pictures or masks in one.* Connect a list of conditionings"),
-    "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "holds 3 pictures or masks in one"),
-    "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]}, "holds 12 pictures"),
-    "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the picture"),
-    "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one color all over"),
-    "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image holds NaN"),
+    "fewer images": (lambda w: {"image": [w.depth[:5]]}, "got 12 images as latents and 5 images"),
+    "one picture": (lambda w: {"latents": [{"samples": w.latents["samples"][:1]}], "image": [w.depth[:1]]}, "got one image"),
+    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 12 images and 3 conditionings"),
+    "prompts in one": (lambda w: {"positive": [[[w.empty[0][0].expand(12, -1, -1), {}]]]}, "one conditioning contains 12 prompts"),
+    "limited": (lambda w: {"positive": [[[w.empty[0][0], {"end_percent": 0.5}]]]}, "only part of the time"),
+    "hints in one": (lambda w: {"positive": hinted(w.empty, 12)}, "one conditioning contains 12 images or masks.* Connect a list of conditionings"),
+    "masks in one": (lambda w: {"positive": [[[w.empty[0][0], {"mask": torch.ones(3, 64, 64)}]]]}, "one conditioning contains 3 images or masks"),
+    "inpainting in one": (lambda w: {"positive": [[[w.empty[0][0], {"concat_latent_image": torch.ones(12, 3, 8, 8)}]]]},
+                          "one conditioning contains 12 images"),
+    "an area": (lambda w: {"positive": [[[w.empty[0][0], {"area": (64, 32, 0, 0), "strength": 1.0}]]]}, "leaves out 50% of the image"),
+    "constant": (lambda w: {"image": [torch.full((12, 64, 64, 3), 0.5)], "kind": ["own"]}, "one color everywhere"),
+    "nan": (lambda w: {"image": [torch.full((12, 64, 64, 3), torch.nan)]}, "image contains NaN"),
     "bytes": (lambda w: {"image": [w.depth * 255], "kind": ["own"]}, "values from .* to 253"),
-    "shape": (lambda w: {"image": [torch.rand(12, 64, 96, 3)]}, "picture 1 is 64x64 in latents, and what should be read of it 96x64 pixels"),
+    "shape": (lambda w: {"image": [torch.rand(12, 64, 96, 3)]}, "image 1 is 64x64 in latents, but the image of what to read from it is 96x64 pixels"),
     "other model's latents": (lambda w: {"latents": [{"samples": torch.zeros(12, 4, 8, 8)}]}, "4 channels"),
-    "nan latents": (lambda w: {"latents": [{"samples": torch.full((12, 3, 64, 64), torch.nan)}]}, "latent holds NaN"),
+    "nan latents": (lambda w: {"latents": [{"samples": torch.full((12, 3, 64, 64), torch.nan)}]}, "latent contains NaN"),
     "no name": (lambda w: {"kind": ["  "]}, "kind is ''"),
     "a path": (lambda w: {"kind": ["../depth"]}, "kind is '../depth'"),
     "odd letters": (lambda w: {"kind": ["hair\n<b>"]}, "kind is "),
-    "comparing": (lambda w: {"kind": ["identity"]}, "identity gives no picture.* Choose another kind"),
-    "comparing, in capitals": (lambda w: {"kind": ["Keypoint"]}, "keypoints gives no picture"),
+    "comparing": (lambda w: {"kind": ["identity"]}, "identity outputs no image.* Choose another kind"),
+    "comparing, in capitals": (lambda w: {"kind": ["Keypoint"]}, "keypoints outputs no image"),
 }
 
 
@@ -318,7 +319,7 @@ def test_bad_inputs_are_explained(w, case):
 
 def test_what_made_one_latent_of_many_pictures_is_named(w):
     one = {"samples": torch.zeros(1, 16, 1, 8, 8)}
-    with pytest.raises(ValueError, match=r"got 1 pictures as latents and 12 images .*: put Rebatch Images \(batch_size 1\) before VAE Encode"):
+    with pytest.raises(ValueError, match=r"got 1 images as latents and 12 images .*: put Rebatch Images \(batch_size 1\) before VAE Encode"):
         w.fit(model=[tiny_model("qwen-image")], latents=[one])
 
 

@@ -138,7 +138,7 @@ def test_targets_start_where_the_head_compares(w, fitted):
                 IdentityTarget.execute(later["identity"], reference, *rest)[0][0])
 
     assert [t.start for t in targets(0.0, 0.9)] == [0.4] * 3 and [t.start for t in targets(0.7, 0.9)] == [0.7] * 3
-    with pytest.raises(ValueError, match="Drag Target: the correspondence head reads nothing worth guiding by before percent 0.4"):
+    with pytest.raises(ValueError, match="Drag Target: the correspondence head reads nothing useful before percent 0.4"):
         targets(0.0, 0.3)
 
 
@@ -198,7 +198,7 @@ def test_pictures_of_several_sizes(w):
     wide = world.draw(3, 48, 80, seed=8).image.movedim(1, -1)
     for kind in pairs.KINDS:
         head, report, picture = w.fit(kind=[kind], images=[w.images[:3], wide])
-        assert "from 6 pictures" in report and torch.isfinite(picture).all()
+        assert "from 6 images" in report and torch.isfinite(picture).all()
 
 
 def test_it_works_for_models_of_stable_diffusions_layout(w):
@@ -216,7 +216,7 @@ def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too(w):
     words = tiny_transformers.conditioning("qwen-image", 0)
     head, report, picture = w.fit(model=[tiny_transformers.tiny_model("qwen-image")], vae=[tiny_transformers.video_vae()], images=[w.images[:2]],
                                   positive=[words])
-    assert head.base_model == "QwenImage" and "fitted from 2 pictures" in report and torch.isfinite(picture).all()
+    assert head.base_model == "QwenImage" and "fitted from 2 images" in report and torch.isfinite(picture).all()
 
 
 def test_it_hears_cancel_while_it_encodes_and_shows_that_it_does(w, monkeypatch):
@@ -258,21 +258,21 @@ def test_a_list_of_groups_has_a_label_for_each_picture():
 
 PATH = torch.rand(6, 5, 2) * 60
 BAD = {
-    "one picture": (lambda w: {"images": [w.images[:1]]}, "got one picture"),
-    "one picture again and again": (lambda w: {"images": [w.images[:1].repeat(4, 1, 1, 1)]}, "all 4 pictures are the same one"),
-    "nan": (lambda w: {"images": [w.images * torch.nan]}, "image holds NaN"),
+    "one picture": (lambda w: {"images": [w.images[:1]]}, "got one image"),
+    "one picture again and again": (lambda w: {"images": [w.images[:1].repeat(4, 1, 1, 1)]}, "all 4 images are the same one"),
+    "nan": (lambda w: {"images": [w.images * torch.nan]}, "image contains NaN"),
     "bytes": (lambda w: {"images": [w.images * 255]}, "values from"),
-    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 6 pictures and 3 conditionings"),
+    "conditionings": (lambda w: {"positive": [w.empty] * 3}, "got 6 images and 3 conditionings"),
     "groups for points": (lambda w: {"groups": ["a,a,b,b,c,c"]}, "only a head that reads identity can use"),
-    "fewer groups": (lambda w: {"kind": ["identity"], "groups": ["a\nb"]}, "got 6 pictures and 2 groups"),
-    "one missing, one with a comma": (lambda w: {"kind": ["identity"], "groups": ["a", "", "b, c", "a", "b", "b"]}, "no label for picture 2"),
-    "a text too few, one with a comma": (lambda w: {"kind": ["identity"], "groups": ["a", "b, c", "a", "b", "b"]}, "got 6 pictures and 5 groups"),
-    "no texts": (lambda w: {"kind": ["identity"], "groups": [1, 2, 3, 4, 5, 6]}, "groups is 1, and should be a text"),
-    "one group": (lambda w: {"kind": ["identity"], "groups": ["a,a,a,a,a,a"]}, "every picture is in the group 'a'"),
+    "fewer groups": (lambda w: {"kind": ["identity"], "groups": ["a\nb"]}, "got 6 images and 2 groups"),
+    "one missing, one with a comma": (lambda w: {"kind": ["identity"], "groups": ["a", "", "b, c", "a", "b", "b"]}, "no label for image 2"),
+    "a text too few, one with a comma": (lambda w: {"kind": ["identity"], "groups": ["a", "b, c", "a", "b", "b"]}, "got 6 images and 5 groups"),
+    "no texts": (lambda w: {"kind": ["identity"], "groups": [1, 2, 3, 4, 5, 6]}, "groups is 1, but must be text"),
+    "one group": (lambda w: {"kind": ["identity"], "groups": ["a,a,a,a,a,a"]}, "every image is in the group 'a'"),
     "tracks for looks": (lambda w: {"kind": ["appearance"], "tracks": [tracks(PATH)]}, "only a head that reads correspondence can use"),
-    "fewer frames": (lambda w: {"tracks": [tracks(PATH[:4])]}, "got tracks of 4 frames and 6 pictures"),
-    "another canvas": (lambda w: {"tracks": [tracks(PATH * 8 + 65)]}, "outside of pictures of 64x64"),
-    "never seen twice": (lambda w: {"tracks": [tracks(PATH, torch.zeros(6, 5))]}, "hardly a point"),
+    "fewer frames": (lambda w: {"tracks": [tracks(PATH[:4])]}, "got tracks of 4 frames and 6 images"),
+    "another canvas": (lambda w: {"tracks": [tracks(PATH * 8 + 65)]}, "outside the images of 64x64"),
+    "never seen twice": (lambda w: {"tracks": [tracks(PATH, torch.zeros(6, 5))]}, "almost no point"),
     "no tracks": (lambda w: {"tracks": [{"track_path": PATH * torch.nan}]}, "cannot be used"),
     "frames of two sizes": (lambda w: {"images": [w.images[:5], w.images[5:, :48]], "tracks": [tracks(PATH)]}, "of one size"),
 }
@@ -287,7 +287,7 @@ def test_bad_inputs_are_explained(w, case):
 
 def test_models_without_taps_and_other_models_vaes_are_refused(w):
     model = random_model("small")
-    with pytest.raises(ValueError, match=r"^Fit Comparing Head: the latent has 3 channels, and this model \(SD15\) works with 4"):
+    with pytest.raises(ValueError, match=r"^Fit Comparing Head: the latent has 3 channels, but this model \(SD15\) needs 4"):
         w.fit(model=[model])
     del model.model.diffusion_model.output_blocks
     with pytest.raises(ValueError, match=r"^Fit Comparing Head: this model \(SD15\) cannot be guided by its features"):

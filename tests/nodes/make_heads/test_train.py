@@ -73,7 +73,7 @@ def test_a_head_comes_with_its_losses_a_report_and_a_picture_and_is_kept(w, outp
     before = torch.backends.cudnn.deterministic, torch.get_rng_state()
     head, loss, report, sheet = w.train()
     assert len(loss["loss"]) == STEPS and all(0 < x < 1 for x in loss["loss"])
-    assert "trained on 4 pictures for 4 steps, in" in report and "mine_00001_.safetensors" in report and sheet.shape[0] == 1
+    assert "trained on 4 images for 4 steps, in" in report and "mine_00001_.safetensors" in report and sheet.shape[0] == 1
     assert torch.backends.cudnn.deterministic == before[0] and torch.equal(torch.get_rng_state(), before[1])
     assert not any(p.requires_grad for p in head.parameters()) and not any(p.is_inference() for p in head.parameters())
     kept = load_head(output / "mine_00001_.safetensors")
@@ -99,7 +99,7 @@ def test_it_goes_on_to_the_bit_wherever_it_was_interrupted(w, output):
         done = [load_training(path)[1]["training"]["done"] for path in output.glob(f"parts{k}_*")]
         head, again, report, shown = w.train(filename_prefix=name, resume=True)
         assert torch.equal(weights(head), weights(whole)) and again == curve and torch.equal(shown, sheet), place
-        assert ("of which the first" in report) == bool(done)
+        assert ("(the first" in report) == bool(done)
         one, two = ((output / f"{stem}_00001_.safetensors").read_bytes() for stem in ("whole", f"parts{k}"))
         assert one == two
 
@@ -140,7 +140,7 @@ def test_what_a_crash_leaves_goes_on_to_the_bit(w, output, often, monkeypatch):
     assert (output / "mine_00001_.safetensors").read_bytes() == whole
     for done in (1, STEPS - 1):
         report = w.train(filename_prefix=f"readout_heads/crash{done}", resume=True)[2]
-        assert f"of which the first {done} before" in report and (output / f"crash{done}_00001_.safetensors").read_bytes() == whole
+        assert f"(the first {done} of them earlier)" in report and (output / f"crash{done}_00001_.safetensors").read_bytes() == whole
 
 
 def test_the_file_is_written_every_five_minutes_and_takes_a_per_cent_of_the_time_at_most(w, monkeypatch):
@@ -169,9 +169,9 @@ def test_a_head_whose_file_cannot_be_written_is_there_all_the_same(w, often, mon
     monkeypatch.setattr(training, "save_head", full)
     with caplog.at_level(logging.WARNING):
         head, _, report, _ = w.train()
-    assert torch.equal(weights(head), weights(whole)) and "not kept, for nothing could be written to mine_00002_.safetensors" in report
+    assert torch.equal(weights(head), weights(whole)) and "not saved, because nothing could be written to mine_00002_.safetensors" in report
     goes_on, finished = [text for text in caplog.messages if "No space left" in text]
-    assert goes_on.startswith("Train Readout Head: mine.safetensors") and goes_on.endswith("Training goes on, and the file is written again later.")
+    assert goes_on.startswith("Train Readout Head: mine.safetensors") and goes_on.endswith("Training continues, and the file is written again later.")
     assert "connect Save Readout Head and queue again" in finished
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *_, **more: comfy.model_management.interrupt_current_processing())
     with pytest.raises(Interrupted):
@@ -182,7 +182,7 @@ def test_a_head_whose_file_cannot_be_written_is_there_all_the_same(w, often, mon
 def test_more_steps_go_on_from_the_end(w):
     w.train()
     head, loss, report, _ = w.train(steps=6, resume=True)
-    assert len(loss["loss"]) == 6 and "6 steps, of which the first 4 before" in report
+    assert len(loss["loss"]) == 6 and "6 steps (the first 4 of them earlier)" in report
     with_constant_rate = {"preset": "published", "batch_size": 1, "filename_prefix": "readout_heads/published"}
     w.train(**with_constant_rate, steps=2)
     assert torch.equal(weights(w.train(**with_constant_rate, steps=3, resume=True)[0]), weights(w.train(**with_constant_rate, steps=3)[0]))
@@ -219,9 +219,10 @@ def test_what_is_trained_steers_and_is_refused_by_another_model(w):
         guided_ksampler.KSamplerReadoutGuidance.execute(random_model("small"), *settings, guidance, 0.1, "off")
 
 
-OTHERS = {"kind": ({"kind": "height"}, "kind 'depth' and not height"), "seed": ({"seed": 4}, "seed 3 and not 4"),
-          "preset": ({"preset": "published"}, "preset 'small' and not published"), "batch": ({"batch_size": 1}, "batch_size 2 and not 1"),
-          "rate": ({"learning_rate": 0.5}, "learning_rate 0.001 and not 0.5"), "fewer steps": ({"steps": 3}, "has 4 steps behind it, and steps is 3")}
+OTHERS = {"kind": ({"kind": "height"}, "kind 'depth' instead of height"), "seed": ({"seed": 4}, "seed 3 instead of 4"),
+          "preset": ({"preset": "published"}, "preset 'small' instead of published"), "batch": ({"batch_size": 1}, "batch_size 2 instead of 1"),
+          "rate": ({"learning_rate": 0.5}, "learning_rate 0.001 instead of 0.5"),
+          "fewer steps": ({"steps": 3}, "was already trained for 4 steps, and steps is 3")}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -235,17 +236,17 @@ def test_going_on_with_something_else_is_refused_by_name(w, name):
 def test_going_on_with_other_pictures_or_a_file_that_holds_no_training_is_refused(w, output):
     head = w.train()[0]
     for changes in ({"image": 1 - w.wanted}, {"latents": {"samples": w.vae.encode(w.pictures.flip(0))}}):
-        with pytest.raises(ValueError, match="other pictures, or the same in another order"):
+        with pytest.raises(ValueError, match="other images, or the same in another order"):
             w.train(resume=True, **changes)
     w.train(resume=True, latents={"samples": w.vae.encode(w.pictures) + 1e-5})  # another card rounds otherwise
     SaveReadoutHead.execute(head, "readout_heads/mine")
-    with pytest.raises(ValueError, match="mine_00002_.safetensors holds a head, but nothing to train it on with"):
+    with pytest.raises(ValueError, match="mine_00002_.safetensors contains a head, but no training state to continue from"):
         w.train(resume=True)
 
 
 def test_going_on_by_other_words_or_with_other_weights_is_refused(w):
     w.train()
-    with pytest.raises(ValueError, match="mine_00001_.safetensors was trained with other conditionings.* Give that again"):
+    with pytest.raises(ValueError, match="mine_00001_.safetensors was trained with other conditionings.* Use the same again"):
         w.train(resume=True, positive=w.said[1])
     changed = w.model.clone()  # as by a LoRA
     weights = {name: x for name, x in w.model.model.state_dict().items() if "output_blocks" in name and name.endswith("weight") and x.ndim == 4}
@@ -259,7 +260,7 @@ def test_files_of_the_same_name_that_are_no_heads_are_passed_over(w, output):
     for name in ("mine_00007_.png", "mine_00003_.txt", "mine_other_00009_.safetensors"):
         (output / name).touch()
     report = w.train(steps=5, resume=True)[2]
-    assert "5 steps, of which the first 4 before" in report and "kept in mine_00001_.safetensors" in report
+    assert "5 steps (the first 4 of them earlier)" in report and "saved in mine_00001_.safetensors" in report
 
 
 def test_a_state_that_is_damaged_is_refused(w, output):
@@ -270,25 +271,25 @@ def test_a_state_that_is_damaged_is_refused(w, output):
     for changes, known, words in (({}, [1], "was trained with kind None"), ({"curve": state["curve"][:2]}, config["training"], "how far"),
                                      ({}, config["training"] | {"done": -1}, "how far"), ({weight: state[weight][:2]}, config["training"], "mixing"),
                                      ({"dice": state["dice"][:9]}, config["training"], "random numbers"),
-                                     ({}, config["training"] | {"taps": [1]}, r"taps \[1\] and not")):
+                                     ({}, config["training"] | {"taps": [1]}, r"taps \[1\] instead of")):
         save_head(head, path, torch.float32, state | changes, training=known)
         with pytest.raises(ValueError, match=f"Train Readout Head: .*{words}"):
             w.train(resume=True)
 
 
 BAD = {
-    "fewer targets": (lambda w: {"image": w.wanted[:4]}, "got 5 pictures as latents and 4 images"),
-    "constant": (lambda w: {"image": torch.full_like(w.wanted, 0.5)}, "one color all over"),
+    "fewer targets": (lambda w: {"image": w.wanted[:4]}, "got 5 images as latents and 4 images"),
+    "constant": (lambda w: {"image": torch.full_like(w.wanted, 0.5)}, "one color everywhere"),
     "nan target": (lambda w: {"image": w.wanted * float("nan")}, "NaN"),
-    "nan latent": (lambda w: {"latents": {"samples": torch.full((5, 3, 32, 32), float("nan"))}}, "the latent holds NaN"),
-    "one picture": (lambda w: {"latents": {"samples": w.vae.encode(w.pictures[:1])}, "image": w.wanted[:1]}, "got one picture, and it needs two"),
-    "other shape": (lambda w: {"image": w.wanted[:, :, :16]}, "picture 1 is 32x32 in latents.*16x32 pixels.*another shape"),
-    "conditionings": (lambda w: {"positive": Lists(w.said)}, "5 pictures and 2 conditionings"),
+    "nan latent": (lambda w: {"latents": {"samples": torch.full((5, 3, 32, 32), float("nan"))}}, "the latent contains NaN"),
+    "one picture": (lambda w: {"latents": {"samples": w.vae.encode(w.pictures[:1])}, "image": w.wanted[:1]}, "got one image, but needs at least two"),
+    "other shape": (lambda w: {"image": w.wanted[:, :, :16]}, "image 1 is 32x32 in latents.*16x32 pixels, a different aspect ratio"),
+    "conditionings": (lambda w: {"positive": Lists(w.said)}, "5 images and 2 conditionings"),
     "odd kind": (lambda w: {"kind": "../depth"}, "kind is '../depth'"), "no kind": (lambda w: {"kind": " "}, "kind is ''"),
-    "no map": (lambda w: {"kind": "appearance"}, "gives no picture"),
-    "path": (lambda w: {"filename_prefix": "../mine"}, "filename_prefix is '../mine'.*no place in ComfyUI's output folder"),
-    "absolute": (lambda w: {"filename_prefix": "/mine"}, "no place in ComfyUI's output folder"),
-    "long name": (lambda w: {"filename_prefix": f"readout_heads/{'x' * 232}"}, "cannot be written.*so training did not begin"),
+    "no map": (lambda w: {"kind": "appearance"}, "outputs no image"),
+    "path": (lambda w: {"filename_prefix": "../mine"}, "filename_prefix is '../mine'.*not a place in ComfyUI's output folder"),
+    "absolute": (lambda w: {"filename_prefix": "/mine"}, "not a place in ComfyUI's output folder"),
+    "long name": (lambda w: {"filename_prefix": f"readout_heads/{'x' * 232}"}, "cannot be written.*so training did not start"),
     "diverges": (lambda w: {"learning_rate": 1e30}, "Lower learning_rate")}
 
 

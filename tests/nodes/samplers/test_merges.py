@@ -27,8 +27,8 @@ def applied(w, **sources):
 @pytest.mark.parametrize("source", ["2", "3"])
 def test_a_guided_model_that_gives_a_merge_its_weights_is_warned_of(w, caplog, source):
     merged = ModelMergeSimple().merge(w.model, applied(w, model2=source), 0.5)[0]
-    assert [r.message for r in caplog.records] == ["Apply Readout Guidance: its model becomes model2 of a merge, which takes its weights and no "
-                                                   "guidance. Put this node behind the merge."]
+    assert [r.message for r in caplog.records] == ["Apply Readout Guidance: its model becomes model2 of a merge, which uses the weights but not the "
+                                                   "guidance. Put this node after the merge."]
     assert not any(merged.wrappers.values())
 
 

@@ -226,8 +226,8 @@ def refused(w, match, **changes):
 def test_what_cannot_be_a_picture_of_colors_is_refused(w):
     refused(w, "Color Target: the image is a str", image="photo.png")
     refused(w, "Color Target: the image is empty", image=torch.zeros(0, 64, 64, 3))
-    refused(w, "Color Target: the image holds NaN", image=torch.full((1, 64, 64, 3), float("nan")))
-    refused(w, "Color Target: the image holds values from 0 to 200", image=torch.rand(1, 64, 64, 3).round() * 200)
+    refused(w, "Color Target: the image contains NaN", image=torch.full((1, 64, 64, 3), float("nan")))
+    refused(w, "Color Target: the image has values from 0 to 200", image=torch.rand(1, 64, 64, 3).round() * 200)
     refused(w, "Color Target: there is no VAE", vae=None)
     refused(w, "Color Target: the mask is empty", mask=torch.zeros(1, 64, 64))
     refused(w, "Color Target: the mask is 32x32 pixels", mask=torch.ones(1, 32, 32))
@@ -248,7 +248,8 @@ def test_sketches_of_a_few_pixels_banners_and_photographs_are_taken(w, size):
     """On an image of another size than the mask's cells: the upper half light, the lower one dark, as far as there are rows for it."""
     image = torch.zeros(1, *size, 3)
     image[:, :(size[0] + 1) // 2] = 1
-    uppers, lowers = zip(*(w.sample(target(w, image=x, detail=2), batch=1, steps=6, size=(56, 80))[0].mean(1).chunk(2, 1) for x in (image, 1 - image)))
+    made = [w.sample(target(w, image=x, detail=2), batch=1, steps=6, size=(56, 80))[0] for x in (image, 1 - image)]
+    uppers, lowers = zip(*(x.mean(1).chunk(2, 1) for x in made))
     assert uppers[0].mean() > uppers[1].mean() + 0.1 and lowers[0].mean() < lowers[1].mean() - 0.1
 
 
@@ -263,12 +264,12 @@ def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too():
 
 def test_colors_of_another_shape_are_cut_with_a_word(w, caplog):
     w.sample(target(w, image=torch.rand(1, 64, 128, 3)), batch=1, steps=2)
-    assert len([r for r in caplog.records if re.search("5[01]% of what the color target was given is left out", r.message)]) == 1
+    assert len([r for r in caplog.records if re.search("5[01]% of the color target's input is cut off", r.message)]) == 1
 
 
 def test_the_wrong_vae_and_the_published_procedure_are_refused_by_name(w):
     made = replace(target(w, 1)[0], image=torch.zeros(1, 16, 64, 64))
-    with pytest.raises(ValueError, match="Apply Readout Guidance: .* color target .* 16 channels .* works with 3 .*Connect the VAE"):
+    with pytest.raises(ValueError, match="Apply Readout Guidance: .* color target .* 16 channels .* needs 3 channels .*Connect the VAE"):
         ApplyReadoutGuidance.execute(w.model, (made,), 0.1)
     with pytest.raises(ValueError, match="published.*the color target has none.*Use KSampler"):
         published.KSamplerReadoutGuidancePublished.execute(w.model, 0, 2, 3.0, 0.0, True, w.positive, w.negative,

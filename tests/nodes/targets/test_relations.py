@@ -214,7 +214,7 @@ def test_an_inversion_comes_back_or_says_that_it_does_not(w, caplog, scheduler, 
     back, = host_nodes.common_ksampler(w.model, 0, steps, *schedule, noise, disable_noise=True)
     error = (back["samples"] - latent["samples"]).square().mean().sqrt() / latent["samples"].square().mean().sqrt()
     assert error < most
-    assert ("Readout Invert: the picture will not come back as it was" in caplog.text) == (error > 0.1)
+    assert ("Readout Invert: the image will not come back as it was" in caplog.text) == (error > 0.1)
 
 
 def test_guidance_rests_while_a_picture_is_inverted(w):
@@ -237,7 +237,7 @@ def test_guidance_rests_where_sigmas_rise(w, caplog):
     guided, = ApplyReadoutGuidance.execute(w.model, w.drag(reference, mask=torch.ones(1, 64, 64), end_percent=1.0), 0.1).args
     assert torch.equal(noise(guided), noise(w.model))
     assert [message for message in caplog.messages if "guided" in message] == [
-        "Apply Readout Guidance: the noise levels of this run rise, as where the noise of a given picture is found, so nothing is guided in it."]
+        "Apply Readout Guidance: the noise levels of this run rise, as when the noise of a given image is found, so nothing is guided."]
 
 
 def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
@@ -250,7 +250,7 @@ def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
         caplog.clear()
         w.sample(guidance, w.latent(batch), steps=2)
         heard = [line for line in caplog.messages if "at a time" in line]
-        assert len(heard) == said and all(f"for 3 pictures, and {batch} at a time" in line for line in heard)
+        assert len(heard) == said and all(f"for 3 images, but {batch} {'is' if batch == 1 else 'are'} sampled at a time" in line for line in heard)
     assert "the reference of the drag target" in heard[0] and "the color target" in heard[1]
 
 
@@ -320,10 +320,10 @@ def test_bad_relations_are_explained(w):
     for text in ("no json", "[[[0.1, 0.2]]]", "{}", "[[[0.1], [0.2]]]", "[[[0.1, 0.2], [NaN, 0.2]]]", "[1, 2]"):
         if text != "{}":
             assert "drags cannot be read" in said(lambda: w.drag(reference, text))
-    assert "drag 1 of no length" in said(lambda: w.drag(reference, "[[[0.5, 0.5], [0.5, 0.5]]]"))
+    assert "drag 1 of zero length" in said(lambda: w.drag(reference, "[[[0.5, 0.5], [0.5, 0.5]]]"))
     assert "drag 1 with an end outside" in said(lambda: w.drag(reference, "[[[0.5, 0.5], [1.5, 0.5]]]"))
     many = json.dumps([[[0.1, 0.1], [0.2, 0.2]]] * 1025)
-    assert "1025 drags are more than fit; the most is 1024" in said(lambda: w.drag(reference, many))
+    assert "got 1025 drags; the maximum is 1024" in said(lambda: w.drag(reference, many))
     small = w.made(size=(48, 80))[1]
     message = said(lambda: w.sample(w.drag(small)))
     assert "80x48" in message and "64x64" in message and "KSampler (Readout Guidance)" in message
@@ -333,7 +333,7 @@ def test_bad_relations_are_explained(w):
     assert "4 channels" in said(lambda: ReadoutInvert.execute(w.model, w.positive, w.negative, four, 5, 1.0, "karras", 9))
     nan = {"samples": torch.full((1, 3, 8, 8), float("nan"))}
     assert "NaN" in said(lambda: ReadoutReference.execute(w.model, w.positive, nan, 5, 9))
-    assert "holds nothing" in said(lambda: w.like("identity", reference, box={"x": 99, "y": 0, "width": 5, "height": 5}))
+    assert "contains no part" in said(lambda: w.like("identity", reference, box={"x": 99, "y": 0, "width": 5, "height": 5}))
     for boxes, number in (([[]], 0), ([[BOX], [BOX]], 2)):
         assert f"got {number} boxes" in said(lambda: w.like("identity", reference, box=boxes))
     assert "no drag" in said(lambda: DragPath.execute(w.like("identity", reference), w.latent(), 3))
@@ -358,7 +358,7 @@ def test_one_bad_drag_among_good_ones_is_left_out_with_a_warning(w, caplog):
     _, reference = w.made()
     with caplog.at_level(logging.WARNING):
         guidance = w.drag(reference, "[[[0.5, 0.5], [1.5, 0.5]], [[0.3, 0.4], [0.6, 0.5]]]")
-    assert "drag 1 with an end outside the picture" in caplog.text
+    assert "drag 1 with an end outside the image" in caplog.text
     assert torch.equal(w.sample(guidance)[0], w.sample(w.drag(reference))[0])
 
 
@@ -366,12 +366,12 @@ def test_masked_drags_hold_one_reference_and_their_masks_have_its_shape(w):
     (_, one), (_, two) = w.made(), w.made(steps=5)
     mask = torch.zeros(1, 64, 64)
     mask[..., :32] = 1
-    with pytest.raises(ValueError, match="targets with masks keep the rest of the picture as two different references"):
+    with pytest.raises(ValueError, match="targets have masks and different references, but the background can follow only one reference"):
         w.sample(w.drag(two, mask=mask, guidance=w.drag(one, mask=mask)))
     left, both = (w.sample(w.drag(one, mask=mask, guidance=beside))[0] for beside in ((), w.drag(one, mask=1 - mask)))
     held = one.trajectory.latents[0]
     assert torch.allclose(left[..., 32:], held[..., 32:], atol=1e-3) and not torch.allclose(both[..., 32:], held[..., 32:], atol=0.05)
-    with pytest.raises(ValueError, match="Drag Target: the mask is 64x32 pixels and the reference's picture 64x64"):
+    with pytest.raises(ValueError, match="Drag Target: the mask is 64x32 pixels, but the reference image is 64x64"):
         w.drag(one, mask=mask[:, :32])
 
 
@@ -382,7 +382,7 @@ def test_drags_are_drawn_on_a_picture_of_the_references_shape(w):
         drawn, = w.drag(reference, image=torch.zeros(1, height, width, 3))
         assert torch.equal(drawn.paths, arrow.paths)
     square = torch.zeros(1, 800, 800, 3)
-    with pytest.raises(ValueError, match="^Drag Target: the image is 800x800 pixels and the reference's picture 64x48, .* misplaced"):
+    with pytest.raises(ValueError, match="^Drag Target: the image is 800x800 pixels, but the reference image is 64x48, .* misplaced"):
         w.drag(reference, image=square)
     with pytest.raises(ValueError, match="the image is 800x800"):  # before the pixels are taken for places outside
         w.drag(reference, "[]", drags_json="[[[400, 400], [900, 400]]]", image=square)

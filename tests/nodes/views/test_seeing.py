@@ -285,7 +285,7 @@ def test_pictures_side_by_side():
     assert corner.getcolors() == [(16, tuple((guided_pictures[0, 0, 0] * 255).round().int().tolist()))]  # hard pixels
     with pytest.raises(ValueError, match="^Readout Compare: the image is empty"):
         ReadoutCompare.execute(torch.zeros(0, 8, 8, 3))
-    with pytest.raises(ValueError, match="^Readout Compare: the image is a batch of 10001 pictures, and the most is 10000"):
+    with pytest.raises(ValueError, match="^Readout Compare: the image is a batch of 10001 images; the maximum is 10000"):
         ReadoutCompare.execute(torch.zeros(1, 8, 8, 3).expand(10_001, -1, -1, -1))
 
 
