@@ -155,7 +155,7 @@ def test_where_the_file_could_not_be_written_the_command_says_so_and_fails(scene
     def full(*_):
         raise HeadFileError("out.safetensors cannot be written (no space left).")
 
-    monkeypatch.setattr("readout_guidance_pack.nodes.training.Training.save", full)
+    monkeypatch.setattr("readout_guidance_pack.nodes.make_heads.training.Training.save", full)
     assert run(scenes, out="full.safetensors") == 1
     assert not (scenes / "full.safetensors").exists() and "cannot be written" in caplog.text
     assert "not saved, because nothing could be written to full.safetensors" in capsys.readouterr().out
