@@ -303,7 +303,7 @@ def test_bad_input_is_explained_and_nothing_is_written(w, output, name):
 
 def test_the_model_is_asked_about_no_more_pictures_at_a_time_than_fit(w, monkeypatch):
     """A step's loss is the mean of all, in however many parts."""
-    monkeypatch.setattr("readout_guidance_pack.nodes.examples.MOST_AT_ONCE", 1)
+    monkeypatch.setattr("readout_guidance_pack.nodes.make_heads.examples.MOST_AT_ONCE", 1)
     given = examples(train.NODE, w.model, [{"samples": w.vae.encode(w.pictures)}], [w.said[0]], [w.wanted], "depth")
     training = Training(TrainingSet(train.NODE, w.model, given, "depth"), replace(SMALL, batch_size=4), 3)
     with torch.inference_mode(False), torch.no_grad():
