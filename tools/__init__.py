@@ -20,6 +20,7 @@ sys.modules["readout_guidance_pack"].__path__ = [str(ROOT)]
 if "COMFYUI_PATH" in os.environ:  # run.py sets it, but not for `convert`
     sys.path.insert(0, os.environ["COMFYUI_PATH"])  # first, because `nodes` must be ComfyUI's and not the folder here
     import torch
+    import utils.extra_config  # noqa: F401  # before ComfyUI's nodes.py puts comfy/ on the path, where another `utils` is; so does its main.py
     from comfy.cli_args import args
     args.cpu = not torch.cuda.is_available()
 

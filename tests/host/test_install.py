@@ -123,7 +123,7 @@ def test_damaged_data_is_named_and_the_rest_works(odd):
 
 def test_a_second_copy_and_one_that_cannot_be_imported_are_said_in_the_log(tmp_path):
     copies = [release.unpack(tmp_path / "unpacked" / name) for name in (PACK_FOLDER, TWICE, DAMAGED)]
-    with (copies[2] / "nodes" / "color.py").open("a", encoding="utf-8") as file:
+    with (copies[2] / "nodes" / "targets" / "color.py").open("a", encoding="utf-8") as file:
         file.write("\nclass Half(\n")
     with Server(tmp_path / "output", home=tmp_path, extra_nodes=[*copies[1:], other_pack(tmp_path)], pack=copies[0]) as server:
         info = server.get("/object_info")

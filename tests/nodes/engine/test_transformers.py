@@ -354,7 +354,7 @@ def test_words_and_reference_pictures_count():
             comfy.sample.sample(steered, x, 3, 1.0, "euler", "simple", said, said, x, disable_pbar=True)
 
         kept.append(most_kept(step, model.model.parameters()))
-        told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), again=False))
+        told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), recompute=False))
     for i in (1, 2):
         assert 1.8 < told[i] / told[0] < 2.2 and kept[i] / kept[0] == pytest.approx(told[i] / told[0], rel=0.2)
 
@@ -372,5 +372,5 @@ def test_a_picture_to_edit_counts():
             comfy.sample.sample(steered, latent, 3, 1.0, "euler", "simple", said, said, latent, disable_pbar=True)
 
         kept.append(most_kept(step, model.model.parameters()))
-        told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), again=False))
+        told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), recompute=False))
     assert 1.7 < told[1] / told[0] < 2.1 and kept[1] / kept[0] == pytest.approx(told[1] / told[0], rel=0.2)

@@ -170,7 +170,7 @@ def test_holes_are_not_mixed_into_what_is_beside_them(depth):
     changed = torch.where(target.known > 0, readout, readout + 5)
     span = torch.ones(2)
     assert torch.equal(target.energy(readout, span, None), target.energy(changed, span, None))
-    alone = target.of(torch.tensor([1]))
+    alone = target.select(torch.tensor([1]))
     assert torch.allclose(alone.energy(readout[1:], span[1:], None), target.energy(readout, span, None)[1:])
 
 

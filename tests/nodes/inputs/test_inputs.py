@@ -4,6 +4,7 @@ import functools
 import itertools
 import logging
 from fractions import Fraction
+from inspect import signature
 
 import folder_paths
 import nodes as host_nodes
@@ -363,7 +364,8 @@ def test_joints_that_the_hosts_own_node_does_not_draw_are_hidden(pose):
 
     scores = np.full(18, 0.5)
     scores[4], scores[7] = 0.29, 0.3
-    shown = SDPoseDrawKeypoints.execute(of_the_host(scores), True, False, False, False, 4, 3, 0.3, True).args[0]
+    body_alone = (True, False, False, False, 4, 3, 0.3, True)[:len(signature(SDPoseDrawKeypoints.execute).parameters) - 1]  # draw_head is of 0.30
+    shown = SDPoseDrawKeypoints.execute(of_the_host(scores), *body_alone).args[0]
     unseen = person()
     unseen[4 * 3 + 2] = 0
     assert torch.equal(pose(of_the_host(scores)).image, pose([frame(unseen)]).image)
@@ -422,10 +424,10 @@ def test_the_mask_of_an_opaque_picture_is_empty(heads, loaded, name, mode):
 
 
 def test_what_is_transparent_in_a_grey_picture_is_all_of_its_mask(heads, loaded):
+    """ComfyUI 0.30 leaves 0.0039 where it is opaque."""
     picture = Image.fromarray((RAMP[0, ..., 0] * 255).byte().numpy()).convert("LA")
     picture.putalpha(Image.fromarray(np.repeat(np.repeat(np.uint8([[0, 255], [255, 255]]), 32, 0), 32, 1)))
     image, mask = loaded("grey.png", picture)
-    assert mask[0, 40, 40] > 0
     target, = DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)[0]
     assert target.mask[0, 0, :32, :32].min() > 0.99 and target.mask.sum() == target.mask[..., :32, :32].sum()
 
