@@ -135,4 +135,4 @@ def test_a_second_copy_and_one_that_cannot_be_imported_are_said_in_the_log(tmp_p
     assert f"custom_nodes.{PACK_FOLDER}" in twice and f"custom_nodes.{TWICE}" in twice and DAMAGED not in twice
     failed = [line for line in log if "(IMPORT FAILED)" in line]
     assert len(failed) == 1 and failed[0].endswith(DAMAGED)
-    assert any(f"{DAMAGED}{os.sep}nodes{os.sep}color.py" in line for line in log) and any("SyntaxError" in line for line in log)
+    assert any(f"{DAMAGED}{os.sep}nodes{os.sep}targets{os.sep}color.py" in line for line in log) and any("SyntaxError" in line for line in log)
