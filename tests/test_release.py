@@ -49,9 +49,9 @@ def test_nothing_of_the_archive_imports_what_is_left_out():
 def test_a_release_wants_what_only_the_owner_can_say():
     found = release.problems(tomllib.loads(PYPROJECT), CHANGELOG)
     assert [problem.split(":")[0] for problem in found] == ["pyproject.toml does not say [tool.comfy] PublisherId",
-                                                          "pyproject.toml does not say [tool.comfy] Icon",
-                                                          "pyproject.toml does not say [project.urls] Repository",
-                                                          "pyproject.toml does not say [project.urls] Issues"]
+                                                            "pyproject.toml does not say [tool.comfy] Icon",
+                                                            "pyproject.toml does not say [project.urls] Repository",
+                                                            "pyproject.toml does not say [project.urls] Issues"]
     version = READY["project"]["version"]
     assert not release.problems(READY, CHANGELOG, f"v{version}")
 

@@ -106,7 +106,7 @@ class Recipe:
         unet, words = load_model(device, self) if first else (self.new(), text.TextEncoder())
         comfy.model_management.in_training = True  # the host's switch to operations that have a backward pass
         unet, words = demo_training.train(unet.requires_grad_(), words.requires_grad_(), self.learns, steps, first=first, lr=self.learning_rate,
-                                  device=device, save=self.save)
+                                          device=device, save=self.save)
         comfy.model_management.in_training = False
         self.save(unet, words, steps)
 

@@ -21,7 +21,7 @@ class LoadDemoModel(io.ComfyNode):
                         "prompts such as 'a figure in a red shirt and blue trousers, meadow' and images of about 64x64 pixels.",
             inputs=[io.Combo.Input("model", options=list(FILES), default="UNet", optional=True,
                                    tooltip="UNet: built like Stable Diffusion 1.5 and SDXL; its heads are included. transformer: a flow model built "
-                                           "like Z-Image; make its heads with Fit Readout Head.")],
+                                   "like Z-Image; make its heads with Fit Readout Head.")],
             outputs=[io.Model.Output(tooltip="The demo model."), io.Clip.Output(tooltip="The text encoder of the demo model."),
                      io.Vae.Output(tooltip="The VAE of the demo model.")])
 

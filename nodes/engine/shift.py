@@ -67,7 +67,7 @@ class Shifter:
         return outs, displacement, [values[t] for t in targets]
 
     def shift_from_features(self, step: Step, now: Prediction, targets: list[Target], branches: list,
-                     scale: float) -> tuple[list[Tensor | None], Tensor, dict[Target, Tensor]]:
+                            scale: float) -> tuple[list[Tensor | None], Tensor, dict[Target, Tensor]]:
         """What the model predicts, the conditional prediction at its place among `branches`, the displacement that lowers the energies of `targets`,
         which have heads, and these energies."""
         gradient, values, span = 0, {}, self.latent_ranges(step, targets)
@@ -91,7 +91,7 @@ class Shifter:
         return outs, displacement, dict(zip(targets, energy))
 
     def shift_from_denoised(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,
-                      views: list[View]) -> tuple[Tensor, dict[Target, Tensor]]:
+                            views: list[View]) -> tuple[Tensor, dict[Target, Tensor]]:
         """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
         def seen(x: Tensor) -> Tensor:
             return one_frame(step.model.process_latent_out(x))

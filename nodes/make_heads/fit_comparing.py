@@ -115,7 +115,7 @@ class FitComparingHead(io.ComfyNode):
                                    "Appearance Target, identity for Identity Target."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                                  tooltip="The seed of the noise and of the changes. It also chooses the images that are held out to evaluate the "
-                                         "head."),
+                                 "head."),
                     io.Tracks.Input("tracks", optional=True, tooltip="For correspondence, if the images are the frames of a video: points that "
                                     "were tracked through that video."),
                     io.String.Input("groups", optional=True, multiline=True, default="", tooltip="For identity: who is in each image, one label per "

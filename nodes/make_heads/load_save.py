@@ -123,7 +123,7 @@ class SaveReadoutHead(io.ComfyNode):
             inputs=[Head.Input("head", tooltip="The readout head to save."),
                     io.String.Input("filename_prefix", default=f"{FOLDER}/head",
                                     tooltip=f"The path and file name in ComfyUI's output folder. Load Readout Head lists heads in {FOLDER}/ after "
-                                            "you press R.")])
+                                    "you press R.")])
 
     @classmethod
     def execute(cls, head, filename_prefix):

@@ -30,21 +30,21 @@ class TrainReadoutHead(io.ComfyNode):
                     io.String.Input("kind", default="depth", tooltip="What the head reads: pose, depth, edge, or a name of your own for Map Target."),
                     io.Combo.Input("preset", options=list(RECIPES), default=SMALL.name,
                                    tooltip="small: for a few hundred images. published: the network and recipe of the method's authors, for "
-                                           "thousands of images."),
+                                   "thousands of images."),
                     io.Int.Input("steps", default=0, min=0, max=1_000_000,
                                  tooltip="The total number of steps, including those before an interruption. 0 uses the preset: "
-                                         f"{' or '.join(f'{r.steps} ({r.name})' for r in RECIPES.values())}."),
+                                 f"{' or '.join(f'{r.steps} ({r.name})' for r in RECIPES.values())}."),
                     io.Int.Input("batch_size", default=0, min=0, max=1024, advanced=True,
                                  tooltip="The number of images per step. 0 uses the preset: "
-                                         f"{' or '.join(f'{r.batch_size} ({r.name})' for r in RECIPES.values())}."),
+                                 f"{' or '.join(f'{r.batch_size} ({r.name})' for r in RECIPES.values())}."),
                     io.Float.Input("learning_rate", default=0.0, min=0.0, max=1.0, step=1e-7, advanced=True,
                                    tooltip=f"The learning rate of the training. 0 uses the preset: {SMALL.learning_rate:g}."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff,
                                  tooltip="The seed of the initial network and of the noise. It also chooses the images that are held out to evaluate "
-                                         "the head."),
+                                 "the head."),
                     io.String.Input("filename_prefix", default=f"{FOLDER}/trained",
                                     tooltip="Where the head and its training state are saved, in ComfyUI's output folder: every five minutes, at the "
-                                            "end, and when you interrupt the run."),
+                                    "end, and when you interrupt the run."),
                     io.Boolean.Input("resume", default=False, tooltip="Whether to continue from the newest file of that name, if there is one.")],
             outputs=[Head.Output(display_name="head", tooltip="The trained head, for targets, Readout Estimate or Save Readout Head."),
                      LossMap.Output(display_name="loss", tooltip="The loss of each step, for Plot Loss Graph."),

@@ -57,6 +57,6 @@ class DragTarget(io.ComfyNode):
         if found:  # none drawn yet: the first run only shows the picture to draw on
             beside_reference.check_aspect(node, size, reference)
             targets = (Drag(name="drag", head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
-                                 paths=drag_paths.usable(node, found), mask=beside_reference.mask_of(node, mask, reference)),)
+                            paths=drag_paths.usable(node, found), mask=beside_reference.mask_of(node, mask, reference)),)
         shown = {} if image is None else {"readout_picture": ui.PreviewImage(image[:1], cls=cls).as_dict()["images"]}
         return io.NodeOutput((*(guidance or ()), *targets), ui=shown)

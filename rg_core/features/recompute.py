@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 @contextmanager
 def recomputed_blocks(modules: Iterable[nn.Module], within: Callable[[], AbstractContextManager] = nullcontext,
-                   watch: Callable[[tuple], Callable[[tuple], None]] | None = None) -> Iterator[None]:
+                      watch: Callable[[tuple], Callable[[tuple], None]] | None = None) -> Iterator[None]:
     """In here each of `modules`, none inside another, keeps only its inputs for the backward pass.
 
     It is called with its gradients' sources as tensors among its own arguments, not deeper inside them; otherwise it

@@ -151,7 +151,7 @@ def explained(head: ReadoutHead, read: Read, target: Tensor, t: int, *, batch: i
 
 @torch.no_grad()
 def point_accuracy(head: ReadoutHead, read: Read, pairs: Tensor, tracks: Tensor, t: int, size: tuple[int, int], within: float, *,
-          batch: int = 32) -> float:
+                   batch: int = 32) -> float:
     """Share of tracked points that a correspondence `head` finds in the other picture, by the best cosine over all
     pixels, `within` this distance (a share of the picture), at timestep `t`. Arguments as for `correspondence_losses`."""
     hits = []

@@ -26,7 +26,7 @@ class World:
     def pose(self, batch=2, seed=5, size=(64, 64), **changes):
         scene = demo_nodes.DemoScene.execute(seed, size[1], size[0], batch).args
         return PoseTarget.execute(**{"head": self.heads["pose"], "image": scene[1], "weight": 1.0,
-                                             "start_percent": 0.0, "end_percent": 0.5} | changes)[0]
+                                     "start_percent": 0.0, "end_percent": 0.5} | changes)[0]
 
     def sample(self, guidance=None, batch=2, size=(64, 64), steps=4, cfg=3.0, sampler="euler", seed=1, strength=0.1, model=None,
                moves=0, **latent):

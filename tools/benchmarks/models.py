@@ -91,7 +91,7 @@ def drag(subject: Subject, cache_mb: int, head=None, **when: float) -> Drag:
     reference = wrap(subject.model, renoised(clean, clean + sigma * noise, sigma), subject.conditioning, cache_mb)
     torch.manual_seed(2)
     head = head or ReadoutHead("correspondence", subject.head.channels, projection_dim=subject.head.bottleneck_layers[0].conv3.out_channels,
-                       emb_channels=None, out_channels=None, stride=subject.head.stride).eval().requires_grad_(False)
+                               emb_channels=None, out_channels=None, stride=subject.head.stride).eval().requires_grad_(False)
     return Drag(name="drag", head=head, reference=reference, paths=torch.tensor([[[0.3, 0.3], [0.6, 0.6]]]), **when)
 
 

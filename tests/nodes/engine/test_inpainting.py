@@ -118,7 +118,7 @@ def test_a_picture_that_was_made_with_a_mask_is_like_itself(unet):
     """Its own picture is no longer the one that was sampled on."""
     latent = {"samples": unet.picture(9), "noise_mask": HOLE}
     made, reference = recording_ksampler.KSamplerReadoutReference.execute(unet.model, SEED, 4, 2.0, "euler", "normal", unet.words, unet.words, latent,
-                                                                            0.7, 64).args
+                                                                          0.7, 64).args
     assert not torch.allclose(made["samples"], unet.picture(9), atol=0.1)
     assert abs(unet.differs(reference, unet.picture(9), HOLE)) < NOTHING
 

@@ -55,10 +55,10 @@ class Scene:
         latent = {"samples": self.vae.encode(self.picture)}
         noise, reference = ReadoutInvert.execute(self.model, self.positive, self.negative, latent, 3, 1.0, "karras", 64).args
         guidance = DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 0.9, self.heads["correspondence"],
-                                                mask=torch.ones(1, 64, 64)).args[0]
+                                      mask=torch.ones(1, 64, 64)).args[0]
         guidance = PoseTarget.execute(self.heads["pose"], 1.0, 0.0, 0.9, image=self.skeleton, guidance=guidance)[0]
         out, *_ = guided_ksampler.KSamplerReadoutGuidance.execute(self.model, 1, 3, 3.0, "euler", "karras", self.positive, self.negative, noise, 1.0,
-                                                       guidance, 0.1, self.recompute).args
+                                                                  guidance, 0.1, self.recompute).args
         return self.vae.decode(out["samples"])
 
     def state(self) -> dict:

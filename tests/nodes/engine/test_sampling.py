@@ -228,7 +228,7 @@ def test_two_targets_lower_both_energies(demo_world):
     scene = demo_nodes.DemoScene.execute(5, 64, 64, 4).args
     both = DepthTarget.execute(demo_world.heads["depth"], scene[2], 1.0, 0.0, 0.5, guidance=demo_world.pose(4))[0]
     quiet = [DepthTarget.execute(demo_world.heads["depth"], scene[2], 1e-6, 0.0, 0.5,
-                                         guidance=demo_world.pose(4, weight=1e-6))[0]]
+                                 guidance=demo_world.pose(4, weight=1e-6))[0]]
     last = {}
     for name, guidance in (("guided", both), ("barely", quiet[0])):
         _, trace = demo_world.sample(guidance, batch=4, steps=12, sampler="dpmpp_2m")

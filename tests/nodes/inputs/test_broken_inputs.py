@@ -272,7 +272,7 @@ def depths(rng, w):
     image = torch.rand(rng.choice([(2, 16, 24, 3), (2, 16, 24), (16, 24), (1, 16, 24, 1), (16, 24, 4), (3, 16, 3)])) ** rng.choice([1, 4])
     image = image * rng.choice([1, 0.06, 10, 65535, -1, 1e-9, 3e38]) + rng.choice([0, 0.4, 1, -1000])
     finite(DepthTarget.execute(w.heads["depth"], broken(rng, image) if rng.random() < 0.5 else image, 1.0, 0.0, 0.9, rng.random() < 0.3,
-                                       greys=rng.choice(GREYS)))
+                               greys=rng.choice(GREYS)))
 
 
 def geometries(rng, w):

@@ -38,7 +38,7 @@ class World:
 
     def sampled(self, guidance, strength=0.1):
         latent = guided_ksampler.KSamplerReadoutGuidance.execute(self.model, 1, 8, 3.0, "euler", "karras", self.empty, self.empty,
-                                                       {"samples": torch.zeros(4, 3, SIZE, SIZE)}, 1.0, guidance, strength)[0]
+                                                                 {"samples": torch.zeros(4, 3, SIZE, SIZE)}, 1.0, guidance, strength)[0]
         return self.vae.decode(latent["samples"]).movedim(-1, 1)
 
 

@@ -119,7 +119,7 @@ def test_the_model_is_left_as_it_was_and_sampling_too(w):
     def sampled():
         guidance = DepthTarget.execute(w.heads["depth"], w.estimate("depth")[0], 1.0, 0.0, 0.5)[0]
         return guided_ksampler.KSamplerReadoutGuidance.execute(w.model, 1, 3, 3.0, "euler", "karras", w.positive, w.positive,
-                                                     {"samples": torch.zeros(4, 3, 64, 64)}, 1.0, guidance, 0.1)[0]["samples"]
+                                                               {"samples": torch.zeros(4, 3, 64, 64)}, 1.0, guidance, 0.1)[0]["samples"]
 
     before, picture = state(), sampled()
     for kind in w.heads:
@@ -133,9 +133,9 @@ def test_the_model_is_left_as_it_was_and_sampling_too(w):
 def test_guidance_on_the_model_does_not_touch_the_estimate(w):
     small = {"samples": torch.zeros(1, 3, 32, 32)}
     _, reference = recording_ksampler.KSamplerReadoutReference.execute(w.model, 1, 2, 1.0, "euler", "karras", w.positive, w.positive,
-                                                               small, 1.0, 64).args
+                                                                       small, 1.0, 64).args
     drag = DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 1.0, w.heads["correspondence"],
-                                        mask=torch.ones(1, 32, 32))[0]  # of another size: sampling would refuse it
+                              mask=torch.ones(1, 32, 32))[0]  # of another size: sampling would refuse it
     guided = ApplyReadoutGuidance.execute(w.model, drag, 0.1)[0]
     assert torch.equal(w.estimate("depth", model=guided)[0], w.estimate("depth")[0])
     assert guided.wrappers  # which is still guided

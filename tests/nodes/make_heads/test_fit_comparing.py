@@ -43,7 +43,7 @@ class World:
         x = images * 2 - 1
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
         return read_features("test", self.model, self.empty, x, noise, torch.full((len(x),), sigma_at(self.model, percent)),
-                     lambda _, reading: read(head, reading, (32, 32)).cpu(), [head])
+                             lambda _, reading: read(head, reading, (32, 32)).cpu(), [head])
 
     def reference(self):
         latent = {"samples": self.vae.encode(self.images[:1])}

@@ -269,9 +269,9 @@ def test_a_state_that_is_damaged_is_refused(w, output):
     head, (state, config) = load_head(path), load_training(path)
     weight = "head.mixing_weights.exp_avg"
     for changes, known, words in (({}, [1], "was trained with kind None"), ({"curve": state["curve"][:2]}, config["training"], "how far"),
-                                     ({}, config["training"] | {"done": -1}, "how far"), ({weight: state[weight][:2]}, config["training"], "mixing"),
-                                     ({"dice": state["dice"][:9]}, config["training"], "random numbers"),
-                                     ({}, config["training"] | {"taps": [1]}, r"taps \[1\] instead of")):
+                                  ({}, config["training"] | {"done": -1}, "how far"), ({weight: state[weight][:2]}, config["training"], "mixing"),
+                                  ({"dice": state["dice"][:9]}, config["training"], "random numbers"),
+                                  ({}, config["training"] | {"taps": [1]}, r"taps \[1\] instead of")):
         save_head(head, path, torch.float32, state | changes, training=known)
         with pytest.raises(ValueError, match=f"Train Readout Head: .*{words}"):
             w.train(resume=True)

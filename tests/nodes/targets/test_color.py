@@ -37,7 +37,7 @@ def scenes(batch, seed=5):
 
 def target(w, batch=2, seed=5, **changes):
     return color.ColorTarget.execute(**{"image": scenes(batch, seed), "vae": w.vae, "detail": Color.cells, "weight": 1.0, "start_percent": 0.0,
-                                          "end_percent": 0.9} | changes)[0]
+                                        "end_percent": 0.9} | changes)[0]
 
 
 def error(latents, wanted, cells=4):

@@ -55,11 +55,11 @@ class World:
 
     def made(self, steps=4, sampler="euler", cache_mb=64, size=(64, 64)):
         return recording_ksampler.KSamplerReadoutReference.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive,
-                                                           self.negative, self.latent(size=size), 1.0, cache_mb).args
+                                                                   self.negative, self.latent(size=size), 1.0, cache_mb).args
 
     def drag(self, reference, text=DRAG, **changes):
         return DragTarget.execute(**{"head": self.heads["correspondence"], "reference": reference, "drags": text,
-                                               "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5} | changes).args[0]
+                                     "weight": 1.0, "start_percent": 0.0, "end_percent": 0.5} | changes).args[0]
 
     def like(self, kind, reference, **changes):
         node = {"appearance": AppearanceTarget, "identity": IdentityTarget}[kind]
@@ -68,7 +68,7 @@ class World:
 
     def sample(self, guidance, latent=None, steps=4, sampler="euler", strength=0.1):
         out, trace, _ = guided_ksampler.KSamplerReadoutGuidance.execute(self.model, 1, steps, 3.0, sampler, "karras", self.positive, self.negative,
-                                                           latent or self.latent(), 1.0, guidance, strength).args
+                                                                        latent or self.latent(), 1.0, guidance, strength).args
         return out["samples"], json.loads(trace)
 
 
@@ -243,7 +243,7 @@ def test_guidance_rests_where_sigmas_rise(w, caplog):
 def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
     """As where a batch is rebatched, or one picture of a batch is sampled again: which of them it is, nobody tells the MODEL."""
     _, reference = recording_ksampler.KSamplerReadoutReference.execute(w.model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, w.latent(3),
-                                                                            1.0, 64).args
+                                                                       1.0, 64).args
     colors = color.ColorTarget.execute(demo_nodes.DemoScene.execute(5, 64, 64, 3).args[0], w.vae, 8, 1.0, 0.0, 0.75)[0]
     guidance = (*w.drag(reference), *colors)
     for batch, said in ((3, 0), (4, 0), (2, 2), (1, 2)):
