@@ -1,9 +1,7 @@
 """Poses, depth maps, edges and masks as people have them: read right, or refused by name."""
 import copy
-import functools
 import itertools
 import logging
-from fractions import Fraction
 from inspect import signature
 
 import folder_paths
@@ -12,22 +10,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from comfy_api.latest import InputImpl, Types
-from comfy_extras.nodes_images import ResizeAndPadImage
-from comfy_extras.nodes_sdpose import KeypointDraw, SDPoseDrawKeypoints
+from comfy_extras.nodes_sdpose import SDPoseDrawKeypoints
 from PIL import Image
 
-from readout_guidance_pack.heads import load_head
-from readout_guidance_pack.heads.demo import HEADS_FOLDER, world
+from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.nodes.make_heads.load_save import LoadReadoutHead
 from readout_guidance_pack.nodes.targets.depth import DepthTarget
 from readout_guidance_pack.nodes.targets.edge import EdgeTarget
 from readout_guidance_pack.nodes.targets.load_tracks import LoadTracks
 from readout_guidance_pack.nodes.targets.map import MapTarget
 from readout_guidance_pack.nodes.targets.pose import PoseTarget
-from readout_guidance_pack.rg_core.images.pictures import HUES, LIMB_SHADE, draw_pose, fit
+from readout_guidance_pack.rg_core.images.pictures import draw_pose, fit
 from readout_guidance_pack.rg_core.images.skeletons import in_order
 from readout_guidance_pack.rg_core.readout.estimates import from_range
+from skeletons import skeleton
 
 RNG = np.random.default_rng(0)
 XY = RNG.uniform(60, 450, (18, 2)).round(1)
@@ -42,11 +38,6 @@ def person(xy=XY, confidence=1.0) -> list[float]:
 
 def frame(*people, width=512, height=512) -> dict:
     return {"canvas_width": width, "canvas_height": height, "people": [{"pose_keypoints_2d": points} for points in people]}
-
-
-@pytest.fixture(scope="module")
-def heads():
-    return {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "depth", "edge")}
 
 
 @pytest.fixture
@@ -283,23 +274,6 @@ def test_edges_may_be_of_any_color(heads):
         assert torch.allclose(edges_at(heads, white * torch.tensor(color) / 255), edges_at(heads, white), atol=1e-6)
 
 
-@functools.cache
-def skeleton(size, stick=4, dark=True):
-    """Four people with sticks of so many pixels whatever the canvas, as OpenPose's drawers have them: by the host's own, [4, size, size, 3]. DWPose
-    and controlnet_aux draw limbs in a darker shade."""
-    drawn = []
-    for points in world.draw(4, 64, 64, seed=0).keypoints:
-        canvas, places, scores = np.zeros((size, size, 3), dtype=np.uint8), np.zeros((134, 2)), np.zeros(134)
-        places[:18], scores[:18] = points[:, :2].numpy() / 64 * size, points[:, 2].numpy()
-        shown = KeypointDraw().draw_wholebody_keypoints(canvas, places, scores, draw_hands=False, draw_face=False, draw_feet=False, stick_width=stick)
-        shown = (shown * (LIMB_SHADE if dark else 1)).astype(np.uint8)
-        for place, score, hue in zip(places, scores, HUES) if dark else ():
-            if score > 0.3:
-                KeypointDraw.circle(shown, (int(place[0]), int(place[1])), 4, hue)
-        drawn.append(torch.from_numpy(shown))
-    return torch.stack(drawn).float() / 255
-
-
 def as_read(heads, image, **more):
     return fit(PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=image, **more)[0][0].image, (64, 64))
 
@@ -430,96 +404,6 @@ def test_what_is_transparent_in_a_grey_picture_is_all_of_its_mask(heads, loaded)
     image, mask = loaded("grey.png", picture)
     target, = DepthTarget.execute(heads["depth"], RAMP, 1.0, 0.0, 0.9, mask=mask)[0]
     assert target.mask[0, 0, :32, :32].min() > 0.99 and target.mask.sum() == target.mask[..., :32, :32].sum()
-
-
-def saved_as_video(frames, folder):
-    """[B, H, W, 3] as the host saves and loads it."""
-    path = str(folder / "frames.mp4")
-    InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(24))).save_to(path)
-    return InputImpl.VideoFromFile(path).get_components().images
-
-
-def test_a_frame_of_a_saved_video_with_nobody_in_it_does_not_guide_its_picture(heads, tmp_path, caplog):
-    frames = skeleton(512)[:2]
-    frames = saved_as_video(torch.stack([frames[0], torch.zeros_like(frames[0]), frames[1]]), tmp_path)
-    assert 1 / 255 < frames[1].max() < 0.03  # what is left of black
-    target, = PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames)[0]
-    assert target.mask.amax((1, 2, 3)).tolist() == [1, 0, 1] and "nobody in image 2" in caplog.text
-    with pytest.raises(ValueError, match="Pose Target: .*all black"):
-        PoseTarget.execute(heads["pose"], 1.0, 0.0, 0.9, image=frames[1:2])
-
-
-def test_a_flat_frame_of_a_saved_video_is_a_flat_wall(heads, tmp_path, caplog):
-    """And not what the video's coding left of it, stretched from black to white."""
-    frames = saved_as_video(torch.stack([skeleton(512)[0], torch.full((512, 512, 3), 0.5)]), tmp_path)
-    assert frames[1].mean(-1).max() - frames[1].mean(-1).min() > 1 / 255
-    target, = DepthTarget.execute(heads["depth"], frames[1:], 1.0, 0.0, 0.9)[0]
-    assert (target.image - 0.5).abs().max() < 0.02 and "one value everywhere" in caplog.text
-
-
-def padded(image, width, height, color="white", interpolation="area"):
-    return ResizeAndPadImage.execute(image, width, height, color, interpolation).args[0]
-
-
-@pytest.mark.parametrize("kind", ["pose", "edge", "depth"])
-@pytest.mark.parametrize("size, mode", [((96, 64), "area"), ((64, 96), "bicubic"), ((97, 64), "nearest-exact")])
-def test_bars_are_no_picture(heads, caplog, kind, size, mode):
-    """Resize And Pad Image's, white and left and right or above and below."""
-    nodes = {"pose": PoseTarget, "edge": EdgeTarget, "depth": DepthTarget}
-    scene = world.draw(1, 64, 64, seed=0)
-    image = {"pose": draw_pose(scene.keypoints[:, None], (64, 64)).movedim(1, -1), "depth": scene.nearness[..., None],
-             "edge": world.edges(scene.image)[..., None]}[kind].expand(-1, -1, -1, 3)
-    made = functools.partial(nodes[kind].execute, head=heads[kind], weight=1.0, start_percent=0.0, end_percent=0.9)
-    wanted, = made(image=image)[0]
-    caplog.clear()
-    image = padded(image, *size, interpolation=mode)
-    target, = made(image=image)[0]
-    assert f"{kind.capitalize()} Target: the image has bars of one color at its edges" in caplog.text
-    bars = [(n - 64) // 2 for n in size[::-1]]
-    inside = target.mask[0, 0] > 0
-    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
-    for found, low in ((rows, bars[0]), (columns, bars[1])):  # but for a line, which resizing may have mixed with a bar
-        assert found[0] == low + (low > 0) and found[-1] == low + 63 - (low > 0)
-    assert inside.sum() == len(rows) * len(columns) and target.mask[0, 0, inside].min() == 1
-    there = wanted.image[..., rows[0] - bars[0]:rows[-1] - bars[0] + 1, columns[0] - bars[1]:columns[-1] - bars[1] + 1]
-    assert torch.allclose(target.image[..., inside].flatten(), there.flatten(), atol=1e-5)
-    half = torch.zeros(1, *size[::-1])
-    half[:, :, :size[0] // 2] = 1
-    masked, = made(image=image, mask=half)[0]
-    assert torch.equal(masked.mask, target.mask * half)
-    with pytest.raises(ValueError, match="the mask is 8x8"):
-        made(image=image, mask=torch.ones(1, 8, 8))
-
-
-def test_bars_around_some_pictures_and_of_other_colors(heads, caplog):
-    """Pad Image for Outpainting's are grey, on any side; black ones ask for nothing in lines on black, and for what is far in a depth map."""
-    scene = world.draw(2, 64, 64, seed=0)
-    edges, depth = (x[..., None].expand(-1, -1, -1, 3) for x in (world.edges(scene.image), scene.nearness))
-    outpainted, _ = host_nodes.ImagePadForOutpaint().expand_image(edges, 32, 0, 0, 0, 0)
-    mixed = torch.cat([outpainted[:1], F.pad(edges[1:], (0, 0, 32, 0))])
-    target, = EdgeTarget.execute(heads["edge"], mixed, 1.0, 0.0, 0.9)[0]
-    assert target.mask[0].sum() == 64 * 63 and target.mask[1].min() == 1 and caplog.text.count("bars of one color") == 1
-    target, = DepthTarget.execute(heads["depth"], padded(depth, 96, 64, "black"), 1.0, 0.0, 0.9)[0]
-    assert target.mask.shape[0] == 2 and (target.mask.flatten(1).sum(1) == 64 * 62).all()
-
-
-def no_bars():
-    """Pictures that end in one color by themselves."""
-    wall, ball, ground = torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 3), torch.linspace(-1, 2, 64).clamp(0, 1).view(1, 64, 1, 1)
-    wall[:, :, :20] = 1
-    ball[:, 20:44, 20:44] = 1
-    steps = torch.zeros(1, 64, 64, 3)
-    steps[:, :, :20], steps[:, :, 44:] = 0.3, 1
-    frame = torch.ones(1, 64, 64, 3)
-    frame[:, 30:40, 10:54] = 0
-    return {"a wall on one side": wall, "something on black": ball, "a sky and a ground": ground.expand(1, 64, 64, 3), "three walls": steps,
-            "something far in a wall": frame, "one value": torch.ones(1, 64, 64, 3), "a pixel": torch.ones(1, 1, 1, 3)}
-
-
-@pytest.mark.parametrize("case", no_bars())
-def test_a_depth_map_that_ends_in_one_value_has_no_bars(heads, caplog, case):
-    target, = DepthTarget.execute(heads["depth"], no_bars()[case], 1.0, 0.0, 0.9)[0]
-    assert target.mask is None and "bars" not in caplog.text
 
 
 @pytest.mark.parametrize("node", [LoadReadoutHead, LoadTracks])
