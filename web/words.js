@@ -5,7 +5,7 @@ const ENGLISH = {
   not_loaded: "The image could not be loaded.",
   connected: "'drags' is connected, so you cannot draw here. If it is promoted to a subgraph node, draw on the subgraph node.",
   unreadable: "The drags in the text cannot be shown here. They are sent unchanged. If you draw, they are replaced.",
-  hint: "Drag to draw an arrow. Drag an arrow or its ends to change it. Keys: Enter adds, Tab selects, arrow keys move.",
+  hint: "Drag to draw, or drag an arrow or its ends. Keys: Enter adds, Tab selects, arrow keys move.",
   selected: "Drag <number> of <count>: <start> to <end>. Keys: arrow keys move it (Shift: farther, Alt: only its end), Delete deletes it.",
   editor: "Drag editor: Enter adds a drag, Tab selects the next, arrow keys move it (Shift: farther, Alt: only its end)",
   undo: "Undo",

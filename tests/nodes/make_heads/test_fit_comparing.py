@@ -104,7 +104,7 @@ def test_people_are_known_by_their_groups(w):
 
 def test_the_report_and_the_picture(fitted):
     for kind, (head, report, picture) in fitted.items():
-        assert f"reads {kind} of DemoWorld, fitted from 6 pictures" in report and report.count("\n  percent") == comparer.BANDS
+        assert f"reads {kind} from DemoWorld, fitted from 6 images" in report and report.count("\n  percent") == comparer.BANDS
         assert (head.kind, head.output_head, head.stride, head.base_model) == (kind, None, 2, "DemoWorld")
         assert picture.shape[0] == 1 and picture.shape[1:] == (2 * 128, 6 * 128, 3)
         assert 0 <= picture.min() and picture.max() <= 1 and torch.isfinite(picture).all()
