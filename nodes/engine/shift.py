@@ -112,7 +112,7 @@ class Shifter:
             self.recompute = recompute
             try:
                 witness = None if self.witnessed or not needed(network) else Witness(self.node, network)
-                found = step.gradient(conds, read_by, pull, self.recompute, witness)
+                found = step.gradient(conds, read_by, pull, recompute, witness)
                 self.witnessed = True
                 return found
             except Exception as error:

@@ -16,7 +16,7 @@ from ..engine.calls.inpainting import with_holes
 from ..engine.read_features import levels, read_features, sigma_at
 from ..engine.reader import read
 from .fitter import LEVELS, SHARED
-from .held_out import HELD_OUT, MOST_HELD_OUT, distinct, split
+from .held_out import distinct, split
 from .training_set import BANDS, check_finite, fold_for, of_model, readout_size, solving_device
 
 # docs/measurements/comparing.md has the measurements that chose these.
@@ -53,8 +53,9 @@ class Comparer:
         self.differences = comparing.Differences(BANDS, sum(self.channels))
         self.levels: Tensor | None = None
         self.seed, self.rng = seed, torch.Generator().manual_seed(seed)
-        frames = [[i] for i in range(len(given.images))]  # of a video are alike, and are no copies
-        self.copies = {i: places for places in (distinct(balanced(given)) if given.tracks is None else frames) for i in places}
+        # Frames of a video are alike, and are no copies. From -1 to 1 a white image is as near to others as a black one.
+        self.several = [[i] for i in range(len(given.images))] if given.tracks is not None else distinct([image * 2 - 1 for image in given.images])
+        self.copies = {i: places for places in self.several for i in places}
 
     def one_of(self, places: list[int]) -> int:
         return places[int(torch.randint(len(places), (), generator=self.rng))]
@@ -123,24 +124,10 @@ class Comparer:
         return from_maps(self.kind, self.channels, maps, self.levels, compares=True, **self.about | {"config": config}, **more)
 
 
-def balanced(given: Pictures) -> list[Tensor]:
-    """The pictures from -1 to 1, where a white one is as near to others as a black one."""
-    return [image * 2 - 1 for image in given.images]
-
-
-def divided(comparer: Comparer) -> tuple[list[int], list[int]]:
-    """The places of pictures to learn from, and of those to judge by. Frames of a video are divided as they are."""
-    if comparer.given.tracks is None:
-        return split(comparer.node, balanced(comparer.given), comparer.rng)
-    everything = torch.randperm(len(comparer.given.images), generator=comparer.rng).tolist()
-    most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(everything))))
-    return everything[most:], everything[:most]
-
-
 def fit_head(comparer: Comparer) -> tuple[LinearHead, Found]:
     """A head, and how one that was made without the held-out pictures does on those."""
     given, rule = comparer.given, comparer.rule
-    rest, held = divided(comparer)
+    rest, held = split(comparer.node, comparer.several, comparer.rng)
     everything = held + rest
     progress = comfy.utils.ProgressBar(BANDS * len(rest) + len(held) + BANDS * len(everything))  # encoded, and looked at
 

@@ -2,6 +2,7 @@
 import math
 from dataclasses import dataclass
 
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...heads.config import KINDS, NAME
@@ -21,6 +22,15 @@ class Example:
     latent: Tensor    # [1, C, H, W]
     positive: list    # the host's CONDITIONING
     image: Tensor     # [1, 3, h, w], 0 to 1: what should be read
+
+
+def example_inputs() -> list:
+    """The inputs of nodes that make heads from images and what should be read from each: see `examples`."""
+    return [io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
+            io.Latent.Input("latents", tooltip="The images, as a batch or a list of latents. The model may have sampled them itself."),
+            io.Conditioning.Input("positive", tooltip="What the images show: one prompt for all, such as an empty one, or a list."),
+            io.Image.Input("image", tooltip="What the head should read from each image, in the same order: a batch or a list, of any size."),
+            io.String.Input("kind", default="depth", tooltip="What the head reads: pose, depth, edge, or a name of your own for Map Target.")]
 
 
 def kind_given(node: str, kind: str, called: str = "kind") -> str:

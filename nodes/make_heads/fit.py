@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..common import model_checks
 from ..common.types import CATEGORY, Head
 from . import reports
-from .examples import examples, kind_given
+from .examples import example_inputs, examples, kind_given
 from .fitter import fit_head
 from .training_set import TrainingSet
 
@@ -21,11 +21,7 @@ class FitReadoutHead(io.ComfyNode):
             search_aliases=["train", "probe", "controlnet"],
             description="Makes a readout head for this model in seconds, from a handful of images and what should be read from each. About 24 images "
                         "are enough for most kinds.",
-            inputs=[io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
-                    io.Latent.Input("latents", tooltip="The images, as a batch or a list of latents. The model may have sampled them itself."),
-                    io.Conditioning.Input("positive", tooltip="What the images show: one prompt for all, such as an empty one, or a list."),
-                    io.Image.Input("image", tooltip="What the head should read from each image, in the same order: a batch or a list, of any size."),
-                    io.String.Input("kind", default="depth", tooltip="What the head reads: pose, depth, edge, or a name of your own for Map Target."),
+            inputs=[*example_inputs(),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                                  tooltip="The seed of the added noise. It also chooses the images that are held out to evaluate the head.")],
             outputs=[Head.Output(display_name="head", tooltip="The new head, for targets, Readout Estimate or Save Readout Head."),

@@ -22,13 +22,13 @@ def distinct(pictures: list[Tensor]) -> list[list[int]]:
     return found
 
 
-def split(node: str, pictures: list[Tensor], rng: torch.Generator) -> tuple[list[int], list[int]]:
-    """The places of `pictures` to learn from, and of those to judge by, at random."""
-    several = distinct(pictures)
+def split(node: str, several: list[list[int]], rng: torch.Generator) -> tuple[list[int], list[int]]:
+    """The places of pictures to learn from, and of those to judge by, at random; those of one picture, as `distinct` has them, stay together."""
+    count = sum(map(len, several))
     if len(several) < 2:
-        raise ValueError(f"{node}: all {len(pictures)} images are the same one, but a head is evaluated on other images than it is made from. Use "
+        raise ValueError(f"{node}: all {count} images are the same one, but a head is evaluated on other images than it is made from. Use "
                          "images that differ.")
-    most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(pictures))))
+    most = max(1, min(MOST_HELD_OUT, round(HELD_OUT * count)))
     rest, held = [], []
     for k in torch.randperm(len(several), generator=rng).tolist():
         (held if len(held) < most else rest).extend(several[k])

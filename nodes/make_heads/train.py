@@ -7,7 +7,7 @@ from ...rg_core.training.recipes import RECIPES, SMALL
 from ..common import model_checks
 from ..common.types import CATEGORY, Head, LossMap
 from . import reports
-from .examples import examples, kind_given
+from .examples import example_inputs, examples, kind_given
 from .load_save import FOLDER, save_paths
 from .training import Training, trained
 from .training_set import TrainingSet
@@ -23,11 +23,7 @@ class TrainReadoutHead(io.ComfyNode):
             search_aliases=["train", "probe"],
             description="Trains a readout head for this model by gradient descent on many images. It takes minutes to hours, so try Fit Readout "
                         "Head first.",
-            inputs=[io.Model.Input("model", tooltip="The model that you will sample with. LoRAs on it count; guidance on it does not."),
-                    io.Latent.Input("latents", tooltip="The images, as a batch or a list of latents. The model may have sampled them itself."),
-                    io.Conditioning.Input("positive", tooltip="What the images show: one prompt for all, such as an empty one, or a list."),
-                    io.Image.Input("image", tooltip="What the head should read from each image, in the same order: a batch or a list, of any size."),
-                    io.String.Input("kind", default="depth", tooltip="What the head reads: pose, depth, edge, or a name of your own for Map Target."),
+            inputs=[*example_inputs(),
                     io.Combo.Input("preset", options=list(RECIPES), default=SMALL.name,
                                    tooltip="small: for a few hundred images. published: the network and recipe of the method's authors, for "
                                    "thousands of images."),

@@ -85,7 +85,7 @@ class TrainingSet:
         """The places of the pictures to learn from, and of those to judge by, at random."""
         rest, held = [], []
         for group in self.groups():
-            parts = held_out.split(self.node, [self.given[i].latent for i in group], rng)
+            parts = held_out.split(self.node, held_out.distinct([self.given[i].latent for i in group]), rng)
             rest, held = (before + [group[i] for i in part] for before, part in zip((rest, held), parts))
         return rest, held
 

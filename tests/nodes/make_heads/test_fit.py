@@ -157,13 +157,13 @@ def test_copies_of_a_picture_are_held_out_together():
     made = torch.randn(10, 1, 4, 16, 16, generator=rng)
     pictures = [*made, *(made[:6] + 0.01 * torch.randn(6, 1, 4, 16, 16, generator=rng))]
     for seed in range(20):
-        rest, held = held_out.split("test", pictures, torch.Generator().manual_seed(seed))
+        rest, held = held_out.split("test", held_out.distinct(pictures), torch.Generator().manual_seed(seed))
         assert sorted(rest + held) == list(range(16)) and 3 <= len(held) <= 4
         assert not {i % 10 for i in rest} & {i % 10 for i in held}
-    assert held_out.split("test", list(made), torch.Generator().manual_seed(3))[1] == torch.randperm(
+    assert held_out.split("test", held_out.distinct(list(made)), torch.Generator().manual_seed(3))[1] == torch.randperm(
         10, generator=torch.Generator().manual_seed(3))[:2].tolist()
     with pytest.raises(ValueError, match="^test: all 3 images are the same one"):
-        held_out.split("test", [made[0]] * 3, rng)
+        held_out.split("test", held_out.distinct([made[0]] * 3), rng)
 
 
 def test_the_seed_is_all_that_chance_depends_on(w, depth):

@@ -17,7 +17,7 @@ from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.nodes.demo import demo_model
 from readout_guidance_pack.nodes.engine.read_features import read_features, sigma_at
 from readout_guidance_pack.nodes.engine.reader import read
-from readout_guidance_pack.nodes.make_heads import comparer, fit_comparing, load_save
+from readout_guidance_pack.nodes.make_heads import comparer, fit_comparing, held_out, load_save
 from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.nodes.targets.drag import DragTarget
 from readout_guidance_pack.nodes.targets.likeness import AppearanceTarget, IdentityTarget
@@ -180,7 +180,7 @@ def test_copies_of_a_picture_judge_no_head_that_learnt_from_it_and_are_no_other_
     images = [image for image in w.images.movedim(-1, 1).split(1) for _ in range(3)]
     for seed in range(5):
         fitter = comparer.Comparer("test", w.model, w.vae, comparer.Pictures(images, [w.empty] * 18, groups=["a", "b", "c"] * 6), "identity", seed)
-        rest, held = comparer.divided(fitter)
+        rest, held = held_out.split("test", fitter.several, fitter.rng)
         assert sorted(rest + held) == list(range(18)) and not {i // 3 for i in rest} & {i // 3 for i in held}
         shown = fitter.comparison(0, range(18)).pictures
         assert not any(torch.equal(shown[0], other) for other in shown[1:])
@@ -190,7 +190,7 @@ def test_frames_of_a_video_are_no_copies(w):
     frames = w.images[:1].movedim(-1, 1).expand(6, -1, -1, -1).split(1)
     fitter = comparer.Comparer("test", w.model, w.vae, comparer.Pictures(list(frames), [w.empty] * 6, tracks=(PATH / 64, torch.ones(6, 5) > 0)),
                                "correspondence", 0)
-    rest, held = comparer.divided(fitter)
+    rest, held = held_out.split("test", fitter.several, fitter.rng)
     assert sorted(rest + held) == list(range(6)) and len(held) == 1 and fitter.tracked(0, rest)
 
 
