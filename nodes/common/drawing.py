@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from ...rg_core.readout.views import View
 
@@ -16,8 +17,7 @@ STRONGEST = 4.0                      # times the mean of a pull that is shown as
 
 def picture(x: torch.Tensor) -> Image.Image:
     """The first of pictures [B, 1 or 3, h, w] in 0 to 1."""
-    x = x[0].float().clamp(0, 1).mul(255).round().byte().cpu()
-    return Image.fromarray(x.expand(3, -1, -1).movedim(0, -1).contiguous().numpy())
+    return to_pil_image(x[0].float().clamp(0, 1).mul(255).round().byte().cpu().expand(3, -1, -1))
 
 
 def tile(image: Image.Image, side: int = TILE) -> Image.Image:
@@ -100,8 +100,8 @@ def batch(images: Sequence[Image.Image]) -> torch.Tensor:
     for image in images:
         canvas = Image.new("RGB", size, GROUND)
         canvas.paste(image, (0, 0))
-        pictures.append(torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8).view(*size[::-1], 3))
-    return torch.stack(pictures).float() / 255
+        pictures.append(pil_to_tensor(canvas))
+    return torch.stack(pictures).movedim(1, -1).float() / 255
 
 
 def plot(rows: list[dict], size: tuple[int, int] = (768, 480)) -> Image.Image:

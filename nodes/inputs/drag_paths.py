@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..common.checks import shown
 from ..common.log import log
@@ -59,6 +60,4 @@ def usable(node: str, drags: list[Tensor]) -> Tensor:
 
 def resampled(path: Tensor, frames: int) -> Tensor:
     """`path` [F, 2] at `frames` equal shares of its steps."""
-    place = torch.linspace(0, len(path) - 1, frames)
-    step = place.long().clamp(max=len(path) - 2)
-    return torch.lerp(path[step], path[step + 1], (place - step)[:, None])
+    return interpolate(path.T[None], frames, mode="linear", align_corners=True)[0].T

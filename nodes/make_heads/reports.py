@@ -1,14 +1,13 @@
 """What the nodes that make heads say of them, and show."""
 from collections.abc import Sequence
 
-import latent_preview
-import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from ...rg_core.readout.estimates import from_range
 from ..common.log import log
-from ..common.previews import page_server
+from ..common.previews import latents_to_rgb, page_server
 from . import order
 from .evaluation import GOOD, USEFUL, Quality, accuracy
 from .examples import Example
@@ -86,9 +85,5 @@ def below(rows: list[Tensor]) -> Tensor:
 
 def preview(model, latent: Tensor) -> Tensor:
     """[1, 3, h, w], as the host shows latents while it samples; grey where it cannot."""
-    form = model.get_model_object("latent_format")
-    if form.latent_rgb_factors is None:
-        return torch.full((1, 3, 1, 1), 0.5)
-    painter = latent_preview.Latent2RGBPreviewer(form.latent_rgb_factors, form.latent_rgb_factors_bias, form.latent_rgb_factors_reshape)
-    picture = np.asarray(painter.decode_latent_to_preview(form.process_in(latent.float().cpu())))
-    return torch.from_numpy(picture / 255).float().movedim(-1, 0)[None]
+    image = latents_to_rgb(model.get_model_object("latent_format"))(latent)
+    return torch.full((1, 3, 1, 1), 0.5) if image is None else pil_to_tensor(image)[None].float() / 255
