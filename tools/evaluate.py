@@ -17,6 +17,7 @@ from tools.tables.displacement import displacements
 from tools.tables.endings import endings
 from tools.tables.estimates import estimates
 from tools.tables.fit import fits
+from tools.tables.inputs import inputs
 from tools.tables.moves import moves
 from tools.tables.parts import parts
 from tools.tables.precisions import precisions
@@ -36,6 +37,7 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "presets": (presets, "the published preset beside the default"),
           "color": (colors, "coarse colors of other scenes, with and without their pose"),
           "depths": (depths, "depth as the host's nodes and sensors give it"),
+          "inputs": (inputs, "bars, video frames, masks and scores as the host's nodes give them"),
           "parts": (parts, "context windows, tiles and crops"),
           "fit": (fits, "heads fitted from 10 to 300 drawn pictures, beside the shipped ones"),
           "train": (trains, "heads trained on 100 drawn pictures, beside fitted and shipped ones"),
