@@ -2,6 +2,8 @@
 import subprocess
 import sys
 
+import yaml
+
 from tools import ROOT
 
 
@@ -9,3 +11,9 @@ def test_ruff_finds_nothing():
     found = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", ROOT], capture_output=True,
                            text=True)
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_hook_before_a_commit_runs_the_same_ruff():
+    hooks = [hook for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"] for hook in repo["hooks"]]
+    pinned, = (hook["additional_dependencies"] for hook in hooks if hook["id"] == "ruff")
+    assert set(pinned) <= set((ROOT / "requirements-dev.txt").read_text().split())
