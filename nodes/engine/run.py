@@ -121,8 +121,8 @@ class Run:
 
     def shifted(self, step: Step, branches: list, outs: list[Tensor], shift: Tensor | None) -> list[Tensor]:
         """`outs`, each shifted by this, and by what makes up for earlier shifts."""
-        recompute = self.landing and self.landed.again(self.landing, step.x, step.pictures)
-        total = shift if recompute is None else recompute if shift is None else shift + recompute
+        correction = self.landing and self.landed.again(self.landing, step.x, step.pictures)
+        total = shift if correction is None else correction if shift is None else shift + correction
         if total is None:
             return outs
         self.landed.keep(total, self.whole, step.pictures)
