@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..guidance import energies
 from ..images.copies import recolored, similarity
+from ..images.resize import size_of
 
 POINTS = 1024   # places that are compared, of each picture at each band of noise
 WITHIN = 0.06   # of the picture: a point that is nearer than this to its place is found
@@ -37,7 +38,7 @@ class Correspondence:
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
         """Of `image` [1, 3, H, W], 0 to 1, with changed copies of itself; `other` is another picture of its size."""
         way, here = similarity(rng, 25, 1.3, 0.15, flip=False), torch.rand(POINTS, 2, generator=rng)
-        there = way.of(here, image.shape[-2:])
+        there = way.of(here, size_of(image))
         inside = ((there > 0) & (there < 1)).all(1)
         return Comparison(torch.cat([image, recolored(way.copy(image), rng, 0, 180, 1.3)]), torch.stack([here[inside], there[inside]]))
 
@@ -104,7 +105,7 @@ class Identity(Triplet):
     energy, outputs = staticmethod(energies.identity), 4  # more of them fit the few pictures and no others
 
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
-        middle = box(image.shape[-2:], *(0.4 + 0.3 * torch.rand(2, generator=rng)).tolist())
+        middle = box(size_of(image), *(0.4 + 0.3 * torch.rand(2, generator=rng)).tolist())
         way = similarity(rng, 10, 1.2, 0.12, flip=True)
         elsewhere = torch.lerp(other, way.copy(image), way.copy(middle))
         return Comparison(torch.cat([image, elsewhere, torch.lerp(image, recolored(image, rng, 60, 180, 1.0), middle)]))

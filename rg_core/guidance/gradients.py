@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..features.taps import Reading
 from ..images.regions import repeat
+from ..images.resize import size_of
 from ..readout.views import View, pull
 from .targets import Target
 
@@ -63,7 +64,7 @@ def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: 
         readout, reference = seen(x), None if reference is None else repeat(seen(reference.float()), len(x))
         energy, (gradient,) = differentiated(target, readout, span, reference, [x])
         if views is not None:
-            pulled = pull([gradient.flatten(1, -3)], gradient.shape[-2:])
+            pulled = pull([gradient.flatten(1, -3)], size_of(gradient))
             views.append(View(target.name, energy, *target.view(readout.detach(), reference), pulled, latent=True))
         if (energy < 0).any():
             raise EnergyError(f"the energy of the {target.name} target is {energy.min().item():.3g}, but without a head it must be 0 where nothing "

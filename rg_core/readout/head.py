@@ -83,7 +83,8 @@ class ReadoutHead(nn.Module):
                  start: float = 0.0, taps: Sequence[str] | None = None, config: dict | None = None):
         super().__init__()
         self.kind, self.channels, self.base_model, self.stride, self.start = kind, list(channels), base_model, stride, start
-        self.control_range, self.taps, self.config = tuple(control_range), taps and tuple(taps), config or {}
+        low, high = control_range
+        self.control_range, self.taps, self.config = (low, high), taps and tuple(taps), config or {}
         self.mixing_weights = nn.Parameter(torch.ones(len(self.channels)))
         self.bottleneck_layers = nn.ModuleList(Bottleneck(c, projection_dim, emb_channels) for c in self.channels)
         self.output_head = None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..features.taps import Reading
 from ..guidance import energies
+from ..images.resize import size_of
 from ..readout.head import ReadoutHead
 from .trainer import Losses, Trainer
 
@@ -61,7 +62,7 @@ def spatial_loss(head: ReadoutHead, reading: Reading, wanted: Tensor, balanced: 
     """The mean squared error of what `head` reads against `wanted` [B, channels, H, W], both in units of its control range. Where it is
     `balanced`, what is empty (at the low end of the range, as the ground of edges) counts as much as all the rest, however much there is of it."""
     low, high = head.control_range
-    error = ((readout(head, reading, tuple(wanted.shape[-2:])) - wanted) / (high - low)).square()
+    error = ((readout(head, reading, size_of(wanted)) - wanted) / (high - low)).square()
     if not balanced:
         return error.mean()
     empty = wanted <= low
@@ -144,7 +145,7 @@ def explained(head: ReadoutHead, read: Read, target: Tensor, t: int, *, batch: i
     mean = target.mean(0, keepdim=True)
     for pick in torch.arange(len(target)).split(batch):
         reading = read(pick, torch.full((len(pick),), t))
-        error += (readout(head, reading, tuple(target.shape[-2:])).cpu() - target[pick]).square().sum().item()
+        error += (readout(head, reading, size_of(target)).cpu() - target[pick]).square().sum().item()
         spread += (mean - target[pick]).square().sum().item()
     return 1 - error / spread
 
