@@ -55,7 +55,7 @@ def deviations(readings: Iterable[Reading]) -> list[tuple[Tensor, Tensor]]:
 
 def readout(head: ReadoutHead, reading: Reading, size: tuple[int, int]) -> Tensor:
     """What `head` reads, in single precision."""
-    return head([f.float() for f in reading.of(head)], reading.emb.float(), size)
+    return head([f.float() for f in reading.of(head)], reading.embedding().float(), size)
 
 
 def spatial_loss(head: ReadoutHead, reading: Reading, wanted: Tensor, balanced: bool = False) -> Tensor:
@@ -85,7 +85,7 @@ def spatial_losses(heads: dict[str, ReadoutHead], read: Read, targets: dict[str,
         reading = read(pick, torch.randint(timesteps, (batch,), generator=rng))
         found = {}
         for name, head in heads.items():
-            found[name] = spatial_loss(head, reading, targets[name][pick].to(reading.emb.device))
+            found[name] = spatial_loss(head, reading, targets[name][pick].to(reading.embedding().device))
         yield found
 
     return losses
@@ -107,7 +107,7 @@ def correspondence_losses(head: ReadoutHead, read: Read, pairs: Tensor, tracks: 
         t = torch.randint(timesteps, (batch,), generator=rng)
         reading = read(pairs[pick].T.flatten(), t.repeat(2))
         seen = F.normalize(readout(head, reading, size), dim=1).chunk(2)
-        points = tracks[pick].to(reading.emb.device).unbind(1)
+        points = tracks[pick].to(reading.embedding().device).unbind(1)
         total = 0.0
         for one, other in ((0, 1), (1, 0)):
             query = F.normalize(energies.at(seen[one], points[one]), dim=-1)
