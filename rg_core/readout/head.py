@@ -96,5 +96,5 @@ class ReadoutHead(nn.Module):
     def forward(self, features: Sequence[Tensor], emb: Tensor, size: tuple[int, int]) -> Tensor:
         """Features, each [B, C_l, h_l, w_l], and the embedding [B, E] to a readout [B, channels, *size]."""
         mix = self.mixing_weights.softmax(0)
-        mixed = sum(layer(x, emb, size, w) for w, layer, x in zip(mix, self.bottleneck_layers, features, strict=True))
+        mixed = sum((layer(x, emb, size, w) for w, layer, x in zip(mix, self.bottleneck_layers, features, strict=True)), torch.zeros(()))
         return mixed if self.output_head is None else self.output_head(mixed)

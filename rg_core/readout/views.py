@@ -24,7 +24,7 @@ class View:
 def pull(gradient: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """How hard a `gradient`, of each tap [B, C_l, h_l, w_l], pulls at each place: [B, 1, *size], its norm over all channels of all taps, over
     the mean of that over the picture."""
-    squares = sum(resize(g.float().square().sum(1, keepdim=True), size) for g in gradient)
+    squares = sum((resize(g.float().square().sum(1, keepdim=True), size) for g in gradient), torch.zeros(()))
     strength = squares.clamp(min=0).sqrt()
     return strength / strength.mean((2, 3), keepdim=True).clamp(min=1e-30)
 
