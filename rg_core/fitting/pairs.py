@@ -3,7 +3,7 @@
 docs/measurements/comparing.md has the measurements that chose the changes.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +42,7 @@ class Correspondence:
         inside = ((there > 0) & (there < 1)).all(1)
         return Comparison(torch.cat([image, recolored(way.copy(image), rng, 0, 180, 1.3)]), torch.stack([here[inside], there[inside]]))
 
-    def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def rows(self, maps: Tensor, points: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Features [P, F] of places of the picture, of what is like them and of what is not, by the features `maps` [2 or 3, F, h, w] of
         a comparison."""
         here, there = energies.at(maps, points.to(maps.device))
@@ -56,7 +56,7 @@ class Correspondence:
         """Whether `count` comparisons of each band can show that so much is more than chance."""
         return True
 
-    def right(self, readout: Tensor, points: Tensor | None) -> float:
+    def right(self, readout: Tensor, points: Tensor) -> float:
         """Share of the points that are found in the second picture by the best cosine of all pixels, by a head's readouts [2 or 3, C, h, w]."""
         height, width = readout.shape[-2:]
         here, other = energies.at(readout[:1], points[:1])[0], F.normalize(readout[1], dim=0)
@@ -69,6 +69,7 @@ class Triplet:
     """Whole pictures are compared. `right` is 1 where the head orders three of them rightly, else 0."""
 
     measure, chance, acts, good = "fraction of triplets in the right order", 0.5, 0.65, 0.85
+    energy: Callable[[Tensor, Tensor, Tensor], Tensor]  # what guidance will use the head with
 
     def overall(self, shares: Sequence[float]) -> float:
         """All bands count: the best of five would praise chance."""
@@ -95,7 +96,8 @@ class Appearance(Triplet):
 
     def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         some = torch.randperm(maps[0, 0].numel(), generator=rng)[:POINTS].to(maps.device)
-        return tuple(maps.flatten(2)[:, :, some].mT)
+        one, like, unlike = maps.flatten(2)[:, :, some].mT
+        return one, like, unlike
 
 
 class Identity(Triplet):
@@ -111,7 +113,8 @@ class Identity(Triplet):
         return Comparison(torch.cat([image, elsewhere, torch.lerp(image, recolored(image, rng, 60, 180, 1.0), middle)]))
 
     def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(maps.mean((2, 3))[:, None])
+        one, like, unlike = maps.mean((2, 3))[:, None]
+        return one, like, unlike
 
 
 def box(size: tuple[int, int], high: float, wide: float) -> Tensor:
