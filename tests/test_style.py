@@ -1,4 +1,4 @@
-"""What ruff finds, with the settings in pyproject.toml: a test, so that the test command and CI fail of it."""
+"""What ruff and the type checker find, with the settings in pyproject.toml: tests, so that the test command and CI fail of it."""
 import subprocess
 import sys
 
@@ -7,5 +7,12 @@ from tools import ROOT
 
 def test_ruff_finds_nothing():
     found = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", ROOT], capture_output=True,
+                           text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_type_checker_finds_nothing():
+    """It takes torch's types from the Python that runs this."""
+    found = subprocess.run([sys.executable, "-m", "basedpyright", "--project", ROOT, "--pythonpath", sys.executable], capture_output=True,
                            text=True)
     assert found.returncode == 0, found.stdout + found.stderr
