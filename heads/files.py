@@ -159,7 +159,7 @@ def _empty(kind: str, weights: dict, embedded: bool, more: dict) -> ReadoutHead:
                 hidden=(128, 32) if out is None else (_shape(weights, "output_head.0.weight", 4)[0], out[1]), **more)
             if "bottleneck_layers.0.mean" in weights:
                 for block, count in zip(head.bottleneck_layers, channels):
-                    block.rescale(torch.empty(count), torch.empty(count))
+                    block.rescale(torch.empty(count), torch.empty(count))  # pyright: ignore[reportCallIssue]  # for torch any Module
             return head
     except FieldError:
         raise

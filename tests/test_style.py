@@ -1,4 +1,4 @@
-"""What ruff finds, with the settings in pyproject.toml: a test, so that the test command and CI fail of it."""
+"""What ruff and the type checker find, with the settings in pyproject.toml: tests, so that the test command and CI fail of it."""
 import subprocess
 import sys
 
@@ -17,3 +17,10 @@ def test_the_hook_before_a_commit_runs_the_same_ruff():
     hooks = [hook for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"] for hook in repo["hooks"]]
     pinned, = (hook["additional_dependencies"] for hook in hooks if hook["id"] == "ruff")
     assert set(pinned) <= set((ROOT / "requirements-dev.txt").read_text().split())
+
+
+def test_the_type_checker_finds_nothing():
+    """It takes torch's types from the Python that runs this."""
+    found = subprocess.run([sys.executable, "-m", "basedpyright", "--project", ROOT, "--pythonpath", sys.executable], capture_output=True,
+                           text=True)
+    assert found.returncode == 0, found.stdout + found.stderr

@@ -153,9 +153,18 @@ class Plan:
     moved: dict[str, Tensor] | None = None  # limbs moved since, in the place and scale of `points`
 
 
+def _dice(seed: int | None, rng: torch.Generator | None) -> torch.Generator:
+    """`rng`, or a new one from `seed`."""
+    if rng is not None:
+        return rng
+    if seed is None:
+        raise TypeError("give a seed or an rng")
+    return torch.Generator().manual_seed(seed)
+
+
 def plan(batch: int, *, seed: int | None = None, rng: torch.Generator | None = None) -> Plan:
     """`batch` random scenes, the same ones for the same `seed`."""
-    rng = rng or torch.Generator().manual_seed(seed)
+    rng = _dice(seed, rng)
 
     def uniform(low, high):
         return low + (high - low) * torch.rand(batch, generator=rng)
@@ -174,14 +183,14 @@ def plan(batch: int, *, seed: int | None = None, rng: torch.Generator | None = N
 
 def repose(plan: Plan, *, seed: int | None = None, rng: torch.Generator | None = None) -> Plan:
     """The same figures in the same scenes, in new poses at new places."""
-    rng = rng or torch.Generator().manual_seed(seed)
+    rng = _dice(seed, rng)
     points = _visible_poses(len(plan.x), rng)
     return replace(plan, points=points, x=torch.rand(len(plan.x), generator=rng), moved=None)
 
 
 def move_limb(plan: Plan, *, seed: int | None = None, rng: torch.Generator | None = None) -> Plan:
     """The same figures standing where they stand, with one arm or leg moved."""
-    rng = rng or torch.Generator().manual_seed(seed)
+    rng = _dice(seed, rng)
     batch = len(plan.x)
     limb = torch.randint(len(LIMBS), (batch,), generator=rng)
     moved = {name: p.clone() for name, p in plan.points.items()}

@@ -30,7 +30,8 @@ class Call:
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) in tokens; a model pads its input up to whole patches."""
-        return tuple(-(-n // self.patch) for n in self.x.shape[-2:])
+        height, width = self.x.shape[-2:]
+        return -(-height // self.patch), -(-width // self.patch)
 
 
 Layout = Callable[[Tensor, Call], Tensor]  # from a block's output to its features [B, C, h, w]

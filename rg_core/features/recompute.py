@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def recomputed_blocks(modules: Iterable[nn.Module], within: Callable[[], Abstrac
             own = module.__dict__.get("forward")
             before.append((module, own))
             module.forward = checkpointed(module.forward, within, watch)
-            module.forward.stands_for = own
+            vars(module.forward)["stands_for"] = own  # an attribute of the function: what it is in the place of
         yield
     finally:
         for module, own in before:
@@ -46,16 +46,16 @@ def checkpointed(forward: Callable, within: Callable[[], AbstractContextManager]
         if not torch.is_grad_enabled() or not moving or sources > len(moving):
             return forward(*args, **kwargs)
         later = tree_map(lambda x: x, {key: x for key, x in arguments.items() if key not in moving})  # containers are written into
-        layout = None
+        layouts: list[TreeSpec] = []  # of what it computes, each time
 
         def run(others: dict, inputs: tuple[Tensor, ...]) -> tuple:
-            nonlocal layout
             now = {key: x.clone() if isinstance(x, Tensor) else x for key, x in (others | dict(zip(moving, inputs))).items()}  # and tensors too
             outputs, layout = tree_flatten(forward(*(now[i] for i in range(len(args))), **{key: now[key] for key in kwargs}))
+            layouts.append(layout)
             return tuple(outputs)
 
         outputs = CheckpointFunction.apply(run, arguments, later, within, watch, *(arguments[key] for key in moving))
-        return tree_unflatten(outputs, layout)
+        return tree_unflatten(outputs, layouts[0])
     return called
 
 

@@ -1,11 +1,11 @@
 """Taps: the features of a diffusion model that readout heads read, wherever its row in architectures.py says that they are."""
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,22 @@ from .architectures import Call, NoTaps, Stream, architecture_of, class_name
 # Where transformers are tapped if nobody says where: between these shares of their depth, at so many blocks, or fewer of wide ones, for heads are
 # fitted by the products of all channels with each other.
 SHARE, MOST_TAPS, MOST_CHANNELS = (0.25, 0.65), 5, 12288
+
+
+class Head(Protocol):
+    """What is asked of all that reads taps; docs/own_targets.md says what each of these means. They are properties because nobody sets them: a
+    head's own types may be narrower."""
+    @property
+    def kind(self) -> str: ...
+    @property
+    def taps(self) -> Sequence[str] | None: ...
+    @property
+    def channels(self) -> Sequence[int] | None: ...
+    @property
+    def base_model(self) -> str: ...
+    @property
+    def stride(self) -> int: ...
+    def __call__(self, features: Sequence[Tensor], emb: Tensor, size: tuple[int, int], /) -> Tensor: ...
 
 
 class Tap(NamedTuple):
@@ -39,7 +55,7 @@ def all_taps(model: nn.Module) -> list[Tap]:
     return found
 
 
-def select_taps(model: nn.Module, names: Sequence[str] | None = None) -> list[Tap]:
+def select_taps(model: nn.Module, names: Collection[str] | None = None) -> list[Tap]:
     """Those with these names, in order; the default ones of `model` for None. Raises NoTaps."""
     known, row = all_taps(model), architecture_of(model)
     if names is not None:
@@ -62,7 +78,7 @@ def names(model: nn.Module) -> tuple[str, ...]:
 def channels(model: nn.Module, names: Sequence[str] | None = None) -> list[int]:
     """Channels of each tap, for example [1280] * 6 + [640] * 3 + [320] * 3 for Stable Diffusion 1.5."""
     width = architecture_of(model).width
-    return [attrgetter(width)(model) if width else tap.module[-1].out_channels for tap in select_taps(model, names)]
+    return [attrgetter(width)(model) if width else attrgetter("out_channels")([*tap.module.children()][-1]) for tap in select_taps(model, names)]
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -78,7 +94,7 @@ def embedding_width(model: nn.Module) -> int | None:
     return attrgetter(row.embedding)(model)[-1].out_features if row.embedding else None
 
 
-def of_heads(model: nn.Module, heads: Iterable) -> tuple[str, ...]:
+def of_heads(model: nn.Module, heads: Iterable[Head]) -> tuple[str, ...]:
     """The names of the taps that any of `heads` reads, in order. Raises NoTaps."""
     wanted = {name for head in heads for name in head.taps or names(model)}
     return tuple(tap.name for tap in select_taps(model, wanted))
@@ -103,19 +119,25 @@ def patch(model: nn.Module) -> int:
 @dataclass
 class Reading:
     """What one call of a diffusion model left at the taps with these `names`, among which are `default` ones if any head needs those."""
-    emb: Tensor | None                                    # [B, E], of the timestep without any label, or of the noise level
+    emb: Tensor | None                                    # [B, E], of the timestep without any label, or of the noise level; None before it is known
     features: list[Tensor] = field(default_factory=list)  # each [B, C_l, H_l, W_l]
     options: dict = field(default_factory=dict)           # the call's transformer_options
     x: Tensor | None = None                               # its input [B, C, H, W]
     names: tuple[str, ...] = ()
     default: tuple[str, ...] = ()
 
-    def places(self, head) -> list[int]:
+    def embedding(self) -> Tensor:
+        """`emb`, for heads to be told by. Raises NoTaps where it is not known."""
+        if self.emb is None:
+            raise NoTaps("nothing tells heads its noise level")
+        return self.emb
+
+    def places(self, head: Head) -> list[int]:
         """Which of the features `head` reads."""
         wanted = head.taps or self.default
         return [self.names.index(name) for name in wanted] if wanted else list(range(len(self.features)))
 
-    def of(self, head) -> list[Tensor]:
+    def of(self, head: Head) -> list[Tensor]:
         """The features that `head` reads."""
         return [self.features[i] for i in self.places(head)]
 
@@ -164,11 +186,14 @@ class Recorder:
     def end(self, _module, _args, _out) -> None:
         torch.set_grad_enabled(self.gradients)
 
+    def call_under_way(self) -> Call:
+        if self.call is None:
+            raise NoTaps("its forward was called directly, where its features cannot be read")
+        return self.call
+
     def reading(self) -> Reading:
         """Of the call under way."""
-        call = self.call
-        if call is None:
-            raise NoTaps("its forward was called directly, where its features cannot be read")
+        call = self.call_under_way()
         if self.fresh:
             names, default = (tuple(tap.name for tap in taps) for taps in (self.tapped, self.default))
             self.readings.append(Reading(None, [], call.options, call.x, names, default))
@@ -180,8 +205,8 @@ class Recorder:
 
     def at(self, tap: Tap):
         def seen(_module, _args, kwargs, out) -> None:
-            own = self.reading()
-            here = replace(self.call, options=kwargs.get("transformer_options") or self.call.options)
+            own, call = self.reading(), self.call_under_way()
+            here = replace(call, options=kwargs.get("transformer_options") or call.options)
             own.features.append(tap.stream.layout(out if tap.stream.output is None else out[tap.stream.output], here))
             if tap is self.tapped[-1]:
                 if self.only:

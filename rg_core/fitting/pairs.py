@@ -3,7 +3,7 @@
 docs/measurements/comparing.md has the measurements that chose the changes.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..guidance import energies
 from ..images.copies import recolored, similarity
+from ..images.resize import size_of
 
 POINTS = 1024   # places that are compared, of each picture at each band of noise
 WITHIN = 0.06   # of the picture: a point that is nearer than this to its place is found
@@ -37,11 +38,11 @@ class Correspondence:
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
         """Of `image` [1, 3, H, W], 0 to 1, with changed copies of itself; `other` is another picture of its size."""
         way, here = similarity(rng, 25, 1.3, 0.15, flip=False), torch.rand(POINTS, 2, generator=rng)
-        there = way.of(here, image.shape[-2:])
+        there = way.of(here, size_of(image))
         inside = ((there > 0) & (there < 1)).all(1)
         return Comparison(torch.cat([image, recolored(way.copy(image), rng, 0, 180, 1.3)]), torch.stack([here[inside], there[inside]]))
 
-    def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def rows(self, maps: Tensor, points: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Features [P, F] of places of the picture, of what is like them and of what is not, by the features `maps` [2 or 3, F, h, w] of
         a comparison."""
         here, there = energies.at(maps, points.to(maps.device))
@@ -55,7 +56,7 @@ class Correspondence:
         """Whether `count` comparisons of each band can show that so much is more than chance."""
         return True
 
-    def right(self, readout: Tensor, points: Tensor | None) -> float:
+    def right(self, readout: Tensor, points: Tensor) -> float:
         """Share of the points that are found in the second picture by the best cosine of all pixels, by a head's readouts [2 or 3, C, h, w]."""
         height, width = readout.shape[-2:]
         here, other = energies.at(readout[:1], points[:1])[0], F.normalize(readout[1], dim=0)
@@ -68,6 +69,7 @@ class Triplet:
     """Whole pictures are compared. `right` is 1 where the head orders three of them rightly, else 0."""
 
     measure, chance, acts, good = "fraction of triplets in the right order", 0.5, 0.65, 0.85
+    energy: Callable[[Tensor, Tensor, Tensor], Tensor]  # what guidance will use the head with
 
     def overall(self, shares: Sequence[float]) -> float:
         """All bands count: the best of five would praise chance."""
@@ -94,7 +96,8 @@ class Appearance(Triplet):
 
     def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         some = torch.randperm(maps[0, 0].numel(), generator=rng)[:POINTS].to(maps.device)
-        return tuple(maps.flatten(2)[:, :, some].mT)
+        one, like, unlike = maps.flatten(2)[:, :, some].mT
+        return one, like, unlike
 
 
 class Identity(Triplet):
@@ -104,13 +107,14 @@ class Identity(Triplet):
     energy, outputs = staticmethod(energies.identity), 4  # more of them fit the few pictures and no others
 
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
-        middle = box(image.shape[-2:], *(0.4 + 0.3 * torch.rand(2, generator=rng)).tolist())
+        middle = box(size_of(image), *(0.4 + 0.3 * torch.rand(2, generator=rng)).tolist())
         way = similarity(rng, 10, 1.2, 0.12, flip=True)
         elsewhere = torch.lerp(other, way.copy(image), way.copy(middle))
         return Comparison(torch.cat([image, elsewhere, torch.lerp(image, recolored(image, rng, 60, 180, 1.0), middle)]))
 
     def rows(self, maps: Tensor, points: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(maps.mean((2, 3))[:, None])
+        one, like, unlike = maps.mean((2, 3))[:, None]
+        return one, like, unlike
 
 
 def box(size: tuple[int, int], high: float, wide: float) -> Tensor:

@@ -47,6 +47,8 @@ class Sums:
         """For each of `ridges`, computed on `device`, the map [F, O] and bias [O], float64, with the least squared error over a band, in which
         pixels of the bands n places away count `shared`^n, and with `ridge` on the squares of what each feature, brought to deviation
         1, counts."""
+        if self.origin is None:
+            raise ValueError("nothing was added that a map could be solved for")
         gram, cross = (sums.blend(band, shared, device) for sums in (self.gram, self.cross))
         count, feature, target = gram[-1, -1].item(), gram[-1, :-1] / gram[-1, -1], cross[-1] / gram[-1, -1]
         gram = gram[:-1, :-1].addr_(feature, feature, alpha=-count)  # about the means

@@ -90,7 +90,8 @@ def color(picture: Tensor, wanted: Tensor, cells: int, mask: Tensor | None = Non
 def coarse(x: Tensor, cells: int) -> Tensor:
     """The means of `x` [B, C, H, W] over the cells of a grid, `cells` along the shorter side: [B, C, h, w]."""
     height, width = x.shape[-2:]
-    return F.adaptive_avg_pool2d(x, [max(1, round(cells * n / min(height, width))) for n in (height, width)])
+    shorter = min(height, width)
+    return F.adaptive_avg_pool2d(x, (max(1, round(cells * height / shorter)), max(1, round(cells * width / shorter))))
 
 
 def at(x: Tensor, points: Tensor) -> Tensor:
@@ -103,8 +104,8 @@ def at(x: Tensor, points: Tensor) -> Tensor:
     low = place.floor()
     share, low = place - low, low.long()
     high, picture, x = (low + 1).minimum(last), torch.arange(len(x), device=x.device)[:, None], x.movedim(1, -1)
-    rows = [torch.lerp(x[picture, row, low[..., 0]], x[picture, row, high[..., 0]], share[..., :1]) for row in (low[..., 1], high[..., 1])]
-    return torch.lerp(*rows, share[..., 1:])
+    above, below = (torch.lerp(x[picture, row, low[..., 0]], x[picture, row, high[..., 0]], share[..., :1]) for row in (low[..., 1], high[..., 1]))
+    return torch.lerp(above, below, share[..., 1:])
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:

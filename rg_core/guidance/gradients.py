@@ -1,11 +1,14 @@
 """From targets and features to the gradient that moves a picture towards them."""
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
 
 from ..features.taps import Reading
 from ..images.regions import repeat
+from ..images.resize import size_of
 from ..readout.views import View, pull
 from .targets import Target
 
@@ -32,15 +35,18 @@ def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, reference
     """
     batch = reading.features[0].shape[0]
     features = [f.detach().float().requires_grad_() for f in reading.features]
-    emb = reading.emb.detach().float()
+    emb = reading.embedding().detach().float()
     total, values = [torch.zeros_like(f) for f in features], []
     for target, reference in zip(targets, references, strict=True):
-        places = reading.places(target.head)
+        head, size = target.head, target.size
+        if head is None or size is None:
+            raise ValueError(f"the {target.name} target has no head, or was not prepared for a size")
+        places = reading.places(head)
         own = [features[i] for i in places]
-        readout, reference = target.head(own, emb, target.size), repeat(reference, batch)
+        readout, reference = head(own, emb, size), repeat(reference, batch)
         energy, gradient = differentiated(target, readout, span, reference, own, not balanced)
         if views is not None:
-            views.append(View(target.name, energy, *target.view(readout.detach(), reference), pull(gradient, target.size)))
+            views.append(View(target.name, energy, *target.view(readout.detach(), reference), pull(gradient, size)))
         scale = target.pull_share(energy) / magnitude(gradient) if balanced else torch.full_like(span, target.published_weight)
         for i, g in zip(places, gradient):
             total[i] += g * (target.weight * scale).view(-1, 1, 1, 1)
@@ -63,7 +69,7 @@ def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: 
         readout, reference = seen(x), None if reference is None else repeat(seen(reference.float()), len(x))
         energy, (gradient,) = differentiated(target, readout, span, reference, [x])
         if views is not None:
-            pulled = pull([gradient.flatten(1, -3)], gradient.shape[-2:])
+            pulled = pull([gradient.flatten(1, -3)], size_of(gradient))
             views.append(View(target.name, energy, *target.view(readout.detach(), reference), pulled, latent=True))
         if (energy < 0).any():
             raise EnergyError(f"the energy of the {target.name} target is {energy.min().item():.3g}, but without a head it must be 0 where nothing "
@@ -77,7 +83,7 @@ def at_prediction(predicted: Tensor, seen: Callable[[Tensor], Tensor], targets: 
 
 
 def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Tensor | None, inputs: Sequence[Tensor],
-                   published: bool = False) -> tuple:
+                   published: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The energy [B] of `target`, or its `published` one, and its gradient with respect to `inputs`, of which `readout` is made."""
     energy = (target.published if published else target.energy)(readout, span, reference)
     if not isinstance(energy, Tensor) or energy.shape != span.shape:
@@ -92,5 +98,5 @@ def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Ten
 
 def magnitude(gradient: Sequence[Tensor]) -> Tensor:
     """The root mean square [B] of each picture over all of `gradient`, [B, ...] each."""
-    squares = sum(torch.linalg.vector_norm(g.flatten(1), dim=1).square() for g in gradient)
+    squares = reduce(add, (torch.linalg.vector_norm(g.flatten(1), dim=1).square() for g in gradient))
     return (squares / sum(g[0].numel() for g in gradient)).sqrt().clamp(min=1e-30)

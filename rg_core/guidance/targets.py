@@ -1,23 +1,27 @@
 """Targets: what a picture is steered towards, compared with what heads read of it, or with the predicted picture itself."""
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..features.taps import Head
 from ..images import pictures
 from ..images.regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
+from ..images.resize import size_of
 from ..readout import views
 from ..readout.estimates import from_range
 from ..readout.head import ReadoutHead
+from ..readout.linear_head import LinearHead
 from . import energies
 
 NEARLY = 0.3  # what is left of a drag (energies.undone) from which on it pulls less; docs/measurements/relations.md
+Compared = TypeVar("Compared", bound=Tensor | None)  # how a target's energy gets the reference's readout: not, or always
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Target:
+class Target(Generic[Compared]):
     """Something to steer towards, and when it acts. Its subclasses say what is compared with what; docs/own_targets.md is for those of
     other packs.
 
@@ -25,7 +29,7 @@ class Target:
     docs/measurements/relations.md have the measurements that chose them.
     """
     name: str               # in the trace and in messages; see numbered
-    head: ReadoutHead | None = None  # what is read; None: the prediction of the denoised latent, as VAE Decode takes it
+    head: Head | None = None  # what is read; None: the prediction of the denoised latent, as VAE Decode takes it
     weight: float = 1.0
     start: float = 0.0      # share of the noise schedule at which it begins to act
     end: float = 0.9        # and at which it stops
@@ -34,13 +38,13 @@ class Target:
     published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
     BATCHED: ClassVar[tuple[str, ...]] = ("image", "known", "mask", "reference_mask", "points")  # fields with something for each picture
 
-    def select(self, places: Tensor) -> "Target":
+    def select(self, places: Tensor) -> "Target[Compared]":
         """The same target for the pictures at these `places` [P] of the batch alone."""
         def own(x):
             return tuple(map(own, x)) if isinstance(x, tuple) else of_pictures(x, places)
         return replace(self, **{name: own(x) for name in self.BATCHED if (x := getattr(self, name, None)) is not None})
 
-    def prepared(self, size: tuple[int, int], device: torch.device) -> "Target":
+    def prepared(self, size: tuple[int, int], device: torch.device) -> "Target[Compared]":
         """The same target made ready for latents of `size` (H, W)."""
         stride = 1 if self.head is None else self.head.stride
         size = max(1, size[0] // stride), max(1, size[1] // stride)
@@ -65,16 +69,16 @@ class Target:
         """Of the latents that it can be compared with; None: any."""
         return None
 
-    def energy(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
+    def energy(self, readout: Tensor, span: Tensor, reference: Compared) -> Tensor:
         """[B], lower is better, of `readout` [B, C, H, W], each picture by itself; `reference` is the reference's readout, likewise.
         Without a head it is 0 where nothing is left to do, and never less."""
         raise NotImplementedError
 
-    def published(self, readout: Tensor, span: Tensor, reference: Tensor | None) -> Tensor:
+    def published(self, readout: Tensor, span: Tensor, reference: Compared) -> Tensor:
         """The energy of the published procedure."""
         return self.energy(readout, span, reference)
 
-    def view(self, readout: Tensor, reference: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    def view(self, readout: Tensor, reference: Compared) -> tuple[Tensor | None, Tensor | None]:
         """What is wanted and what is read, to be looked at; see views.View. None for what there is no picture of."""
         return None, None
 
@@ -90,8 +94,9 @@ class Target:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Spatial(Target):
+class Spatial(Target[None]):
     """A picture of what the head should read."""
+    head: ReadoutHead | LinearHead = field()  # needed, for its control range
     end: float = 0.8            # docs/measurements/moves.md
     image: Tensor               # [N, 3, h, w], 0 to 1
     known: Tensor | None = None  # [N, 1, h, w], 0 to 1: where the image says something; everywhere if None
@@ -111,17 +116,18 @@ class Spatial(Target):
         return super().resized(size, device) | {"image": image.to(device), "known": known}
 
     def energy(self, readout, span, reference):
-        image, mask, known = (repeat(x, len(readout)) for x in (self.image, self.mask, self.known))
+        batch = len(readout)
+        image, mask, known = repeat(self.image, batch), repeat(self.mask, batch), repeat(self.known, batch)
         if known is not None:
             mask = known if mask is None else mask * known
         return energies.spatial(readout, image, span, self.head.control_range, mask)
 
     def view(self, readout, reference):
-        return tuple(from_range(x, self.head.control_range) for x in (self.image, readout))
+        return from_range(self.image, self.head.control_range), from_range(readout, self.head.control_range)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Attribute(Target):
+class Attribute(Target[None]):
     """More of something, or less, in the picture or in a part of it, as a pooled head tells it: classifier guidance (Dhariwal and Nichol,
     arXiv 2105.05233, section 4) whose classifier is linear in the model's own features."""
     level: float                # what the head should tell at least, or at most if it is negative: 1 of pictures with it, -1 of those without
@@ -134,14 +140,14 @@ class Attribute(Target):
     def view(self, readout, reference):
         """From white, what pictures with it are told, to black, those without."""
         wanted = torch.full_like(readout, self.level)
-        return tuple((1 + x.clamp(-1, 1)) / 2 for x in (wanted, readout))
+        return (1 + wanted.clamp(-1, 1)) / 2, (1 + readout.clamp(-1, 1)) / 2
 
     def pull_share(self, energy):
         return energy.sqrt().clamp(max=1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Likeness(Target):
+class Likeness(Target[Tensor]):
     """What is in a reference, or in a part of it, should be in the picture, or in a part of it."""
     mask: Tensor | None = None            # [M, 1, h, w], 0 to 1: where in the picture being made
     reference_mask: Tensor | None = None  # and where in the reference
@@ -184,7 +190,7 @@ class Identity(Likeness):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Drag(Target):
+class Drag(Target[Tensor]):
     """Points of the reference should be elsewhere; it lets go as they come there, for what pulls at nothing leaves specks."""
     paths: Tensor                       # [K, F, 2]: (x, y) in shares of the picture, from where a point is to where it goes
     stops: tuple[float, ...] = (1.0,)   # for each picture of the batch, how far along the paths it goes
@@ -220,11 +226,12 @@ class Drag(Target):
     def view(self, readout, reference):
         """Dots where the dragged points should go, and where each is found: the place that is most like it."""
         start, end, counts = self.drags(readout)
-        return tuple(views.dots(points, counts, readout.shape[-2:]) for points in (end, views.found(readout, energies.at(reference, start))))
+        found, size = views.found(readout, energies.at(reference, start)), size_of(readout)
+        return views.dots(end, counts, size), views.dots(found, counts, size)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Color(Target):
+class Color(Target[None]):
     """The coarse colors of a picture, given as its latents."""
     end: float = 0.75           # docs/measurements/color.md
     image: Tensor               # [N, C, h, w], as VAE Encode gives them
@@ -242,14 +249,13 @@ class Color(Target):
         return super().resized(size, device) | {"image": pictures.fit(self.image.float(), size).to(device)}
 
     def energy(self, readout, span, reference):
-        image, mask = (repeat(x, len(readout)) for x in (self.image, self.mask))
-        return energies.color(readout, image, self.cells, mask)
+        return energies.color(readout, repeat(self.image, len(readout)), self.cells, repeat(self.mask, len(readout)))
 
     def view(self, readout, reference):
-        return tuple(energies.coarse(x, self.cells) for x in (self.image, readout))
+        return energies.coarse(self.image, self.cells), energies.coarse(readout, self.cells)
 
 
-def heads(targets: Iterable[Target]) -> list[ReadoutHead]:
+def heads(targets: Iterable[Target]) -> list[Head]:
     """Those that `targets` have, each once; targets on the predicted picture have none."""
     return list(dict.fromkeys(t.head for t in targets if t.head is not None))
 

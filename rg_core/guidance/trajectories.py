@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..images.resize import size_of
+
 EXACT = 0.02  # of what a step of an inversion should lead back to, it may miss
 SMALL = 0.1   # root mean square of latents of which shares mean little
 
@@ -37,7 +39,7 @@ class Trajectory:
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the latents."""
-        return tuple(self.latents.shape[-2:])
+        return size_of(self.latents)
 
 
 def renoised(clean: Tensor, noisiest: Tensor, sigma_max: float) -> Trajectory:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .resize import size_of
+
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
@@ -21,7 +23,7 @@ class Similarity:
 
     def copy(self, image: Tensor) -> Tensor:
         """The copy of `image` [1, C, H, W]; what lies beyond the picture's edges is mirrored."""
-        size = image.shape[-2:]
+        size = size_of(image)
         unit, back = units(size), torch.linalg.inv(self.matrix)
         places = ((centres(size) - 0.5) * unit - self.shift) @ back.mT / unit + 0.5
         return F.grid_sample(image, (places * 2 - 1).view(1, *size, 2), padding_mode="reflection", align_corners=False)

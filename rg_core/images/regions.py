@@ -1,4 +1,6 @@
 """Regions of pictures: masks, boxes, and batches of them."""
+from typing import overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +42,10 @@ def moved(x: Tensor, source: Box, to: Box) -> Tensor:
     return F.grid_sample(x, torch.minimum(torch.maximum(grid, -edge), edge), align_corners=False)
 
 
+@overload
+def repeat(x: Tensor, batch: int) -> Tensor: ...
+@overload
+def repeat(x: None, batch: int) -> None: ...
 def repeat(x: Tensor | None, batch: int) -> Tensor | None:
     """`x` [N, ...] repeated from its start, or cut, to [batch, ...]."""
     return None if x is None else of_pictures(x, torch.arange(batch, device=x.device))

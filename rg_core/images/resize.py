@@ -16,6 +16,12 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if rows is None else rows @ x
 
 
+def size_of(x: Tensor) -> tuple[int, int]:
+    """(H, W) of `x` [..., H, W]."""
+    height, width = x.shape[-2:]
+    return height, width
+
+
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def interpolation(n: int, m: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:

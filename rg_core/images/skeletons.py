@@ -66,7 +66,7 @@ def channels(image: Tensor) -> tuple[bool, bool]:
     touching.fill_diagonal_(0)  # a joint and a limb of one color
     order = {False: list(range(len(HUES))), True: [HUES.index(hue[::-1]) for hue in HUES]}
     fits = {(a, b): float((touching * belongs[order[a]][:, order[b]]).sum()) for a, b in orders}
-    best = max(fits, key=fits.get)
+    best = max(fits, key=lambda swapped: fits[swapped])
     return best if fits[best] >= FEW and fits[best] > SURE * fits[False, False] else (False, False)
 
 

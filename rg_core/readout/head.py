@@ -4,6 +4,8 @@ The architecture is that of Luo et al., "Readout Guidance", CVPR 2024, section 3
 each tap, a softmax-weighted sum of their outputs and, for spatial properties, three convolutions.
 """
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +85,8 @@ class ReadoutHead(nn.Module):
                  start: float = 0.0, taps: Sequence[str] | None = None, config: dict | None = None):
         super().__init__()
         self.kind, self.channels, self.base_model, self.stride, self.start = kind, list(channels), base_model, stride, start
-        self.control_range, self.taps, self.config = tuple(control_range), taps and tuple(taps), config or {}
+        low, high = control_range
+        self.control_range, self.taps, self.config = (low, high), taps and tuple(taps), config or {}
         self.mixing_weights = nn.Parameter(torch.ones(len(self.channels)))
         self.bottleneck_layers = nn.ModuleList(Bottleneck(c, projection_dim, emb_channels) for c in self.channels)
         self.output_head = None
@@ -95,5 +98,5 @@ class ReadoutHead(nn.Module):
     def forward(self, features: Sequence[Tensor], emb: Tensor, size: tuple[int, int]) -> Tensor:
         """Features, each [B, C_l, h_l, w_l], and the embedding [B, E] to a readout [B, channels, *size]."""
         mix = self.mixing_weights.softmax(0)
-        mixed = sum(layer(x, emb, size, w) for w, layer, x in zip(mix, self.bottleneck_layers, features, strict=True))
+        mixed = reduce(add, (layer(x, emb, size, w) for w, layer, x in zip(mix, self.bottleneck_layers, features, strict=True)))
         return mixed if self.output_head is None else self.output_head(mixed)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..images.resize import resize
+from ..images.resize import resize, size_of
 
 
 class LinearHead(nn.Module):
@@ -19,6 +19,7 @@ class LinearHead(nn.Module):
     any other one a map in `control_range`. One whose `fold` is above 1 reads taps of one size, and `fold` x `fold` values in each place of them:
     a transformer's tokens are coarse, and each tells what is where within it.
     """
+    levels: Tensor
 
     def __init__(self, kind: str, levels: Tensor, weights: Sequence[Tensor], bias: Tensor, *, compares: bool = False, pooled: bool = False,
                  control_range: tuple[float, float] = (-0.5, 0.5), base_model: str = "", stride: int = 2, start: float = 0.0,
@@ -26,7 +27,8 @@ class LinearHead(nn.Module):
         super().__init__()
         self.kind, self.base_model, self.stride, self.start = kind, base_model, stride, start
         self.output_head, self.pooled = None if compares else True, pooled
-        self.channels, self.control_range, self.config = [w.shape[2] for w in weights], tuple(control_range), config or {}
+        low, high = control_range
+        self.channels, self.control_range, self.config = [w.shape[2] for w in weights], (low, high), config or {}
         self.taps, self.fold = taps and tuple(taps), fold
         self.register_buffer("levels", levels)
         self.weights = nn.ParameterList(weights)
@@ -34,7 +36,7 @@ class LinearHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor], emb: Tensor, size: tuple[int, int]) -> Tensor:
         """Features, each [B, C_l, h_l, w_l], and the embedding [B, E] to a readout [B, outputs, *size]."""
-        blend, grid = self.blend(emb), size if self.fold == 1 else tuple(features[0].shape[-2:])
+        blend, grid = self.blend(emb), size if self.fold == 1 else size_of(features[0])
         readout = (blend @ self.bias)[:, :, None, None]
         for x, weight in zip(features, self.weights, strict=True):
             mapped = torch.einsum("bn,noc,bchw->bohw", blend, weight, x)

@@ -1,6 +1,8 @@
 """What targets want, what is read, and where they pull, as pictures to look at."""
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,7 @@ class View:
 def pull(gradient: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """How hard a `gradient`, of each tap [B, C_l, h_l, w_l], pulls at each place: [B, 1, *size], its norm over all channels of all taps, over
     the mean of that over the picture."""
-    squares = sum(resize(g.float().square().sum(1, keepdim=True), size) for g in gradient)
+    squares = reduce(add, (resize(g.float().square().sum(1, keepdim=True), size) for g in gradient))
     strength = squares.clamp(min=0).sqrt()
     return strength / strength.mean((2, 3), keepdim=True).clamp(min=1e-30)
 

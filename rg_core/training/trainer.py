@@ -46,7 +46,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         found: dict[str, float] = {}
         for part in self.losses(self.rng):
-            sum(part.values()).backward()
+            torch.stack([*part.values()]).sum().backward()
             for name, loss in part.items():
                 found[name] = found.get(name, 0.0) + loss.item()
         if not all(map(math.isfinite, found.values())):
@@ -69,10 +69,13 @@ class Trainer:
         """Goes on after `done` steps that left the heads' weights as they are, and this `state`. Raises ValueError for one of other heads, or
         a damaged one."""
         for name, weight in self.modules.named_parameters():
-            moments = {key: state.get(f"{name}.{key}") for key in MOMENTS}
-            if any(x is None or x.shape != weight.shape or x.dtype != weight.dtype or not x.isfinite().all() for x in moments.values()):
-                raise ValueError(f"the optimizer state of {name} is damaged or missing")
-            self.optimizer.state[weight] = {key: x.to(weight.device, copy=True) for key, x in moments.items()} | {"step": torch.tensor(float(done))}
+            moments = {}
+            for key in MOMENTS:
+                x = state.get(f"{name}.{key}")
+                if x is None or x.shape != weight.shape or x.dtype != weight.dtype or not x.isfinite().all():
+                    raise ValueError(f"the optimizer state of {name} is damaged or missing")
+                moments[key] = x.to(weight.device, copy=True)
+            self.optimizer.state[weight] = moments | {"step": torch.tensor(float(done))}
         try:
             self.rng.set_state(state["dice"])
         except (KeyError, RuntimeError, TypeError) as error:

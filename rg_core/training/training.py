@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..features.taps import Reading
 from ..guidance import energies
+from ..images.resize import size_of
 from ..readout.head import ReadoutHead
 from .trainer import Losses, Trainer
 
@@ -54,14 +55,14 @@ def deviations(readings: Iterable[Reading]) -> list[tuple[Tensor, Tensor]]:
 
 def readout(head: ReadoutHead, reading: Reading, size: tuple[int, int]) -> Tensor:
     """What `head` reads, in single precision."""
-    return head([f.float() for f in reading.of(head)], reading.emb.float(), size)
+    return head([f.float() for f in reading.of(head)], reading.embedding().float(), size)
 
 
 def spatial_loss(head: ReadoutHead, reading: Reading, wanted: Tensor, balanced: bool = False) -> Tensor:
     """The mean squared error of what `head` reads against `wanted` [B, channels, H, W], both in units of its control range. Where it is
     `balanced`, what is empty (at the low end of the range, as the ground of edges) counts as much as all the rest, however much there is of it."""
     low, high = head.control_range
-    error = ((readout(head, reading, tuple(wanted.shape[-2:])) - wanted) / (high - low)).square()
+    error = ((readout(head, reading, size_of(wanted)) - wanted) / (high - low)).square()
     if not balanced:
         return error.mean()
     empty = wanted <= low
@@ -84,7 +85,7 @@ def spatial_losses(heads: dict[str, ReadoutHead], read: Read, targets: dict[str,
         reading = read(pick, torch.randint(timesteps, (batch,), generator=rng))
         found = {}
         for name, head in heads.items():
-            found[name] = spatial_loss(head, reading, targets[name][pick].to(reading.emb.device))
+            found[name] = spatial_loss(head, reading, targets[name][pick].to(reading.embedding().device))
         yield found
 
     return losses
@@ -106,7 +107,7 @@ def correspondence_losses(head: ReadoutHead, read: Read, pairs: Tensor, tracks: 
         t = torch.randint(timesteps, (batch,), generator=rng)
         reading = read(pairs[pick].T.flatten(), t.repeat(2))
         seen = F.normalize(readout(head, reading, size), dim=1).chunk(2)
-        points = tracks[pick].to(reading.emb.device).unbind(1)
+        points = tracks[pick].to(reading.embedding().device).unbind(1)
         total = 0.0
         for one, other in ((0, 1), (1, 0)):
             query = F.normalize(energies.at(seen[one], points[one]), dim=-1)
@@ -144,7 +145,7 @@ def explained(head: ReadoutHead, read: Read, target: Tensor, t: int, *, batch: i
     mean = target.mean(0, keepdim=True)
     for pick in torch.arange(len(target)).split(batch):
         reading = read(pick, torch.full((len(pick),), t))
-        error += (readout(head, reading, tuple(target.shape[-2:])).cpu() - target[pick]).square().sum().item()
+        error += (readout(head, reading, size_of(target)).cpu() - target[pick]).square().sum().item()
         spread += (mean - target[pick]).square().sum().item()
     return 1 - error / spread
 
