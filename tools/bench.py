@@ -9,7 +9,7 @@ Last comes what one guided step keeps for its backward pass, weights aside; KEPT
 pack tells the host what it needs, were chosen from these figures and are in their unit.
 
 `--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py. `--fit [--pictures N]`: what fitting a head costs, see fit_costs.py.
-`--transformers`: flow transformers, see bench_transformers.py.
+`--transformers`: flow transformers, see transformers.py. `--overhead`: what a step costs beside its arithmetic, see overhead.py.
 """
 import argparse
 import gc
@@ -32,6 +32,7 @@ from tools.benchmarks.costs import STEPS, Cost, in_turn, most_kept, sample
 from tools.benchmarks.device import device_name
 from tools.benchmarks.fit_costs import fit_costs
 from tools.benchmarks.models import ALL_THE_TIME, MODELS, Subject, guided_by, pictures, spatial, steps
+from tools.benchmarks.overhead import overhead
 from tools.benchmarks.scaling import scaling
 from tools.benchmarks.starts import starts
 from tools.benchmarks.transformers import transformers
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="what it costs to fit a head, instead")
     parser.add_argument("--pictures", type=int, default=100, help="with --fit")
     parser.add_argument("--transformers", action="store_true", help="flow transformers, instead")
+    parser.add_argument("--overhead", action="store_true", help="what a step costs beside its arithmetic, instead")
     parser.add_argument("--start", action="store_true", help="how much longer ComfyUI takes to start, instead")
     options = parser.parse_args()
     report = {"device": device_name()}
@@ -162,6 +164,8 @@ def main() -> None:
     elif options.start:
         report["start"] = starts(options.rounds)
         print(f"bench: {report['start']}", flush=True)
+    elif options.overhead:
+        report |= overhead(options.rounds)
     elif options.transformers:
         report |= transformers(options.rounds)
     elif options.fit:

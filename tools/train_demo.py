@@ -24,7 +24,7 @@ from readout_guidance_pack.rg_core.training import training
 from readout_guidance_pack.rg_core.training.recipes import SMALL
 from tools.demo_world import demo_training, demo_transformer, demo_unet
 
-CONTROL_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)}
+DEMO_RANGES = {"pose": (-0.5, 0.5), "depth": (-1.0, 1.0), "edge": (-0.5, 0.5)}
 TRAINING_SCENES, HELD_OUT_SCENES = 1536, 256
 STRIDE = 2  # the demo's latent is pixels, so reading at half its size is fine enough, for a twelfth of the time on a CPU
 SIZE = 64 // STRIDE, 64 // STRIDE  # of a readout
@@ -34,7 +34,7 @@ RELATIVE_ENERGIES = {"appearance": energies.appearance, "identity": energies.ide
 RELATIVE_SCENES, HELD_OUT_RELATIVE = 1024, 64
 BACKGROUND_TRACKS = 8
 FOUND_WITHIN = 0.06  # of the picture
-KINDS = [*CONTROL_RANGES, *RELATIVE_STEPS]
+KINDS = [*DEMO_RANGES, *RELATIVE_STEPS]
 LEVELS = len(demo_unet.Schedule().sigmas)
 # Points halfway between these are tracked too, as pairs of OpenPose indices: along the limbs and the back.
 BONES = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13), (8, 1))
@@ -47,7 +47,7 @@ def scenes(count: int, seed: int) -> tuple[world.Sample, dict[str, torch.Tensor]
                       for k in sample.keypoints.split(32)])
     grey = {"depth": sample.nearness, "edge": world.edges(sample.image)}
     shown = {"pose": pose} | {name: pictures.fit(x[:, None].expand(-1, 3, -1, -1), SIZE) for name, x in grey.items()}
-    return sample, {name: pictures.to_range(shown[name], span) for name, span in CONTROL_RANGES.items()}
+    return sample, {name: pictures.to_range(shown[name], span) for name, span in DEMO_RANGES.items()}
 
 
 def other(index: torch.Tensor, count: int, change: torch.Tensor) -> torch.Tensor:
@@ -128,9 +128,9 @@ def load_model(device: torch.device, recipe: Recipe = UNET):
 
 def new_head(kind: str, unet, device: torch.device) -> ReadoutHead:
     torch.manual_seed(0)
-    spatial = kind in CONTROL_RANGES
+    spatial = kind in DEMO_RANGES
     return ReadoutHead(kind, taps.channels(unet), projection_dim=SMALL.projection_dim, emb_channels=256 if spatial else None,
-                       out_channels=3 if spatial else None, hidden=SMALL.hidden, control_range=CONTROL_RANGES.get(kind, (-0.5, 0.5)),
+                       out_channels=3 if spatial else None, hidden=SMALL.hidden, control_range=DEMO_RANGES.get(kind, (-0.5, 0.5)),
                        base_model="demo", stride=STRIDE).to(device)
 
 
@@ -205,7 +205,7 @@ def main() -> None:
         return
     unet, words = load_model(device)
     kinds = options.heads or KINDS
-    spatial = [kind for kind in kinds if kind in CONTROL_RANGES]
+    spatial = [kind for kind in kinds if kind in DEMO_RANGES]
     if spatial:
         train_spatial(unet, words, device, options.head_steps, spatial)
     for kind in kinds:

@@ -81,7 +81,7 @@ def smaller(image: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(image.movedim(-1, 1), (round(height * factor), round(width * factor)), mode="bilinear", antialias=True).movedim(1, -1)
 
 
-def material(options: argparse.Namespace) -> TrainingSet:
+def data(options: argparse.Namespace) -> TrainingSet:
     """The folders, encoded. Raises ValueError."""
     kind, found = kind_given(NODE, options.kind), pairs(options.pictures, options.targets)
     model, clip, vae = loaded(options)
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recipe = replace(RECIPES[options.preset], **{name: value for name, value in asked.items() if value})
     before = signal.getsignal(signal.SIGINT)
     try:
-        training = Training(material(options), recipe, options.seed)
+        training = Training(data(options), recipe, options.seed)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         comfy.utils.set_progress_bar_global_hook(shows(time.monotonic()))
         signal.signal(signal.SIGINT, stop)
@@ -134,8 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         signal.signal(signal.SIGINT, before)
-    to_pil_image(reports.sheet(training.material.model, head, found)[0].movedim(-1, 0)).save(options.out.with_suffix(".png"))
-    print(reports.report(NODE, head, found, made, training.material.given), flush=True)
+    to_pil_image(reports.sheet(training.data.model, head, found)[0].movedim(-1, 0)).save(options.out.with_suffix(".png"))
+    print(reports.report(NODE, head, found, made, training.data.given), flush=True)
     return 0 if training.written else 1
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...rg_core.features import taps
 from ...rg_core.fitting import comparing
-from ...rg_core.fitting.pairs import KINDS, Comparison
+from ...rg_core.fitting.pairs import RULES, Comparison
 from ...rg_core.images.pictures import fit
 from ...rg_core.images.resize import resize
 from ...rg_core.readout.linear_head import LinearHead, from_maps
@@ -46,7 +46,7 @@ class Comparer:
     """Makes comparisons of `given`, reads them in each band of noise, and fits heads of `kind`. `node` is for messages."""
 
     def __init__(self, node: str, model, vae, given: Pictures, kind: str, seed: int):
-        self.node, self.model, self.vae, self.given, self.kind, self.rule = node, model, vae, given, kind, KINDS[kind]
+        self.node, self.model, self.vae, self.given, self.kind, self.rule = node, model, vae, given, kind, RULES[kind]
         self.about = of_model(model)
         self.about["stride"] *= fold_for(model)  # finer than taps are there is nothing to compare
         self.channels = taps.channels(model.model.diffusion_model)

@@ -102,7 +102,7 @@ class FitAttribute(io.ComfyNode):
         wanted = [torch.full((1, 1, 1, 1), sign) for side, sign in zip(sides, (1.0, -1.0)) for _ in side]
         said = conditionings(NODE, positive, [len(latent["samples"]) for latents in (pictures_with, pictures_without) for latent in latents])
         given = [Example(*parts) for parts in zip(sides[0] + sides[1], said, wanted)]
-        material = Sides(NODE, model, given, name)
-        head, found = fit_head(material, seed[0])
-        report = reports.attribute_report(NODE, head, found, (material.sides(), material.sizes()), time.monotonic() - begin)
+        data = Sides(NODE, model, given, name)
+        head, found = fit_head(data, seed[0])
+        report = reports.attribute_report(NODE, head, found, (data.sides(), data.sizes()), time.monotonic() - begin)
         return io.NodeOutput(head, reports.on_the_node(cls, report))

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...rg_core.fitting.pairs import KINDS
+from ...rg_core.fitting.pairs import RULES
 from ...rg_core.readout import estimates
 from ..common import checks, model_checks
 from ..common.log import log
@@ -74,7 +74,7 @@ def paths(tracks: list[dict] | None, kind: str, images: list[Tensor]) -> tuple[T
 
 
 def report(head, found: Found, count: int, seconds: float) -> str:
-    rule = KINDS[head.kind]
+    rule = RULES[head.kind]
     share = rule.overall(found.shares)
     words = ("It is not fit for use: it compares hardly better than chance. Give it more images, or images that differ more."
              if share < rule.acts else
@@ -111,7 +111,7 @@ class FitComparingHead(io.ComfyNode):
                     io.Vae.Input("vae", tooltip="The model's VAE, which encodes the changed copies."),
                     io.Image.Input("images", tooltip="Images like those that you will make, as a batch or a list."),
                     io.Conditioning.Input("positive", tooltip="What the images show: one prompt for all, such as an empty one, or a list."),
-                    io.Combo.Input("kind", options=list(KINDS), tooltip="What the head is for: correspondence for Drag Target, appearance for "
+                    io.Combo.Input("kind", options=list(RULES), tooltip="What the head is for: correspondence for Drag Target, appearance for "
                                    "Appearance Target, identity for Identity Target."),
                     io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                                  tooltip="The seed of the noise and of the changes. It also chooses the images that are held out to evaluate the "

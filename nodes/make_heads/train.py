@@ -60,5 +60,5 @@ class TrainReadoutHead(io.ComfyNode):
         going_on = resume[0] and last is not None
         training = Training(TrainingSet(NODE, model, examples(NODE, model, latents, positive, image, kind), kind), recipe, seed[0])
         head, found, made = trained(training, last if going_on else following, going_on)
-        report = reports.on_the_node(cls, reports.report(NODE, head, found, made, training.material.given))
+        report = reports.on_the_node(cls, reports.report(NODE, head, found, made, training.data.given))
         return io.NodeOutput(head, {"loss": training.curve}, report, reports.sheet(model, head, found))

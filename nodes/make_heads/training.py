@@ -27,39 +27,39 @@ MEASURED = 64  # pictures, for the sizes of their features
 EVERY, AT_MOST = 300.0, 0.01  # seconds after which the file is written anew, and the share of the time that this may take
 ROUNDING = 0.03  # relative, of what another card reads; half precision reads 0.004 otherwise than single
 OTHERS = {"pictures": "other images, or the same in another order", "conditionings": "other conditionings, or the same in another order",
-          "model": "something else on MODEL or conditioning, such as another LoRA, ControlNet or precision"}  # what Material.fingerprint tells apart
+          "model": "something else on MODEL or conditioning, such as another LoRA, ControlNet or precision"}  # as TrainingSet.fingerprint has it
 
 
 class Training:
     """A head in training by `recipe` on what MODEL's features show of the pictures, a fifth of which it never sees. Only the head gets
     gradients, in single precision; features are read anew in each step."""
 
-    def __init__(self, material: TrainingSet, recipe: Recipe, seed: int):
-        self.material, self.recipe, self.seed, self.log = material, recipe, seed, Log(material.node)
-        self.device, self.fingerprint = material.model.load_device, material.fingerprint()
-        self.rest, self.held = material.split(torch.Generator().manual_seed(seed))
+    def __init__(self, data: TrainingSet, recipe: Recipe, seed: int):
+        self.data, self.recipe, self.seed, self.log = data, recipe, seed, Log(data.node)
+        self.device, self.fingerprint = data.model.load_device, data.fingerprint()
+        self.rest, self.held = data.split(torch.Generator().manual_seed(seed))
         self.curve: list[float] = []  # the loss of each step
         self.written = False          # whether its file has the last of them
         with torch.inference_mode(False):
-            self.head = new_head(material, recipe, seed).to(self.device)
+            self.head = new_head(data, recipe, seed).to(self.device)
             self.rescale()
             self.trainer = Trainer({"head": self.head}, self.losses, recipe.steps, lr=recipe.learning_rate, seed=seed, schedule=recipe.schedule)
 
     def rescale(self) -> None:
         """Has every channel count alike at first, but in UNets, whose heads are as their authors' are."""
-        if taps.embedding_width(self.material.model.model.diffusion_model):
+        if taps.embedding_width(self.data.model.model.diffusion_model):
             return
         rng, some = torch.Generator().manual_seed(self.seed), self.rest[:MEASURED]
-        found = deviations(reading for _, reading in self.material.read(some, rng, identity))
+        found = deviations(reading for _, reading in self.data.read(some, rng, identity))
         for block, (mean, deviation) in zip(self.head.bottleneck_layers, found, strict=True):
             block.rescale(mean.to(self.device, copy=True), deviation.to(self.device, copy=True))
 
     def losses(self, rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
         count = self.recipe.batch_size
         picked = [self.rest[i] for i in torch.randint(len(self.rest), (count,), generator=rng).tolist()]
-        for some, reading in self.material.read(picked, rng, identity):
-            wanted = torch.cat([self.material.wanted(example) for example in some]).to(self.device)
-            loss = spatial_loss(self.head, plain(reading), wanted, self.material.kind in self.recipe.balanced)
+        for some, reading in self.data.read(picked, rng, identity):
+            wanted = torch.cat([self.data.wanted(example) for example in some]).to(self.device)
+            loss = spatial_loss(self.head, plain(reading), wanted, self.data.kind in self.recipe.balanced)
             yield {"head": loss * (len(some) / count)}
 
     def run(self, path: Path) -> None:
@@ -83,12 +83,12 @@ class Training:
     def judged(self) -> Quality:
         """Ends the training; how well the head reads the pictures that it has not seen."""
         self.trainer.finish()
-        judge, rng = Judge(BANDS, self.material.mean(self.rest)), torch.Generator().manual_seed(self.seed)
+        judge, rng = Judge(BANDS, self.data.mean(self.rest)), torch.Generator().manual_seed(self.seed)
         for band in range(BANDS):
-            for some, reading in self.material.read(self.held, rng, identity, band, BANDS):
+            for some, reading in self.data.read(self.held, rng, identity, band, BANDS):
                 for i, example in enumerate(some):
-                    readout = read(self.head, single(reading, i), self.material.size(example)).cpu()
-                    judge.add(band, example, self.material.wanted(example), [readout])
+                    readout = read(self.head, single(reading, i), self.data.size(example)).cpu()
+                    judge.add(band, example, self.data.wanted(example), [readout])
         found = judge.quality(judge.best())
         self.head.start = found.start
         self.head.config |= {"trained_on": {"pictures": len(self.rest), "held_out": len(self.held)}, "explained": found.explained()}
@@ -96,9 +96,9 @@ class Training:
 
     def settings(self) -> dict:
         """What a training must have in common with the one that it goes on with."""
-        return {"kind": self.material.kind, "model": self.head.base_model, "taps": self.material.channels, "preset": self.recipe.name,
+        return {"kind": self.data.kind, "model": self.head.base_model, "taps": self.data.channels, "preset": self.recipe.name,
                 "batch_size": self.recipe.batch_size, "learning_rate": self.recipe.learning_rate, "seed": self.seed,
-                "pictures": len(self.material.given)}
+                "pictures": len(self.data.given)}
 
     def save(self, path: Path) -> None:
         """Writes the head as it is and all that is needed to go on."""
@@ -142,12 +142,12 @@ def rows_close(one: Tensor | None, two: Tensor) -> bool:
     return one is not None and one.shape == two.shape and bool(((one.float() - two).norm(dim=1) <= ROUNDING * two.norm(dim=1)).all())
 
 
-def new_head(material: TrainingSet, recipe: Recipe, seed: int) -> ReadoutHead:
-    embedding = taps.embedding_width(material.model.model.diffusion_model) or EMBEDDED
+def new_head(data: TrainingSet, recipe: Recipe, seed: int) -> ReadoutHead:
+    embedding = taps.embedding_width(data.model.model.diffusion_model) or EMBEDDED
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # that of the CPU alone
-        return ReadoutHead(material.kind, material.channels, projection_dim=recipe.projection_dim, emb_channels=embedding, hidden=recipe.hidden,
-                           **material.about())
+        return ReadoutHead(data.kind, data.channels, projection_dim=recipe.projection_dim, emb_channels=embedding, hidden=recipe.hidden,
+                           **data.about())
 
 
 def identity(base_model, reading: taps.Reading) -> taps.Reading:
@@ -187,7 +187,7 @@ def try_writing(node: str, path: Path) -> None:
 def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, Quality, str]:
     """The head, how well it reads, and in words how it was made. It goes on from `path` if it should `resume`, and writes itself there now and
     then, at the end, and when it is interrupted or fails. Raises ValueError."""
-    begin, node = time.monotonic(), training.material.node
+    begin, node = time.monotonic(), training.data.node
     try:
         if resume:
             training.resume(path)

@@ -123,4 +123,4 @@ def box(size: tuple[int, int], high: float, wide: float) -> Tensor:
     return (rows[:, None] & columns)[None, None].float()
 
 
-KINDS = {"correspondence": Correspondence(), "appearance": Appearance(), "identity": Identity()}
+RULES = {"correspondence": Correspondence(), "appearance": Appearance(), "identity": Identity()}

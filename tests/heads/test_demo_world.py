@@ -56,7 +56,7 @@ def test_prompts_may_leave_things_open(prompt, meaning):
 
 def test_scenes_to_train_heads_on_come_with_what_the_heads_should_read():
     scene, wanted = train_demo.scenes(2, seed=3)
-    assert len(scene.image) == 2 and set(wanted) == set(train_demo.CONTROL_RANGES)
-    for kind, (low, high) in train_demo.CONTROL_RANGES.items():
+    assert len(scene.image) == 2 and set(wanted) == set(train_demo.DEMO_RANGES)
+    for kind, (low, high) in train_demo.DEMO_RANGES.items():
         assert wanted[kind].shape == (2, 3, *train_demo.SIZE)
         assert low <= wanted[kind].min() and wanted[kind].max() <= high and wanted[kind].std() > 0.01

@@ -124,23 +124,23 @@ def test_points_found_and_triplets_ordered():
     cells = copies.centres((16, 16)).view(16, 16, 2)[:, :12].flatten(0, 1)
     points = torch.stack([cells, cells + torch.tensor([0.25, 0.0])])
     both = torch.cat([image, image.roll(4, 3)])
-    assert pairs.KINDS["correspondence"].right(both, points) == 1.0
-    assert pairs.KINDS["correspondence"].right(both, torch.stack([points[0], points[1].roll(7, 0)])) < 0.2
+    assert pairs.RULES["correspondence"].right(both, points) == 1.0
+    assert pairs.RULES["correspondence"].right(both, torch.stack([points[0], points[1].roll(7, 0)])) < 0.2
     trio = torch.cat([image, image * 1.1, torch.randn(1, 8, 16, 16, generator=rng)])
     for kind in ("appearance", "identity"):
-        assert pairs.KINDS[kind].right(trio, None) == 1.0 and pairs.KINDS[kind].right(trio[[0, 2, 1]], None) == 0.0
+        assert pairs.RULES[kind].right(trio, None) == 1.0 and pairs.RULES[kind].right(trio[[0, 2, 1]], None) == 0.0
 
 
-@pytest.mark.parametrize("kind", pairs.KINDS)
+@pytest.mark.parametrize("kind", pairs.RULES)
 def test_comparisons_are_pictures_of_the_given_size(kind):
     rng = torch.Generator().manual_seed(2)
     image, other = torch.rand(2, 1, 3, 24, 40, generator=rng)
-    made = pairs.KINDS[kind].comparison(image, other, rng)
+    made = pairs.RULES[kind].comparison(image, other, rng)
     assert made.pictures.shape == (2 if kind == "correspondence" else 3, 3, 24, 40) and torch.equal(made.pictures[:1], image)
     assert 0 <= made.pictures.min() and made.pictures.max() <= 1
     if kind == "identity":  # its own ground stays beside the one in other colors, and goes beside the one that is the same
         assert torch.equal(made.pictures[2:, ..., :3], image[..., :3]) and not torch.equal(made.pictures[1:2], image)
-    rows = pairs.KINDS[kind].rows(torch.rand(len(made.pictures), 5, 12, 20, generator=rng), made.points, rng)
+    rows = pairs.RULES[kind].rows(torch.rand(len(made.pictures), 5, 12, 20, generator=rng), made.points, rng)
     assert len(rows) == 3 and all(x.shape == rows[0].shape and x.shape[1] == 5 for x in rows)
 
 

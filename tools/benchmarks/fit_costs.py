@@ -45,15 +45,15 @@ def fit_costs(subject: Subject, pictures: int) -> dict:
     rng = torch.Generator().manual_seed(5)
     shape = (1, *subject.shape[1:])
     given = [Example(torch.randn(shape, generator=rng), subject.conditioning, torch.rand(1, 3, *shape[2:], generator=rng)) for _ in range(pictures)]
-    material = TrainingSet("bench", subject.model, given, "depth")
+    data = TrainingSet("bench", subject.model, given, "depth")
     with FlopCounterMode(display=False) as counter:
         sample(subject.model, subject.conditioning, subject.shape, STEPS[:2])
     forward = counter.get_total_flops() / (2 * subject.shape[0])  # both branches
     before = peak_bytes(reset=True)
-    features, places = sum(material.channels), min(fitter.PIXELS, math.prod(material.size(given[0])))
+    features, places = sum(data.channels), min(fitter.PIXELS, math.prod(data.size(given[0])))
     Timed.seconds, start, own, fitter.Fitter = {}, time.monotonic(), fitter.Fitter, Timed
     try:
-        fitter.fit_head(material, 0)
+        fitter.fit_head(data, 0)
     finally:
         fitter.Fitter = own
     took = time.monotonic() - start

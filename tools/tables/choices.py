@@ -14,7 +14,7 @@ from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools.tables.control import Setting, show
 from tools.tables.relations import to_be_dragged
 from tools.tables.transformer import FlowBench
-from tools.train_demo import CONTROL_RANGES
+from tools.train_demo import DEMO_RANGES
 
 STRENGTHS = (0.05, 0.15, 0.2)
 ENDS = (0.5, 0.65, 0.8, 0.9, 1.0)
@@ -45,7 +45,7 @@ class Choices:
 
     def guided(self, move: Move = Move(), **end: float) -> dict:
         """By the defaults, or until `end`."""
-        return {kind: self.bench.measure((kind,), Setting(move, **end)) for kind in CONTROL_RANGES} | {"drag": dragged(self.drags, move, **end)}
+        return {kind: self.bench.measure((kind,), Setting(move, **end)) for kind in DEMO_RANGES} | {"drag": dragged(self.drags, move, **end)}
 
 
 @torch.inference_mode()

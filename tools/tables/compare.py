@@ -11,7 +11,7 @@ import torch
 from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.nodes.make_heads.fit_comparing import FitComparingHead
 from readout_guidance_pack.rg_core.features.raw_features import Features
-from readout_guidance_pack.rg_core.fitting.pairs import KINDS
+from readout_guidance_pack.rg_core.fitting.pairs import RULES
 from tools.tables.control import show
 from tools.tables.fit import SEED
 from tools.tables.relations import LikenessBench, RelationBench, to_be_dragged
@@ -33,7 +33,7 @@ def people() -> tuple[torch.Tensor, str]:
 def fitted(bench: RelationBench) -> dict:
     """The heads, by what they are fitted from: kind, or kind and groups."""
     images, (grouped, who), heads = world.draw(PICTURES, seed=SEED).image, people(), {}
-    for name, pictures, groups in (*((kind, images, None) for kind in KINDS), ("identity, grouped", grouped, [who])):
+    for name, pictures, groups in (*((kind, images, None) for kind in RULES), ("identity, grouped", grouped, [who])):
         start = time.monotonic()
         heads[name], report, _ = FitComparingHead.execute([bench.model], [bench.vae], [pictures.movedim(1, -1)], [bench.negative],
                                                           [name.split(",")[0]], [0], groups=groups).args
@@ -49,7 +49,7 @@ def held_out(heads: dict, shipped: dict) -> dict:
         features[head_of].kind = head_of
     for setting, group in (("shipped", shipped), ("no head", features), ("fitted", heads)):
         for name, head in group.items():
-            if head.kind in KINDS:
+            if head.kind in RULES:
                 measure, shares = measured(unet, words, head, HELD_OUT, TIMESTEPS)
                 results.setdefault(name, {})[setting] = shares
                 show(f"{name}: {measure}", setting, shares)

@@ -15,7 +15,7 @@ from readout_guidance_pack.nodes.make_heads.fitter import fit_head
 from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools.tables.control import BATCH, Bench, Setting, show
-from tools.train_demo import CONTROL_RANGES, scenes
+from tools.train_demo import DEMO_RANGES, scenes
 
 COUNTS = (10, 25, 100, 300)
 SEED = 7000
@@ -24,7 +24,7 @@ SEED = 7000
 def drawn(bench: Bench, count: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Pictures [N, 3, H, W], and what each spatial head should read of them, likewise, 0 to 1."""
     sample, wanted = scenes(count, SEED)
-    return sample.image, {kind: (wanted[kind] - low) / (high - low) for kind, (low, high) in CONTROL_RANGES.items()}
+    return sample.image, {kind: (wanted[kind] - low) / (high - low) for kind, (low, high) in DEMO_RANGES.items()}
 
 
 def sampled(bench: Bench, count: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -44,9 +44,9 @@ SOURCES = {"": drawn, " sampled": sampled}
 
 @torch.inference_mode()
 def fits(seeds: int) -> dict:
-    bench, results = Bench(seeds), {kind: {} for kind in CONTROL_RANGES}
+    bench, results = Bench(seeds), {kind: {} for kind in DEMO_RANGES}
     shipped, unguided = bench.heads, bench.measure((), Setting())
-    for kind in CONTROL_RANGES:
+    for kind in DEMO_RANGES:
         results[kind] = {"unguided": unguided, "shipped": bench.measure((kind,), Setting(Move()))}
         for setting, result in results[kind].items():
             show(kind, setting, result)
@@ -55,7 +55,7 @@ def fits(seeds: int) -> dict:
         pictures, wanted = make(bench, max(COUNTS))
         latents = bench.vae.encode(pictures.movedim(1, -1))
         for count in COUNTS:
-            for kind in CONTROL_RANGES:
+            for kind in DEMO_RANGES:
                 given = [Example(latents[i:i + 1], bench.negative, wanted[kind][i:i + 1]) for i in range(count)]
                 start = time.monotonic()
                 head, quality = fit_head(TrainingSet("evaluate", bench.model, given, kind), 0)

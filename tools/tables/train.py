@@ -14,7 +14,7 @@ from readout_guidance_pack.rg_core.guidance.updates import Move
 from readout_guidance_pack.rg_core.training.recipes import SMALL
 from tools.tables.control import Bench, Setting, show
 from tools.tables.fit import drawn
-from tools.train_demo import CONTROL_RANGES
+from tools.train_demo import DEMO_RANGES
 
 COUNT, STEPS = 100, (500, 1000)
 
@@ -35,11 +35,11 @@ class Shared(TrainingSet):
 
 @torch.inference_mode()
 def trains(seeds: int) -> dict:
-    bench, results = Bench(seeds), {kind: {} for kind in CONTROL_RANGES}
+    bench, results = Bench(seeds), {kind: {} for kind in DEMO_RANGES}
     shipped, unguided = bench.heads, bench.measure((), Setting())
     pictures, wanted = drawn(bench, COUNT)
     latents = bench.vae.encode(pictures.movedim(1, -1))
-    given = {kind: [Example(latents[i:i + 1], bench.negative, wanted[kind][i:i + 1]) for i in range(COUNT)] for kind in CONTROL_RANGES}
+    given = {kind: [Example(latents[i:i + 1], bench.negative, wanted[kind][i:i + 1]) for i in range(COUNT)] for kind in DEMO_RANGES}
 
     def add(kind: str, setting: str, head, **more) -> None:
         bench.heads, start = shipped | {kind: head}, head.start
@@ -48,7 +48,7 @@ def trains(seeds: int) -> dict:
             show(kind, name, results[kind][name])
             head.start = 0.0  # however little it reads of the noisiest band
 
-    for kind in CONTROL_RANGES:
+    for kind in DEMO_RANGES:
         results[kind]["unguided"] = unguided
         show(kind, "unguided", unguided)
         add(kind, "shipped", shipped[kind])
@@ -56,7 +56,7 @@ def trains(seeds: int) -> dict:
         head, found = fit_head(TrainingSet(NODE, bench.model, given[kind], kind), 0)
         add(kind, f"fit {COUNT}", head, made_in=round(time.monotonic() - start, 1), start=found.start, reads=round(max(found.shares), 3))
     for steps in STEPS:
-        trainings = [Training(Shared(NODE, bench.model, given[kind], kind), replace(SMALL, steps=steps), 0) for kind in CONTROL_RANGES]
+        trainings = [Training(Shared(NODE, bench.model, given[kind], kind), replace(SMALL, steps=steps), 0) for kind in DEMO_RANGES]
         start, busy = time.monotonic(), time.process_time()
         for _ in range(steps):
             for training in trainings:
@@ -64,6 +64,6 @@ def trains(seeds: int) -> dict:
         took = {"made_in": round(time.monotonic() - start, 1), "core_seconds": round(time.process_time() - busy, 1)}  # of all kinds together
         for training in trainings:
             found = training.judged()
-            add(training.material.kind, f"train {COUNT}, {steps} steps", training.head, **took, start=found.start,
+            add(training.data.kind, f"train {COUNT}, {steps} steps", training.head, **took, start=found.start,
                 reads=round(max(found.shares), 3))
     return results

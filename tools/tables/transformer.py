@@ -13,7 +13,7 @@ from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools.tables.control import STEPS, Setting, show
 from tools.tables.fit import drawn
 from tools.tables.relations import RelationBench, to_be_dragged
-from tools.train_demo import CONTROL_RANGES
+from tools.train_demo import DEMO_RANGES
 
 PICTURES = 100
 FEW = 8  # steps
@@ -34,7 +34,7 @@ class FlowBench(RelationBench):
     def fit_heads(self) -> None:
         pictures, wanted = drawn(self, PICTURES)
         latents = self.vae.encode(pictures.movedim(1, -1))
-        for kind in CONTROL_RANGES:
+        for kind in DEMO_RANGES:
             given = [Example(latents[i:i + 1], self.negative, wanted[kind][i:i + 1]) for i in range(PICTURES)]
             self.heads[kind], _ = fit_head(TrainingSet("evaluate", self.model, given, kind), 0)
 
@@ -46,7 +46,7 @@ def transformer(seeds: int) -> dict:
     for steps in (STEPS, FEW):
         few = "" if steps == STEPS else f", {steps} steps"
         unguided = bench.measure((), Setting(steps=steps))
-        for kind in CONTROL_RANGES:
+        for kind in DEMO_RANGES:
             found = {f"unguided{few}": unguided, f"guided{few}": bench.measure((kind,), Setting(Move(), steps=steps))}
             results[kind] = results.get(kind, {}) | found
             for setting, result in found.items():

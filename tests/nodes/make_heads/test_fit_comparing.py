@@ -61,7 +61,7 @@ def w():
 def fitted(w):
     """What the node gives for each kind, made once."""
     with torch.inference_mode():
-        return {kind: w.fit(kind=[kind]) for kind in pairs.KINDS}
+        return {kind: w.fit(kind=[kind]) for kind in pairs.RULES}
 
 
 def same(one, two) -> bool:
@@ -196,7 +196,7 @@ def test_frames_of_a_video_are_no_copies(w):
 
 def test_pictures_of_several_sizes(w):
     wide = world.draw(3, 48, 80, seed=8).image.movedim(1, -1)
-    for kind in pairs.KINDS:
+    for kind in pairs.RULES:
         head, report, picture = w.fit(kind=[kind], images=[w.images[:3], wide])
         assert "from 6 images" in report and torch.isfinite(picture).all()
 
