@@ -1,126 +1,21 @@
-"""Guidance with what others put on the same MODEL: context windows, tiles, caches, replaced tables, detached patches. What can be
-right is; the rest is refused by name, or said once."""
-import inspect
-
-import comfy.sample
+"""Guidance with what other packs and nodes put on the same MODEL, or into the host: caches, wrappers, replaced tables and code, attention. What
+can be right is; the rest is refused by name, or said once."""
 import comfy.samplers
 import nodes as host_nodes
 import pytest
 import torch
 from comfy.ldm.modules import attention
 from comfy.patcher_extension import WrappersMP
-from comfy_execution.utils import CurrentNodeContext
 from comfy_extras import nodes_custom_sampler
-from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
-from batches import STEPS, close, sampled
+from batches import STEPS, close, sampled, w_latent
 from host_features import Graph
-from readout_guidance_pack.nodes.engine.batches import windows
 from readout_guidance_pack.nodes.make_heads import estimate
 from readout_guidance_pack.nodes.references import recording_ksampler
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
-from tools.tables.parts import tiled, windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-
-
-@pytest.mark.parametrize("length, causal, first", [(2, False, "windows"), (3, True, "guidance")])
-def test_each_context_window_is_guided_by_its_own_targets(w, length, causal, first):
-    """Pictures of a UNet do not see each other, so windows change nothing."""
-    guidance = w.pose(6)
-    if first == "windows":
-        model = ApplyReadoutGuidance.execute(windowed(w.model, length, 0, causal), guidance, 0.1)[0]
-    else:
-        model = windowed(ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], length, 0, causal)
-    whole = sampled(w, ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
-    assert not close(whole, sampled(w, w.model, 6))
-    assert close(sampled(w, model, 6), whole)
-
-
-def test_windows_that_overlap_are_guided(w):
-    guidance = w.pose(6)
-    whole = sampled(w, ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 6)
-    assert close(sampled(w, windowed(ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 4, 2, True), 6), whole)
-
-
-def test_a_window_with_all_pictures_in_another_order_is_guided_by_their_own_targets(w):
-    """Windows of two that close the loop: pictures 3 and 1, before which the causal fix puts the second."""
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(3), 0.1)[0]
-    looped = windowed(model, 2, 0, True, context_schedule="looped_uniform", closed_loop=True)
-    assert close(sampled(w, looped, 3), sampled(w, model, 3))
-
-
-def test_pictures_that_every_window_is_shown_are_known(w, monkeypatch):
-    """latent_retain_index_list: in each window the first picture of the batch is in the first place."""
-    if "latent_retain_index_list" not in inspect.signature(ContextWindowsManualNode.execute).parameters:
-        pytest.skip("this ComfyUI keeps none")
-    found, pictures = [], windows.pictures
-
-    def known(x, whole, *args):
-        places = pictures(x, whole, *args)
-        found.append((places.tolist(), torch.equal(x, whole[places])))
-        return places
-
-    monkeypatch.setattr(windows, "pictures", known)
-    sampled(w, windowed(ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0], 2, 0, False, latent_retain_index_list="0"), 4)
-    assert {tuple(places) for places, _ in found} == {(0, 1), (0, 3)} and all(same for _, same in found)
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("dim", [2, 3])
-def test_windows_along_height_or_width_are_refused_where_targets_act(w, dim, causal):
-    size = (96, 64) if dim == 2 else (64, 96)
-    model = windowed(w.model, 64, 16, causal, dim=dim)
-    late = w.pose(1, size=size, start_percent=0.5, end_percent=0.501)  # acts at none of these steps
-    assert torch.equal(sampled(w, ApplyReadoutGuidance.execute(model, late, 0.1)[0], 1, size=size), sampled(w, model, 1, size=size))
-    with pytest.raises(ValueError, match=f"^Apply Readout Guidance: .* parts of the image .64x64 latents of {size[1]}x{size[0]}.*dim 2 or 3"):
-        sampled(w, ApplyReadoutGuidance.execute(model, w.pose(1, size=size), 0.1)[0], 1, size=size)
-
-
-@pytest.mark.parametrize("freenoise", [False, True])
-def test_what_reads_single_pictures_knows_no_windows(w, freenoise):
-    pictures = {"samples": torch.rand(3, 3, 64, 64, generator=torch.manual_seed(5))}
-
-    def read(model):
-        return estimate.ReadoutEstimate.execute(model, w.heads["pose"], w.negative, 0.9, 0, latent=pictures)[0]
-
-    assert torch.equal(read(windowed(w.model, 2, 0, False, freenoise=freenoise)), read(w.model))
-
-
-def in_halves(executor, model, conds, x, timestep, options):
-    outs = [executor(model, conds, part, part_timestep, options) for part, part_timestep in zip(x.chunk(2), timestep.chunk(2))]
-    return [torch.cat(pair) for pair in zip(*outs)]
-
-
-def test_another_packs_windows_are_told_by_their_pictures(w, caplog):
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0]
-    halved = w.model.clone()
-    halved.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "halves", in_halves)
-    halved = ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
-    assert close(sampled(w, halved, 4), sampled(w, model, 4)) and not caplog.records
-
-
-def test_pictures_that_cannot_be_told_apart_are_said_once(w, caplog):
-    halved = w.model.clone()
-    halved.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "halves", in_halves)
-    halved = ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
-    latent = {"samples": torch.zeros(4, 3, 64, 64), "batch_index": [0, 0, 0, 0]}
-    host_nodes.common_ksampler(halved, 1, STEPS, 3.0, "euler", "karras", w.positive, w.negative, latent)
-    assert sum("does not say which" in r.message for r in caplog.records) == 1
-
-
-def test_tiles_of_the_diffusion_model_are_put_together(w):
-    """Tiles of a step are read as the whole picture, so the gradient is that of the tiled model."""
-    model = w.model.clone()
-    model.set_model_unet_function_wrapper(tiled)
-    guidance, size = w.pose(2, size=(96, 96), end_percent=0.9), (96, 96)
-    plain = sampled(w, model, 2, size=size)
-    energies = []
-    for strength in (1e-9, 0.1):
-        out, trace = w.sample(guidance, model=model, size=size, strength=strength, steps=10)
-        energies.append(torch.tensor(trace[-1]["energy"]).mean())
-    assert not close(out, plain) and energies[1] < 0.7 * energies[0]
 
 
 def twice(apply_model, given):
@@ -188,36 +83,6 @@ def test_a_wrapper_that_hands_on_by_keyword_changes_nothing(w, wrapper):
     assert torch.equal(sampled(w, wrapped, 1), sampled(w, plain, 1))
 
 
-@pytest.mark.parametrize("levels", [[14.6, 3.0, float("nan"), 0.0], [14.6, 3.0, -1.0], [float("inf"), 1.0, 0.0]])
-def test_what_is_no_noise_level_is_refused(w, levels):
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the sigmas are \[.*\], but noise levels must be finite numbers of 0 or more"):
-        nodes_custom_sampler.SamplerCustom.execute(model, True, 1, 3.0, w.positive, w.negative, comfy.samplers.sampler_object("euler"),
-                                                   torch.tensor(levels), {"samples": torch.zeros(1, 3, 64, 64)})
-
-
-@pytest.mark.parametrize("levels", [[0.0, 0.0, 0.0], [14.6, 3.0, 0.0, 0.0]])
-def test_levels_of_which_the_host_itself_makes_nothing_are_no_error(w, levels):
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(1, end_percent=1.0), 0.1)[0]
-    picture, plain = (comfy.sample.sample_custom(source, torch.ones(1, 3, 64, 64), 1.0, comfy.samplers.sampler_object("euler"), torch.tensor(levels),
-                                                 w.positive, w.negative, torch.zeros(1, 3, 64, 64), disable_pbar=True) for source in (model, w.model))
-    assert torch.allclose(picture, plain, equal_nan=True)
-
-
-def test_a_scheduler_without_levels_makes_no_reference(w):
-    """kl_optimal with one step."""
-    latent = {"samples": torch.zeros(1, 3, 64, 64)}
-    with pytest.raises(ValueError, match=r"^KSampler \(Readout Reference\): the sigmas are .*more steps"):
-        recording_ksampler.KSamplerReadoutReference.execute(w.model, 1, 1, 3.0, "euler", "kl_optimal", w.positive, w.negative, latent, 1.0, 64)
-
-
-def test_a_latent_of_sound_is_refused(w):
-    """As the host packs a video with its sound: everything in one row."""
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with pytest.raises(ValueError, match=r"^Apply Readout Guidance: the latent's shape is \(1, 1, 50\), as for audio"):
-        comfy.sample.sample(model, torch.zeros(1, 1, 50), 2, 1.0, "euler", "normal", w.positive, w.negative, torch.zeros(1, 1, 50))
-
-
 def test_samplers_and_schedulers_of_other_packs_are_offered(monkeypatch):
     monkeypatch.setattr(comfy.samplers.KSampler, "SCHEDULERS", [*comfy.samplers.KSampler.SCHEDULERS, "another packs"])
     for node in (guided_ksampler.KSamplerReadoutGuidance, recording_ksampler.KSamplerReadoutReference):
@@ -281,26 +146,6 @@ def test_a_run_in_which_nothing_acted_says_so_once(w, caplog, case, said):
     assert [said in r.message for r in caplog.records if "nothing in this run was guided" in r.message] == [True]
 
 
-def w_latent():
-    return {"samples": torch.zeros(1, 3, 64, 64)}
-
-
-@pytest.mark.parametrize("guidance", [None, (), "pose", [1]])
-def test_guidance_that_is_none_is_explained(w, guidance):
-    for node in (lambda: w.sample(guidance or 0), lambda: ApplyReadoutGuidance.execute(w.model, guidance, 0.1)):
-        if guidance == ():
-            continue  # a Drag Target with no drags yet
-        with pytest.raises(ValueError, match="guidance"):
-            node()
-
-
-def test_nan_in_a_conditioning_is_blamed_on_it(w):
-    positive = [[c * float("nan"), more] for c, more in w.positive]
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with pytest.raises(ValueError, match="the positive conditioning contains NaN"):
-        host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", positive, w.negative, w_latent())
-
-
 def detached(q, k, v, extra_options):
     return attention.optimized_attention(q, k, v, extra_options["n_heads"]).detach()
 
@@ -343,54 +188,6 @@ def test_a_replaced_forward_is_named():
         graph.run()
     del unet.forward
     assert not torch.equal(graph.run(), graph.run(False))  # as soon as it is gone, the same MODEL is guided
-
-
-def test_parts_of_a_picture_are_noticed_once(w, caplog):
-    """As detailers and tile upscalers sample: smaller, or again and again in one node, from given latents."""
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-
-    def run(size, given):
-        latent = {"samples": torch.rand(1, 3, *size) if given else torch.zeros(1, 3, *size)}
-        host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5 if given else 1.0)
-
-    run((64, 64), False)
-    run((96, 96), True)  # a second sampler on the enlarged picture
-    run((48, 48), False)
-    assert "from before guidance" not in caplog.text
-    run((48, 48), True)
-    run((32, 32), True)
-    assert ["smaller than before" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
-
-
-def test_a_workflow_that_is_run_again_is_no_part_of_the_first_run(w, caplog):
-    """A given picture sampled again, then enlarged: in the second run that picture is smaller than what the first ended with."""
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-
-    def run(prompt, *sizes):
-        for node, size in enumerate(sizes):
-            with CurrentNodeContext(prompt, str(node)):
-                latent = {"samples": torch.ones(1, 3, size, size)}
-                host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5)
-
-    run("first", 48, 64)
-    run("second", 48, 64)
-    assert "from before guidance" not in caplog.text
-    run("third", 64, 48)
-    assert ["smaller than before" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
-
-
-def test_tiles_of_one_node_are_noticed_once(w, caplog):
-    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
-    with CurrentNodeContext("prompt", "7"):
-        for _ in range(3):
-            latent = {"samples": torch.rand(1, 3, 64, 64)}
-            host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5)
-    assert ["more than once" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
-
-
-def test_a_picture_of_another_shape_than_the_target_is_said_once(w, caplog):
-    w.sample(w.pose(1, size=(64, 64)), batch=1, size=(64, 96))
-    assert ["33% of the pose target's input is cut off" in r.message for r in caplog.records] == [True]
 
 
 def test_branches_of_a_guided_step_share_one_attention():

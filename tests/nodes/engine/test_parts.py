@@ -109,3 +109,46 @@ def test_warnings_are_seen_where_a_pack_silences_the_root_logger(w, caplog):
     finally:
         root.setLevel(before)
     assert said(caplog, "one node samples with its MODEL more than once") == 1
+
+
+def test_parts_of_a_picture_are_noticed_once(w, caplog):
+    """As detailers and tile upscalers sample: smaller, or again and again in one node, from given latents."""
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+
+    def run(size, given):
+        latent = {"samples": torch.rand(1, 3, *size) if given else torch.zeros(1, 3, *size)}
+        host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5 if given else 1.0)
+
+    run((64, 64), False)
+    run((96, 96), True)  # a second sampler on the enlarged picture
+    run((48, 48), False)
+    assert "from before guidance" not in caplog.text
+    run((48, 48), True)
+    run((32, 32), True)
+    assert ["smaller than before" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
+
+
+def test_a_workflow_that_is_run_again_is_no_part_of_the_first_run(w, caplog):
+    """A given picture sampled again, then enlarged: in the second run that picture is smaller than what the first ended with."""
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+
+    def run(prompt, *sizes):
+        for node, size in enumerate(sizes):
+            with CurrentNodeContext(prompt, str(node)):
+                latent = {"samples": torch.ones(1, 3, size, size)}
+                host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5)
+
+    run("first", 48, 64)
+    run("second", 48, 64)
+    assert "from before guidance" not in caplog.text
+    run("third", 64, 48)
+    assert ["smaller than before" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
+
+
+def test_tiles_of_one_node_are_noticed_once(w, caplog):
+    model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
+    with CurrentNodeContext("prompt", "7"):
+        for _ in range(3):
+            latent = {"samples": torch.rand(1, 3, 64, 64)}
+            host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5)
+    assert ["more than once" in r.message for r in caplog.records if "from before guidance" in r.message] == [True]
