@@ -8,7 +8,7 @@ class BaseModel(NamedTuple):
     called: tuple[str, ...]  # what is in any of its names
     channels: list[int]     # of its taps
     text_width: int         # of its conditioning, where taps are those of another one
-    pixels: int             # a side of its usual pictures
+    pixels: int             # a side of its usual images
 
 
 BASE_MODELS = {

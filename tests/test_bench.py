@@ -36,16 +36,16 @@ def test_kept_comes_in_the_unit_in_which_the_host_is_told(monkeypatch):
     monkeypatch.setattr(memory, "HEAD", result["kept_unit"][bench.HEAD])
     for again, label in labels.items():
         assert memory.guided_step_bytes(subject.model.model, subject.shape, [], [subject.head], again) == pytest.approx(kept[label], rel=0.02)
-    pictures = {"default", "fitted head", "drag", bench.SHOWN, "default, 4 LCM steps", "fitted head, 4 LCM steps"}
-    assert set(result["picture_ratio"]) == pictures and result["guided_step_ratio"]["default"] > 0
+    images = {"default", "fitted head", "drag", bench.SHOWN, "default, 4 LCM steps", "fitted head, 4 LCM steps"}
+    assert set(result["picture_ratio"]) == images and result["guided_step_ratio"]["default"] > 0
 
 
 @torch.inference_mode()
-def test_a_drags_second_picture_reads_its_reference_no_more(monkeypatch):
+def test_a_drags_second_image_reads_its_reference_no_more(monkeypatch):
     subject, reads = demo(shape=(1, 3, 32, 32)), []
     read = Reader.read
     monkeypatch.setattr(Reader, "read", lambda *args: reads.append(args) or read(*args))
-    drag = bench.pictures(subject)["drag"]
+    drag = bench.images(subject)["drag"]
     for expected in (len(STEPS) - 1, 0):
         sample(drag, subject.conditioning, subject.shape)
         assert len(reads) == expected
@@ -59,6 +59,6 @@ def test_scaling_finds_the_law_and_draws_it(tmp_path):
     report = scaling.summary(seconds)
     assert [report[axis][kind]["exponent"] for axis in ("pixels", "batch") for kind in ("plain", "guided")] == [0.8, 0.8, 1.0, 1.0]
     assert report["targets"]["further_target_ratio"] == 0.1
-    picture = tmp_path / "scaling.png"
-    scaling.draw(report, str(picture))
-    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size < 100_000
+    image = tmp_path / "scaling.png"
+    scaling.draw(report, str(image))
+    assert image.read_bytes().startswith(b"\x89PNG") and image.stat().st_size < 100_000

@@ -79,6 +79,6 @@ def test_help_says_the_same_in_every_language(page, language):
 
 
 @pytest.mark.parametrize("page", sorted(HELP.glob("*.md")), ids=lambda page: page.stem)
-def test_help_has_a_picture_that_is_a_workflow_with_the_node(page):
-    picture, = parts(page.read_text(encoding="utf-8"))["pictures"]
-    assert page.stem in {node["type"] for node in json.loads(Image.open(HELP / picture).text["workflow"])["nodes"]}
+def test_help_has_an_image_that_is_a_workflow_with_the_node(page):
+    image, = parts(page.read_text(encoding="utf-8"))["pictures"]
+    assert page.stem in {node["type"] for node in json.loads(Image.open(HELP / image).text["workflow"])["nodes"]}

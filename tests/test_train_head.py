@@ -22,7 +22,7 @@ FEW = ["--steps", "4", "--batch-size", "2", "--seed", "3"]
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Five small pictures in one folder, their depth in another."""
+    """Five small images in one folder, their depth in another."""
     scene = world.draw(5, seed=5)
     for name in ("pictures", "depth"):
         (tmp_path / name).mkdir()
@@ -41,7 +41,7 @@ def weights(path) -> torch.Tensor:
     return torch.cat([x.flatten() for x in load_head(path).state_dict().values()])
 
 
-def test_it_trains_what_the_node_does_on_the_same_pictures(scenes, capsys, monkeypatch):
+def test_it_trains_what_the_node_does_on_the_same_images(scenes, capsys, monkeypatch):
     monkeypatch.setattr(folder_paths, "output_directory", str(scenes / "output"))
     assert run(scenes) == 0
     said = capsys.readouterr().out
@@ -50,9 +50,9 @@ def test_it_trains_what_the_node_does_on_the_same_pictures(scenes, capsys, monke
     with torch.inference_mode():
         model, clip, vae = demo_model.load_demo()
         prompts = {words: clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in ("", "a figure, sea")}
-        pictures, depth = ([folders.load(scenes / name / f"scene {i}.png") for i in range(5)] for name in ("pictures", "depth"))
+        images, depth = ([folders.load(scenes / name / f"scene {i}.png") for i in range(5)] for name in ("pictures", "depth"))
         said = [prompts["a figure, sea" if i == 2 else ""] for i in range(5)]
-        latents = [{"samples": vae.encode(x)} for x in pictures]
+        latents = [{"samples": vae.encode(x)} for x in images]
         head, *_ = TrainReadoutHead.execute([model], latents, said, depth, ["depth"], ["small"], [4], [2], [0.0], [3], ["head"], [False]).args
     assert torch.equal(weights(scenes / "head.safetensors"), torch.cat([x.flatten() for x in head.state_dict().values()]))
 
@@ -133,7 +133,7 @@ def test_bad_options_are_explained(scenes, capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
-def test_pictures_of_any_depth_and_orientation_are_read_rightly(tmp_path):
+def test_images_of_any_depth_and_orientation_are_read_rightly(tmp_path):
     values = np.array([[0, 32768, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     assert torch.allclose(folders.load(tmp_path / "deep.png")[0, 0, :, 1], torch.tensor([0.0, 0.5, 1.0]), atol=1e-4)

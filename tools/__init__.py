@@ -40,7 +40,7 @@ def to_write(path: str) -> Path:
 
 
 def write_json(path: Path, report: dict) -> None:
-    """Numbers that are none, as of pictures without what is measured, as null, which every reader of JSON takes."""
+    """Numbers that are none, as of images without what is measured, as null, which every reader of JSON takes."""
     def plain(x):
         if isinstance(x, dict):
             return {key: plain(value) for key, value in x.items()}

@@ -1,6 +1,6 @@
 """What guidance costs: `python run.py bench [--json FILE] [--models demo sd15 sdxl] [--rounds N]`.
 
-A plain step is one prediction with cfg (two branches); a guided one the same with guidance attached. A whole picture is 20
+A plain step is one prediction with cfg (two branches); a guided one the same with guidance attached. A whole image is 20
 steps of DPM++ 2M karras with cfg, its targets acting when they do by default; one in few steps is 4 of LCM without cfg. What is
 compared is made in turn in one run and compared by its medians, so that a busy machine slows both. SD 1.5
 and SDXL are the real architectures with random weights, SDXL's 10 GB on a CPU, and a random head of the published shape.
@@ -8,7 +8,7 @@ and SDXL are the real architectures with random weights, SDXL's 10 GB on a CPU, 
 Last comes what one guided step keeps for its backward pass, weights aside; KEPT and HEAD in nodes/engine/memory.py, by which the
 pack tells the host what it needs, were chosen from these figures and are in their unit.
 
-`--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py. `--fit [--pictures N]`: what fitting a head costs, see fit_costs.py.
+`--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py. `--fit [--images N]`: what fitting a head costs, see fit_costs.py.
 `--transformers`: flow transformers, see transformers.py. `--overhead`: what a step costs beside its arithmetic, see overhead.py.
 """
 import argparse
@@ -31,14 +31,14 @@ from tools import end, to_write, write_json
 from tools.benchmarks.costs import STEPS, Cost, in_turn, most_kept, sample
 from tools.benchmarks.device import device_name
 from tools.benchmarks.fit_costs import fit_costs
-from tools.benchmarks.models import ALL_THE_TIME, MODELS, Subject, guided_by, pictures, spatial, steps
+from tools.benchmarks.models import ALL_THE_TIME, MODELS, Subject, guided_by, images, spatial, steps
 from tools.benchmarks.overhead import overhead
 from tools.benchmarks.scaling import scaling
 from tools.benchmarks.starts import starts
 from tools.benchmarks.transformers import transformers
 
-PICTURE_STEPS, SAMPLER, SCHEDULER = 20, "dpmpp_2m", "karras"
-PICTURE_ROUNDS = 1  # of the large models: on two CPU cores each picture of SDXL takes minutes
+IMAGE_STEPS, SAMPLER, SCHEDULER = 20, "dpmpp_2m", "karras"
+IMAGE_ROUNDS = 1  # of the large models: on two CPU cores each image of SDXL takes minutes
 KEEPING = {"blocks kept": "default", "blocks computed again": "default, blocks computed again"}  # the settings by what they keep
 HEAD = "the head's part"
 SHOWN = "default, shown while it samples"
@@ -52,9 +52,9 @@ def step_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
     return {label: Cost(cost.seconds / (len(STEPS) - 1), cost.peak) for label, cost in costs.items()}
 
 
-def picture_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
-    sigmas = comfy.samplers.calculate_sigmas(subject.model.get_model_object("model_sampling"), SCHEDULER, PICTURE_STEPS)
-    models = pictures(subject)
+def image_costs(subject: Subject, rounds: int) -> dict[str, Cost]:
+    sigmas = comfy.samplers.calculate_sigmas(subject.model.get_model_object("model_sampling"), SCHEDULER, IMAGE_STEPS)
+    models = images(subject)
     actions = {label: partial(sample, model, subject.conditioning, subject.shape, sigmas, SAMPLER) for label, model in models.items()}
     actions[SHOWN] = partial(watched, actions["default"])
     scheduler, count, sampler, cfg = FEW_STEPS
@@ -79,7 +79,7 @@ def looking_cost(subject: Subject, rounds: int) -> float:
 
 
 def watched(action: Callable[[], None]) -> None:
-    """`action` as the host runs it, for somebody who looks on: after each step a picture is made for the page."""
+    """`action` as the host runs it, for somebody who looks on: after each step an image is made for the page."""
     before = comfy.utils.PROGRESS_BAR_HOOK
     comfy.utils.set_progress_bar_global_hook(lambda step, total, preview, node_id=None: None)
     try:
@@ -118,10 +118,10 @@ def ratios(costs: dict[str, Cost]) -> dict[str, float]:
 def measure(name: str, rounds: int) -> dict:
     subject = MODELS[name]()
     of_steps = step_costs(subject, rounds)
-    of_pictures = picture_costs(subject, rounds if name == "demo" else PICTURE_ROUNDS)
+    of_images = image_costs(subject, rounds if name == "demo" else IMAGE_ROUNDS)
     kept_bytes = kept(subject)
     return {"plain_step_s": round(of_steps["plain"].seconds, 4), "shape": list(subject.shape), "guided_step_ratio": ratios(of_steps),
-            "picture_ratio": ratios(of_pictures), "looking_ratio": looking_cost(subject, rounds),
+            "picture_ratio": ratios(of_images), "looking_ratio": looking_cost(subject, rounds),
             "peak_bytes": {label: cost.peak for label, cost in of_steps.items()},
             "kept_bytes": kept_bytes, "kept_unit": in_units(subject, kept_bytes)}
 
@@ -171,7 +171,7 @@ def main() -> None:
     elif options.fit:
         report["models"] = {}
         for name in options.models:
-            report["models"][name] = {"fit": fit_costs(MODELS[name](), options.pictures)}
+            report["models"][name] = {"fit": fit_costs(MODELS[name](), options.images)}
             print(f"bench: fitting a head for {name}: {json.dumps(report['models'][name]['fit'])}", flush=True)
             release()
     else:

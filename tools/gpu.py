@@ -3,7 +3,7 @@
 Models are Stable Diffusion 1.5 and XL at full size with random weights in fp16, drawn once into .cache/gpu.
 
 right: the move of a guided step in fp16, bf16, fp8, partly loaded, streamed, compiled, with each attention that is installed, against
-the same weights' in float32 on the CPU. cost: seconds and memory of plain and guided steps and pictures, and profiles in .cache/gpu.
+the same weights' in float32 on the CPU. cost: seconds and memory of plain and guided steps and images, and profiles in .cache/gpu.
 fit: what fitting a head costs. same: whether a step gives the same numbers again, by PyTorch's settings. edge: the cost on a card of
 which only so much memory may be used. server: a real server with its default settings, runs, runs again, LoRAs, an interruption.
 transformers: flow transformers' real sizes and the tests' tiny ones, likewise.
@@ -131,10 +131,10 @@ def same() -> None:
 
 
 def fit() -> None:
-    """What fitting a head costs: small pictures, and ones of the usual size."""
+    """What fitting a head costs: small images, and ones of the usual size."""
     report["fit"] = []
     for dynamic in (False, True):
-        jobs = [job(name, f"{name} {side * 8}{' dynamic' if dynamic else ''}", "fit", size=[side, side], pictures=100)
+        jobs = [job(name, f"{name} {side * 8}{' dynamic' if dynamic else ''}", "fit", size=[side, side], images=100)
                 for name, usual in MODELS.items() for side in ((usual,) if dynamic else (32, usual))]
         report["fit"] += process({"dynamic": dynamic, "jobs": jobs})
 

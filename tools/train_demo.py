@@ -18,7 +18,7 @@ from readout_guidance_pack.heads import save_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER, MODEL_FILE, TRANSFORMER_FILE, text, world
 from readout_guidance_pack.rg_core.features import taps
 from readout_guidance_pack.rg_core.guidance import energies
-from readout_guidance_pack.rg_core.images import pictures
+from readout_guidance_pack.rg_core.images import control_images
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 from readout_guidance_pack.rg_core.training import training
 from readout_guidance_pack.rg_core.training.recipes import SMALL
@@ -33,7 +33,7 @@ RELATIVE_STEPS = {"correspondence": 600, "appearance": 300, "identity": 300}
 RELATIVE_ENERGIES = {"appearance": energies.appearance, "identity": energies.identity}
 RELATIVE_SCENES, HELD_OUT_RELATIVE = 1024, 64
 BACKGROUND_TRACKS = 8
-FOUND_WITHIN = 0.06  # of the picture
+FOUND_WITHIN = 0.06  # of the image
 KINDS = [*DEMO_RANGES, *RELATIVE_STEPS]
 LEVELS = len(demo_unet.Schedule().sigmas)
 # Points halfway between these are tracked too, as pairs of OpenPose indices: along the limbs and the back.
@@ -43,11 +43,11 @@ BONES = ((2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13), (8
 def scenes(count: int, seed: int) -> tuple[world.Sample, dict[str, torch.Tensor]]:
     """Scenes, and what each spatial head should read of them."""
     sample = world.draw(count, seed=seed)
-    pose = torch.cat([pictures.fit(pictures.draw_pose(k[:, None], (256, 256), (64, 64)), SIZE)
+    pose = torch.cat([control_images.fit(control_images.draw_pose(k[:, None], (256, 256), (64, 64)), SIZE)
                       for k in sample.keypoints.split(32)])
     grey = {"depth": sample.nearness, "edge": world.edges(sample.image)}
-    shown = {"pose": pose} | {name: pictures.fit(x[:, None].expand(-1, 3, -1, -1), SIZE) for name, x in grey.items()}
-    return sample, {name: pictures.to_range(shown[name], span) for name, span in DEMO_RANGES.items()}
+    shown = {"pose": pose} | {name: control_images.fit(x[:, None].expand(-1, 3, -1, -1), SIZE) for name, x in grey.items()}
+    return sample, {name: control_images.to_range(shown[name], span) for name, span in DEMO_RANGES.items()}
 
 
 def other(index: torch.Tensor, count: int, change: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ def other(index: torch.Tensor, count: int, change: torch.Tensor) -> torch.Tensor
 
 
 def relations(count: int, seed: int) -> dict[str, list[world.Sample]]:
-    """The pictures of each relative head's pairs (two of the same) and triplets (anchor, positive, negative)."""
+    """The images of each relative head's pairs (two of the same) and triplets (anchor, positive, negative)."""
     torch.manual_seed(seed)
     plan, elsewhere = world.plan(count, seed=seed), world.plan(count, seed=seed + 1)
     moved, turned = world.move_limb(plan, seed=seed + 2), world.repose(plan, seed=seed + 3)
@@ -74,7 +74,7 @@ def relations(count: int, seed: int) -> dict[str, list[world.Sample]]:
 
 
 def tracks(one: world.Sample, two: world.Sample, height: int = 64, width: int = 64) -> torch.Tensor:
-    """Points [B, 2, K, 2] that show the same thing in both pictures, in shares of the picture."""
+    """Points [B, 2, K, 2] that show the same thing in both images, in shares of the image."""
     shown = list(world.OPENPOSE.values())
     points = []
     for sample in (one, two):
@@ -158,12 +158,12 @@ def train_spatial(unet, words, device: torch.device, steps: int, kinds: list[str
 
 def related(unet, words, kind: str, count: int, seed: int) -> tuple:
     """`read` for rg_core.training, and pairs with tracks or triplets with their energy: what a relative head is trained on and judged by.
-    Prompts mostly leave the colors of the clothes open, so that it reads them off the picture and not off the words."""
+    Prompts mostly leave the colors of the clothes open, so that it reads them off the image and not off the words."""
     samples = relations(count, seed)[kind]
     said = torch.cat([text.drop(text.tokens(s.shirt, s.trousers, s.scene)) for s in samples])
     said[torch.rand(len(said)) < 0.7, :2] = text.EMPTY
     group = 2 if kind == "correspondence" else 3
-    # Picture p of scene i is latent p * count + i; a scene has one triplet or two pairs.
+    # Image p of scene i is latent p * count + i; a scene has one triplet or two pairs.
     rows = torch.arange(len(samples) * count).view(-1, group, count).mT.flatten(0, 1)
     reader = demo_unet.reader(unet, words(said), torch.cat([s.image for s in samples]) * 2 - 1)
     if kind != "correspondence":
@@ -179,7 +179,7 @@ def measured(unet, words, head: ReadoutHead, count: int, timesteps: tuple[int, .
 
 
 def train_relative(unet, words, device: torch.device, kind: str) -> None:
-    """A head that compares two pictures."""
+    """A head that compares two images."""
     head = new_head(kind, unet, device)
     read, rows, what = related(unet, words, kind, RELATIVE_SCENES, seed=11)
     make = training.correspondence_losses if kind == "correspondence" else training.triplet_losses

@@ -1,8 +1,8 @@
-"""Trains a head on a folder of pictures and a folder of what should be read of each, files of the same name:
+"""Trains a head on a folder of images and a folder of what should be read of each, files of the same name:
 
     python run.py train-head PICTURES TARGETS --checkpoint FILE --kind depth --out my_depth.safetensors
 
-as the node Train Readout Head does, on one GPU, or on the CPU. A text file beside a picture (cat.txt beside cat.png) says what it shows. Ctrl-C
+as the node Train Readout Head does, on one GPU, or on the CPU. A text file beside an image (cat.txt beside cat.png) says what it shows. Ctrl-C
 keeps what is reached, and --resume goes on from there.
 """
 import argparse
@@ -83,14 +83,14 @@ def smaller(image: Tensor, size: torch.Size) -> Tensor:
 
 def data(options: argparse.Namespace) -> TrainingSet:
     """The folders, encoded. Raises ValueError."""
-    kind, found = kind_given(NODE, options.kind), pairs(options.pictures, options.targets)
+    kind, found = kind_given(NODE, options.kind), pairs(options.images, options.targets)
     model, clip, vae = loaded(options)
     model_checks.heads_fit(NODE, model, [])
-    captions = [caption(picture) for picture, _ in found]
+    captions = [caption(image) for image, _ in found]
     said = {words: clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in dict.fromkeys(captions)}
     latents, wanted = [], []
-    for picture, target in found:
-        latents.append({"samples": vae.encode(load(picture)).cpu()})
+    for image, target in found:
+        latents.append({"samples": vae.encode(load(image)).cpu()})
         wanted.append(smaller(load(target), latents[-1]["samples"].shape[-2:]))
     print(f"{NODE}: {len(found)} pictures, {len(said)} different captions", flush=True)
     return TrainingSet(NODE, model, examples(NODE, model, latents, [said[words] for words in captions], wanted, kind), kind)

@@ -1,6 +1,6 @@
-"""Reads a demo picture without any network, by the three rules of `world.py`, and says how well a target was met.
+"""Reads a demo image without any network, by the three rules of `world.py`, and says how well a target was met.
 
-Pictures are [B, 3, H, W] in 0 to 1.
+Images are [B, 3, H, W] in 0 to 1.
 """
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ def mae(image: Tensor, target: Tensor) -> Tensor:
 
 
 def fscore(image: Tensor, target: Tensor) -> Tensor:
-    """F-score of the edges against those of the pictures `target`, one pixel of shift allowed; [B]."""
+    """F-score of the edges against those of the images `target`, one pixel of shift allowed; [B]."""
     found, wanted = edges(image).float()[:, None], edges(target).float()[:, None]
 
     def share(of: Tensor, near: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def colors(image: Tensor) -> Tensor:
     """The colors of shirt, trousers and scene [B, 3, 3] without light, as RGB with a brightest channel of 1.
 
     The shirt is looked for between neck and pelvis, the trousers below the pelvis, the scene away from anything
-    colored. NaN for a garment without any pixel or in a picture without neck or pelvis.
+    colored. NaN for a garment without any pixel or in an image without neck or pelvis.
     """
     position, found = joints(image)
     color, saturation = _color(image), _saturation(image)
@@ -135,19 +135,19 @@ def colors(image: Tensor) -> Tensor:
 def color_error(image: Tensor, shirt: Tensor, trousers: Tensor, scene: Tensor) -> Tensor:
     """Mean distance of the shirt's, the trousers' and the scene's color from what the prompt asked for; [B].
 
-    A picture without neck, pelvis or any pixel of a garment gets the error 1 for it.
+    An image without neck, pelvis or any pixel of a garment gets the error 1 for it.
     """
     wanted = torch.stack([CLOTHES_COLORS[shirt], CLOTHES_COLORS[trousers], SCENE_COLORS[scene]], 1)
     return (colors(image) - wanted).norm(dim=-1).nan_to_num(1.0).mean(1)
 
 
 def coarse_error(image: Tensor, target: Tensor, cells: int) -> Tensor:
-    """Mean distance, channel by channel, of the mean colors of `cells` x `cells` parts from those of the pictures `target`; [B]."""
+    """Mean distance, channel by channel, of the mean colors of `cells` x `cells` parts from those of the images `target`; [B]."""
     return (F.adaptive_avg_pool2d(image, cells) - F.adaptive_avg_pool2d(target, cells)).abs().flatten(1).mean(1)
 
 
 def clothes_change(image: Tensor, reference: Tensor) -> Tensor:
-    """Mean distance of the shirt's and the trousers' color from those in another picture; [B]; 1 where one is missing."""
+    """Mean distance of the shirt's and the trousers' color from those in another image; [B]; 1 where one is missing."""
     return (colors(image) - colors(reference))[:, :2].norm(dim=-1).nan_to_num(1.0).mean(1)
 
 
@@ -183,7 +183,7 @@ ATTRIBUTES = {"arms raised": arms_raised, "dusk": dusk}
 
 
 def figures(image: Tensor, scene: Sample, said: Sample) -> dict[str, float]:
-    """The means of all measures over pictures that had `scene` as their target and the prompts of `said`."""
+    """The means of all measures over images that had `scene` as their target and the prompts of `said`."""
     measures = {"pck": pck(image, scene.joints, scene.height), "pck05": pck(image, scene.joints, scene.height, 0.05),
                 "mae": mae(image, scene.nearness),
                 "fscore": fscore(image, scene.image), "valid": valid(image), "texture": texture(image),

@@ -2,7 +2,7 @@
 
 Coordinates are pixels, x to the right and y down; a pixel's centre is at +0.5. Colors are RGB in [0, 1].
 
-Three rules make a picture readable without any network (`judge.py` does so):
+Three rules make an image readable without any network (`judge.py` does so):
 - every albedo has a brightest channel of exactly 1, and light falls with distance, so the brightest channel of a
   pixel says how near it is: V = DARKEST + (1 - DARKEST) * nearness;
 - the figure's seven joints are beads of full saturation, each with a hue of its own;
@@ -46,7 +46,7 @@ SCENE_COLORS = torch.stack([albedo(h, SCENE_SATURATION) for h in SCENES.values()
 
 @dataclass
 class Sample:
-    """B pictures and what is true of them."""
+    """B images and what is true of them."""
     image: Tensor      # [B, 3, H, W], 0 to 1
     nearness: Tensor   # [B, H, W], 0 (far) to 1 (near)
     joints: Tensor     # [B, 7, 2], in the order of JOINTS
@@ -68,7 +68,7 @@ def _pose(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
     def uniform(low, high):
         return low + (high - low) * torch.rand(batch, generator=rng)
 
-    def polar(angle, length):  # degrees from straight down, positive to the picture's right
+    def polar(angle, length):  # degrees from straight down, positive to the image's right
         angle = angle * (math.pi / 180)
         return torch.stack([angle.sin(), angle.cos()], -1) * length
 
@@ -76,7 +76,7 @@ def _pose(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
     points = {"pelvis": torch.zeros(batch, 2)}
     points["neck"] = -polar(lean, 12.0)
     points["head"] = points["neck"] - polar(lean + uniform(-15, 15), 6.5)
-    for side, sign in (("left", 1), ("right", -1)):  # the figure faces us: its left is the picture's right
+    for side, sign in (("left", 1), ("right", -1)):  # the figure faces us: its left is the image's right
         arm, leg = uniform(15, 150), uniform(4, 36)
         shoulder = points["neck"] + torch.tensor([3.2 * sign, 0.6])
         elbow = shoulder + polar(sign * arm, 7.2)
@@ -138,7 +138,7 @@ class Canvas:
 
 @dataclass
 class Plan:
-    """Everything chosen about B scenes, at no size yet; places and lengths are shares of the picture's."""
+    """Everything chosen about B scenes, at no size yet; places and lengths are shares of the image's."""
     shirt: Tensor               # [B], index into CLOTHES
     trousers: Tensor            # [B], index into CLOTHES
     scene: Tensor               # [B], index into SCENES
@@ -147,7 +147,7 @@ class Plan:
     feet: Tensor                # [B], of the height: where the figure stands
     places: Tensor              # [2, B], of the floor's depth: the two boxes, the nearer one last
     boxes: list[Tensor]         # of each box [4, B]: x, width, height, present if below BOXES_SHOWN
-    tall: Tensor                # [B], of the picture: the figure
+    tall: Tensor                # [B], of the image: the figure
     points: dict[str, Tensor]   # [B, 2] each, figure units: the pose
     x: Tensor                   # [B], of the room to the sides of the figure
     moved: dict[str, Tensor] | None = None  # limbs moved since, in the place and scale of `points`
@@ -211,7 +211,7 @@ def move_limb(plan: Plan, *, seed: int | None = None, rng: torch.Generator | Non
 
 
 def render(plan: Plan, height: int = 64, width: int = 64) -> Sample:
-    """The scenes as pictures of `height` by `width` pixels."""
+    """The scenes as images of `height` by `width` pixels."""
     batch = len(plan.x)
     horizon, feet = plan.horizon * height, plan.feet * height
 
@@ -277,12 +277,12 @@ def _paint_figure(canvas: Canvas, plan: Plan, points: dict[str, Tensor], unit: T
 
 def draw(batch: int, height: int = 64, width: int = 64, *, seed: int | None = None,
          rng: torch.Generator | None = None) -> Sample:
-    """`batch` random pictures of `height` by `width` pixels, the same ones for the same `seed`."""
+    """`batch` random images of `height` by `width` pixels, the same ones for the same `seed`."""
     return render(plan(batch, seed=seed, rng=rng), height, width)
 
 
 def step(image: Tensor) -> Tensor:
-    """The largest change of a channel over two pixels, across or down, of pictures [B, 3, H, W]; [B, H, W]."""
+    """The largest change of a channel over two pixels, across or down, of images [B, 3, H, W]; [B, H, W]."""
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
     across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]).abs().amax(1)
     down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]).abs().amax(1)
@@ -290,5 +290,5 @@ def step(image: Tensor) -> Tensor:
 
 
 def edges(image: Tensor) -> Tensor:
-    """Soft edges of pictures [B, 3, H, W], white where a channel steps by 0.4 or more; [B, H, W] in 0 to 1."""
+    """Soft edges of images [B, 3, H, W], white where a channel steps by 0.4 or more; [B, H, W] in 0 to 1."""
     return (step(image) / 0.4).clamp(max=1)

@@ -11,8 +11,8 @@ from ...rg_core.guidance.targets import Target
 from .log import log
 
 HUGE = 1e30  # values with which nothing can be computed
-OPAQUE = 2 / 255  # values of a mask up to this are none: Load Image gives opaque pictures of some formats up to 1/256
-MOST_PICTURES = 10_000  # in a batch: what more would mean takes minutes to prepare
+OPAQUE = 2 / 255  # values of a mask up to this are none: Load Image gives opaque images of some formats up to 1/256
+MOST_IMAGES = 10_000  # in a batch: what more would mean takes minutes to prepare
 
 
 class Shown(reprlib.Repr):
@@ -39,7 +39,7 @@ def text(node: str, name: str, given: object) -> str:
     return given
 
 
-def picture(node: str, image: Tensor, finite: bool = True) -> Tensor:
+def image(node: str, image: Tensor, finite: bool = True) -> Tensor:
     """The host's IMAGE [B, H, W, C], a single [H, W, C], or grey ones as masks are, [B, H, W] or [H, W], as [B, 3, H, W]; bytes as 0 to 1, what is
     transparent over black. Raises ValueError for an empty or unusable one, also for one that is not `finite` where it should be."""
     if not dense(image):
@@ -54,8 +54,8 @@ def picture(node: str, image: Tensor, finite: bool = True) -> Tensor:
     if image.ndim != 4 or image.shape[-1] > 4:
         raise ValueError(f"{node}: the image's shape is {tuple(image.shape)}, but must be [batch, height, width, channels] with 1 to 4 channels. "
                          "Check the node it comes from.")
-    if len(image) > MOST_PICTURES:
-        raise ValueError(f"{node}: the image is a batch of {len(image)} images; the maximum is {MOST_PICTURES}. Use a smaller batch.")
+    if len(image) > MOST_IMAGES:
+        raise ValueError(f"{node}: the image is a batch of {len(image)} images; the maximum is {MOST_IMAGES}. Use a smaller batch.")
     if finite and not (image.float().abs() < HUGE).all():
         raise ValueError(f"{node}: the image contains NaN, infinite or huge values. Check the node it comes from.")
     if not image.is_floating_point():
@@ -68,7 +68,7 @@ def picture(node: str, image: Tensor, finite: bool = True) -> Tensor:
 
 
 def brightness(node: str, image: Tensor) -> None:
-    """Pictures go from 0 to 1; filters overshoot a little."""
+    """Images go from 0 to 1; filters overshoot a little."""
     low, high = image.min().item(), image.max().item()
     if low < -0.5 or high > 1.5:
         raise ValueError(f"{node}: the image has values from {low:.3g} to {high:.3g}, but images go from 0 (black) to 1 (white). Scale it first, for "
@@ -95,7 +95,7 @@ def mask(node: str, mask: Tensor | None, name: str = "mask") -> Tensor | None:
 
 
 def some_empty(node: str, mask: Tensor, name: str) -> None:
-    """Says which pictures a mask [B, H, W] leaves out."""
+    """Says which images a mask [B, H, W] leaves out."""
     empty = [str(k) for k, one in enumerate(mask, 1) if not (one > 0).any()]
     if empty:
         log.warning("%s: the %s is empty for image %s of %d, so this target does nothing there. Paint the area where it should act, or disconnect "

@@ -1,4 +1,4 @@
-"""A guided run as pictures: what targets want, what is read, where they pull, and how their energies fall."""
+"""A guided run as images: what targets want, what is read, where they pull, and how their energies fall."""
 import math
 from collections.abc import Callable, Sequence
 
@@ -15,8 +15,8 @@ LINES = "#4fa3ff", "#ff8a3d", "#5fd068", "#e05fd0", "#f2d13d", "#50d5d5", "#ff5f
 STRONGEST = 4.0                      # times the mean of a pull that is shown as white
 
 
-def picture(x: torch.Tensor) -> Image.Image:
-    """The first of pictures [B, 1 or 3, h, w] in 0 to 1."""
+def image(x: torch.Tensor) -> Image.Image:
+    """The first of images [B, 1 or 3, h, w] in 0 to 1."""
     return to_pil_image(x[0].float().clamp(0, 1).mul(255).round().byte().cpu().expand(3, -1, -1))
 
 
@@ -37,14 +37,14 @@ def length(text: str) -> int:
 
 
 def row(view: View, rgb: Callable[[torch.Tensor], Image.Image | None]) -> list[Image.Image | None]:
-    """What there is of the first picture under each of COLUMNS; `rgb(latents)` is what these roughly look like."""
-    as_picture = rgb if view.latent else picture
-    return [*(None if x is None else as_picture(x) for x in (view.wanted, view.read)), picture(view.pull / STRONGEST)]
+    """What there is of the first image under each of COLUMNS; `rgb(latents)` is what these roughly look like."""
+    as_image = rgb if view.latent else image
+    return [*(None if x is None else as_image(x) for x in (view.wanted, view.read)), image(view.pull / STRONGEST)]
 
 
 def sheet(views: Sequence[View], rgb: Callable[[torch.Tensor], Image.Image | None], so_far: Image.Image | None = None,
           caption: str = "") -> Image.Image:
-    """What there is of each of `views`, a row of tiles under COLUMNS; the picture so far, if there is one, at their left, and a line below."""
+    """What there is of each of `views`, a row of tiles under COLUMNS; the image so far, if there is one, at their left, and a line below."""
     rows = [(f"{view.name}: {view.energy[0].item():.3g}", row(view, rgb)) for view in views]
     height = max(MARGIN + LINE + len(rows) * (TILE + LINE + MARGIN), 2 * TILE if so_far else 0)
     left = tile(so_far, height - 2 * MARGIN) if so_far else None
@@ -71,7 +71,7 @@ def sheet(views: Sequence[View], rgb: Callable[[torch.Tensor], Image.Image | Non
 
 
 def side_by_side(names: Sequence[str], rows: Sequence[Sequence[Image.Image]], side: int) -> Image.Image:
-    """`rows` of pictures under `names`, the longer side of each as long as this."""
+    """`rows` of images under `names`, the longer side of each as long as this."""
     rows = [[tile(image, side) for image in images] for images in rows]
     widths = [max(length(name), *(images[i].width for images in rows)) for i, name in enumerate(names)]
     heights = [max(image.height for image in images) for images in rows]
@@ -96,12 +96,12 @@ def words(text: str) -> Image.Image:
 def batch(images: Sequence[Image.Image]) -> torch.Tensor:
     """An IMAGE [B, H, W, 3], as large as the largest; targets begin and end, so not every step has all their rows."""
     size = max(image.width for image in images), max(image.height for image in images)
-    pictures = []
+    sheets = []
     for image in images:
         canvas = Image.new("RGB", size, GROUND)
         canvas.paste(image, (0, 0))
-        pictures.append(pil_to_tensor(canvas))
-    return torch.stack(pictures).movedim(1, -1).float() / 255
+        sheets.append(pil_to_tensor(canvas))
+    return torch.stack(sheets).movedim(1, -1).float() / 255
 
 
 def plot(rows: list[dict], size: tuple[int, int] = (768, 480)) -> Image.Image:

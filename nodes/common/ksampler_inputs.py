@@ -32,7 +32,7 @@ def inputs() -> list:
 
 
 def compare_denoise(node: str, steps: int, denoise: float, latent: dict) -> None:
-    """Says where `denoise` has no effect on a picture that is given: of steps that are made for it the host leaves out whole ones."""
+    """Says where `denoise` has no effect on an image that is given: of steps that are made for it the host leaves out whole ones."""
     samples = latent.get("samples")
     if 0 < denoise < 1 and int(steps / denoise) == steps and isinstance(samples, Tensor) and samples.min() != samples.max():  # else it is empty
         log.warning("%s: with %d steps, a denoise of %g acts like 1, so little or nothing of the input image is kept. Set denoise to %.2g or less, "

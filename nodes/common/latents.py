@@ -42,7 +42,7 @@ def no_hole(node: str, latent: dict, samples: Tensor, downscale: int) -> None:
 
 
 def no_video(node: str, samples: Tensor, model=None) -> None:
-    """Latents must be of pictures, [B, C, T, H, W] of models that make videos too; `model` is the MODEL that they are for, if there is one."""
+    """Latents must be of images, [B, C, T, H, W] of models that make videos too; `model` is the MODEL that they are for, if there is one."""
     if samples.ndim not in (4, 5):
         raise ValueError(f"{node}: the latent's shape is {tuple(samples.shape)}, as for audio or for video with audio, which cannot be guided. "
                          "Sample images, or use the MODEL from before guidance.")
@@ -72,12 +72,12 @@ def samples_for(node: str, model, latent: dict) -> Tensor:
 
 
 def one_frame(x: Tensor) -> Tensor:
-    """Latents of pictures, [B, C, H, W], of a model that makes videos too, [B, C, 1, H, W]."""
+    """Latents of images, [B, C, H, W], of a model that makes videos too, [B, C, 1, H, W]."""
     return x.squeeze(2) if x.ndim == 5 else x
 
 
 def encoded(vae, images: Tensor) -> Tensor:
-    """What `vae` makes of pictures [B, 3, H, W] in 0 to 1, a latent of each."""
+    """What `vae` makes of images [B, 3, H, W] in 0 to 1, a latent of each."""
     for_videos = getattr(vae, "latent_dim", 2) == 3 and not vae.not_video  # to it a batch is one video
     latents = []
     for part in images.split(1 if for_videos else len(images)):

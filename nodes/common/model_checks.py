@@ -17,7 +17,7 @@ def references_fit(node: str, model, targets: Iterable) -> None:
 
 
 def one_background(node: str, targets: Iterable) -> None:
-    """Where targets keep the rest of the picture as a reference is, it must be the same one."""
+    """Where targets keep the rest of the image as a reference is, it must be the same one."""
     kept = [t for t in targets if t.edit_mask is not None]
     if len({id(t.reference) for t in kept}) > 1:
         raise ValueError(f"{node}: the {' and '.join(t.name for t in kept)} targets have masks and different references, but the background can "

@@ -27,7 +27,7 @@ def latents_to_rgb(latent_format) -> Callable[[torch.Tensor], Image.Image | None
 
 def page_server():
     """The host's server, if the client whose prompt it executes takes previews with their node, as the page does. Others would take one for a
-    preview of the node that is being executed, or for a picture that it saves."""
+    preview of the node that is being executed, or for an image that it saves."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     known = server is not None and feature_flags.supports_feature(server.sockets_metadata, server.client_id, "supports_preview_metadata")
     return server if known else None

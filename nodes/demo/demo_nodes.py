@@ -1,8 +1,8 @@
-"""The demo world's nodes: its model, scenes to take targets from, and what its pictures show."""
+"""The demo world's nodes: its model, scenes to take targets from, and what its images show."""
 from comfy_api.latest import io
 
 from ...heads.demo import MODEL_FILE, TRANSFORMER_FILE, judge, world
-from ...rg_core.images.pictures import draw_pose
+from ...rg_core.images.control_images import draw_pose
 from ..common import checks
 from ..common.types import CATEGORY, PoseKeypoint
 from .demo_model import load_demo
@@ -71,6 +71,6 @@ class DemoReader(io.ComfyNode):
 
     @classmethod
     def execute(cls, image):
-        image = checks.picture("Demo Reader", image).float()
+        image = checks.image("Demo Reader", image).float()
         found = judge.nearness(image), world.edges(image), judge.shirt(image).float()
         return io.NodeOutput(*(x[..., None].expand(-1, -1, -1, 3) for x in found))

@@ -18,12 +18,12 @@ FORMAT = "JPEG"
 
 
 class LiveView:
-    """After each step of a run on MODEL: the picture so far, and what the run's `trace` saw last.
+    """After each step of a run on MODEL: the image so far, and what the run's `trace` saw last.
 
     On the node that samples it takes the place of the host's own preview; on another one, and where another pack wants to know of each step, it
     comes besides. Nothing is sent that was not asked for: where the host shows no previews, which is how it starts, only a client that takes
     previews with their node, as the page does, is sent this; where the prompt itself asks for none, nobody is. There, and where another pack's
-    previews are no pictures, the picture so far is as rough as its latents' colors are. What cannot be shown is said in `log`, and ends no run.
+    previews are no images, the image so far is as rough as its latents' colors are. What cannot be shown is said in `log`, and ends no run.
     """
 
     def __init__(self, trace: Trace, model, log: Log):

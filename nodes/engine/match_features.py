@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def features_by_area(step: "Step", readings: list[taps.Reading], areas: dict) -> list[tuple]:
-    """The features in `readings` with the parts of the picture that they are of; `areas` are those that were asked for, by
+    """The features in `readings` with the parts of the image that they are of; `areas` are those that were asked for, by
     label. Raises ValueError where they are not all there, once."""
     labels = [label for reading in readings for label in reading.options.get("uuids", ())]
     complete = readings and all(len(r.features) == len(r.names) for r in readings)

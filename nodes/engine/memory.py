@@ -68,7 +68,7 @@ def readout_stride(head: torch.nn.Module, model) -> int:
 
 
 def kept_of_transformer(model, shape: tuple, conds: list[dict], recompute: bool) -> float:
-    """Its part of `guided_step_bytes`. Words and reference pictures pass its blocks as well."""
+    """Its part of `guided_step_bytes`. Words and reference images pass its blocks as well."""
     count, width, blocks = taps.tokens(model.diffusion_model, shape)
     beside = [(0 if c.get("cross_attn") is None else c["cross_attn"].shape[1])
               + sum(taps.tokens(model.diffusion_model, x.shape)[0] for x in edited(model, c)) for c in conds]
@@ -77,7 +77,7 @@ def kept_of_transformer(model, shape: tuple, conds: list[dict], recompute: bool)
 
 
 def edited(model, cond: dict) -> list[torch.Tensor]:
-    """The pictures that pass the blocks beside the one being made."""
+    """The images that pass the blocks beside the one being made."""
     given = cond.get(architectures.architecture_of(model.diffusion_model).edited)
     return [given] if isinstance(given, torch.Tensor) else list(given or ())
 

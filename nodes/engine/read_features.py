@@ -1,4 +1,4 @@
-"""Asking a model about given pictures at chosen noise levels, in the host's own way, without sampling anything."""
+"""Asking a model about given images at chosen noise levels, in the host's own way, without sampling anything."""
 from collections.abc import Sequence
 
 import comfy.samplers

@@ -12,12 +12,12 @@ from .calls.conditioning import GAP, uncovered
 from .calls.inpainting import Inpainting, digest, rows
 from .step import Step
 
-NOT_READ = {"control", "hooks"}  # of a reference's conditioning: their models are loaded for the guided picture alone
+NOT_READ = {"control", "hooks"}  # of a reference's conditioning: their models are loaded for the guided image alone
 
 
 class Reader:
     """Reads one reference at the noise levels of a run, by the words that it was made with, and has the reference keep what
-    was read; the reference's way does not depend on the picture being made, so the next run need not read it again.
+    was read; the reference's way does not depend on the image being made, so the next run need not read it again.
 
     `source` is the MODEL that it is kept for, `dtype` the type that it is kept and used in: at once, so that the first run
     equals the next ones. `inpainting` is what the run shows beside its latents, if it said so: guiders
@@ -29,7 +29,7 @@ class Reader:
         self.inpainting = inpainting or Inpainting(reference.trajectory.latents[0])
         self.used: set[tuple] = set()  # what this run needs of what the reference keeps
         self.conds: list[dict] | None = None
-        self.pictures = 0  # as many as are read: where each of the batch has a mask of its own, the reference beside each
+        self.images = 0  # as many as are read: where each of the batch has a mask of its own, the reference beside each
         self.shown_digest = ""     # what the model is shown of it
 
     def at_sigma(self, name: str, step: Step) -> tuple[Tensor, Tensor]:
@@ -78,7 +78,7 @@ class Reader:
         return {head: read(head, reading, size).to(self.dtype) for head, size in heads.items()}
 
     def clean(self, like: Tensor) -> Tensor:
-        """The reference without noise, as many pictures as there are in `like`."""
+        """The reference without noise, as many images as there are in `like`."""
         return repeat(self.reference.trajectory.latents[0].to(like), len(like))
 
     def step_at_reference(self, name: str, step: Step) -> Step:
@@ -89,9 +89,9 @@ class Reader:
             own = self.clean(repeat(latent, max(len(latent), len(self.inpainting.latent_image))))
             conds, more = self.inpainting.told(step.model, own, comfy.sampler_helpers.convert_cond(given))
             self.conds = comfy.samplers.process_conds(step.model, own, {"positive": conds}, own.device, **more)["positive"]
-            self.pictures = rows(self.conds, len(latent))
-            self.shown_digest = digest(self.conds, self.pictures)
-        latent = repeat(latent, self.pictures)
+            self.images = rows(self.conds, len(latent))
+            self.shown_digest = digest(self.conds, self.images)
+        latent = repeat(latent, self.images)
         return step.at(self.inpainting.noisy(step.model, latent, self.clean(latent), step.sigma))
 
 

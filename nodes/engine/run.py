@@ -1,7 +1,7 @@
 """One sampling of a guided MODEL.
 
 The move is made on the model's prediction, not on the sampler's latent: at a guided step every prediction of the
-denoised picture is shifted by -strength * sqrt(1 + sigma^2) * direction. An Euler step from x at sigma to
+denoised image is shifted by -strength * sqrt(1 + sigma^2) * direction. An Euler step from x at sigma to
 sigma' then lands (1 - sigma'/sigma) of that shift away, so the same strength does the same work for any number of
 steps. In other samplers another share of it lands, and some of it again in later steps: what is shifted makes up for that (landing.py), so
 trial points, histories, ancestral noise and denoise masks need no special care. Where steps are long, several moves are made at a noise
@@ -64,7 +64,7 @@ class Run:
             add_wrapper_with_key(kind, KEY, wrapper, guider.model_options, is_model_options=True)
 
     def disable(self) -> None:
-        """Guides nothing, where noise is found for a picture instead of a picture for noise."""
+        """Guides nothing, where noise is found for an image instead of an image for noise."""
         self.targets = RunTargets((), self.log)
         self.log.warn("the noise levels of this run rise, as when the noise of a given image is found, so nothing is guided.")
 
@@ -108,8 +108,8 @@ class Run:
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
         if self.prediction is None and not self.targets.masked and not (self.landing and self.landing.again):
             return executor(model, conds, x, timestep, model_options)
-        pictures = windows.pictures(x, self.whole, model_options, self.log)
-        step = Step(self.log, Asking(executor, x.device, self.detached_controls), model, x, timestep, model_options, pictures=pictures)
+        batch_index = windows.batch_index(x, self.whole, model_options, self.log)
+        step = Step(self.log, Asking(executor, x.device, self.detached_controls), model, x, timestep, model_options, batch_index=batch_index)
         if self.prediction is not None:
             self.reached.add("guided")
             if self.together is None:
@@ -121,11 +121,11 @@ class Run:
 
     def shifted(self, step: Step, branches: list, outs: list[Tensor], shift: Tensor | None) -> list[Tensor]:
         """`outs`, each shifted by this, and by what makes up for earlier shifts."""
-        correction = self.landing and self.landed.again(self.landing, step.x, step.pictures)
+        correction = self.landing and self.landed.again(self.landing, step.x, step.batch_index)
         total = shift if correction is None else correction if shift is None else shift + correction
         if total is None:
             return outs
-        self.landed.keep(total, self.whole, step.pictures)
+        self.landed.keep(total, self.whole, step.batch_index)
         return [out if c is None else out + total for c, out in zip(branches, outs)]
 
     def warn_if_unguided(self, guider, left: float) -> None:
@@ -188,7 +188,7 @@ class Run:
         return outs, displacement
 
     def composite_reference(self, step: Step, branches: list, outs: list[Tensor]) -> list[Tensor]:
-        """`outs` where targets leave the picture free; elsewhere it follows the reference, at all steps, whatever the model
+        """`outs` where targets leave the image free; elsewhere it follows the reference, at all steps, whatever the model
         predicts."""
         if not self.targets.masked:
             return outs

@@ -25,7 +25,7 @@ class RunTargets:
         self.edit_masks: dict[tuple, list[Tensor]] = {}  # likewise
 
     def warn_of_batch_mismatch(self, batch: int) -> None:
-        """Says which targets are for more pictures than the `batch` that is sampled."""
+        """Says which targets are for more images than the `batch` that is sampled."""
         for target in self.all:
             followed = 1 if target.reference is None else target.reference.trajectory.latents.shape[1]
             for what, count in ((f"the {target.name} target", target.count), (f"the reference of the {target.name} target", followed)):
@@ -48,7 +48,7 @@ class RunTargets:
         return (targets, moves) if moves.count else ([], None)
 
     def prepare(self, target: Target, step: Step) -> Target:
-        """`target` made ready for the pictures of this call and their size."""
+        """`target` made ready for the images of this call and their size."""
         key = (target, step.size, step.x.device)
         with torch.inference_mode(False):
             if key not in self.prepared:
@@ -59,10 +59,10 @@ class RunTargets:
                 if cropped > CUT:
                     self.log.warn(f"{cropped:.0%} of the {target.name} target's input is cut off at its edges, because the image being made, "
                                   f"{step.size[1]}x{step.size[0]} latents, has another aspect ratio.")
-            return self.prepared[key] if step.pictures is None else self.prepared[key].select(step.pictures)
+            return self.prepared[key] if step.batch_index is None else self.prepared[key].select(step.batch_index)
 
     def edit_mask(self, step: Step) -> Tensor:
-        """Where masked targets leave the picture free, 0 to 1, for the latents of `step`."""
+        """Where masked targets leave the image free, 0 to 1, for the latents of `step`."""
         key = (step.size, step.x.device)
         if key not in self.edit_masks:
             self.edit_masks[key] = [mask_at(t.edit_mask, step.size, step.x.device) for t in self.masked]

@@ -123,7 +123,7 @@ class Shifter:
         raise OOM_EXCEPTION(f"{self.node}: {errors.OUT_OF_MEMORY.format(batch, width, height)}")
 
     def latent_ranges(self, step: Step, targets: list[Target]) -> Tensor:
-        """L [B], the range of each picture's VP-scaled latent; in the published procedure of its references' too, which are
+        """L [B], the range of each image's VP-scaled latent; in the published procedure of its references' too, which are
         beside it in the authors' batch."""
         beside = []
         if self.move.published_energy:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...rg_core.features import taps
 from ...rg_core.features.recompute import recomputed_blocks
-from ...rg_core.images.regions import of_pictures, repeat
+from ...rg_core.images.regions import of_images, repeat
 from ..common.log import Log
 from .autograd import obstacles
 from .autograd.inference_tensors import differentiable
@@ -29,12 +29,12 @@ Pull = Callable[[taps.Reading], tuple[list[Tensor], Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A picture at a noise level, and how the host asks its model about it; nothing of it changes.
+    """An image at a noise level, and how the host asks its model about it; nothing of it changes.
 
     `x` [B, C, H, W], or [B, C, 1, H, W] of models that make videos too, is in the sampler's scale; `timestep` [B] are sigmas.
     `calc_cond_batch` is the host's function of that name, or what wraps it, `model` its BaseModel and `options` its model_options. `cond_index` is
     the place of a conditioning among the branches of this call (conditional, unconditional, ...), by which patches tell them apart.
-    `pictures` [B] are the places in the batch of those that `x` has, None for all. `together` are all branches, where they must not be
+    `batch_index` [B] are the places in the batch of those that `x` has, None for all. `together` are all branches, where they must not be
     asked apart. `log` is for messages.
     """
     log: Log
@@ -44,7 +44,7 @@ class Step:
     timestep: Tensor
     options: dict
     cond_index: int = 0
-    pictures: Tensor | None = None
+    batch_index: Tensor | None = None
     together: list | None = None
 
     @cached_property
@@ -63,20 +63,20 @@ class Step:
 
     @property
     def batch_key(self) -> tuple[int, ...] | None:
-        """`pictures`, to know the part of the batch by."""
-        return None if self.pictures is None else tuple(self.pictures.tolist())
+        """`batch_index`, to know the part of the batch by."""
+        return None if self.batch_index is None else tuple(self.batch_index.tolist())
 
     def at(self, x: Tensor) -> "Step":
         """The same call for other latents, [R, C, H, W], all at this step's noise level."""
-        return replace(self, x=x, timestep=self.timestep[:1].expand(len(x)), pictures=None)
+        return replace(self, x=x, timestep=self.timestep[:1].expand(len(x)), batch_index=None)
 
     def select_batch(self, x: Tensor) -> Tensor:
-        """`x` [N, ...], something for each picture of the batch, for those of this call: [B, ...]."""
-        return repeat(x, len(self.x)) if self.pictures is None else of_pictures(x, self.pictures)
+        """`x` [N, ...], something for each image of the batch, for those of this call: [B, ...]."""
+        return repeat(x, len(self.x)) if self.batch_index is None else of_images(x, self.batch_index)
 
     def find_branch(self, conds: list[dict], branches: list) -> list[dict]:
         """What a context window made of `conds`, if it is one of `branches`; else `conds`."""
-        return next((b for b in branches if self.pictures is not None and of_window(b, conds)), conds)
+        return next((b for b in branches if self.batch_index is not None and of_window(b, conds)), conds)
 
     def for_branch(self, conds: list[dict], branches: list) -> "Step":
         """The same call, looking at what stands where `conds` stand among `branches`."""
@@ -116,7 +116,7 @@ class Step:
         return outs
 
     def predict_with_features(self, conds: list[dict], heads: Iterable, among: list[dict] | None = None) -> tuple[list[Tensor | None], taps.Reading]:
-        """What the model predicts for each branch, None where it was asked for `conds` alone, and the reading of the whole picture that `heads`
+        """What the model predicts for each branch, None where it was asked for `conds` alone, and the reading of the whole image that `heads`
         need; their part of it, if they are some `among` others. At least one of `conds` acts at this timestep."""
         return self.run_recorded(conds, heads, self.active_areas(among or conds), only=False)
 

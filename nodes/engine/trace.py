@@ -11,7 +11,7 @@ MOST = 50  # moves that views are kept of
 
 @dataclass
 class Trace:
-    """A row for each target at each move of a guided prediction, and what there was to look at of the first picture: `latest`, at the last move, and
+    """A row for each target at each move of a guided prediction, and what there was to look at of the first image: `latest`, at the last move, and
     `samples`, with the move's number, at some of them, evenly.
 
     While it samples, the run is shown on the node with the id `shown_on`; None: on the one that samples."""
@@ -36,7 +36,7 @@ class Trace:
 
 
 def first(view: View) -> View:
-    """Of the first picture alone, in little memory, on the CPU."""
+    """Of the first image alone, in little memory, on the CPU."""
     def own(x: Tensor | None) -> Tensor | None:
         return None if x is None else x[:1].detach().half().cpu()
     return replace(view, energy=view.energy[:1].cpu(), wanted=own(view.wanted), read=own(view.read), pull=own(view.pull))

@@ -1,4 +1,4 @@
-"""Pictures that were padded: their bars are no picture."""
+"""Images that were padded: their bars are no image."""
 import math
 
 import torch
@@ -9,7 +9,7 @@ from ...rg_core.images.regions import repeat
 from ..common import checks
 from ..common.log import log
 
-PAIRED = ("depth",)  # kinds of which a picture may itself end in one color
+PAIRED = ("depth",)  # kinds of which an image may itself end in one color
 
 
 def left_out(node: str, kind: str, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

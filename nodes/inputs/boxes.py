@@ -8,11 +8,11 @@ from ..common import checks
 from ..common.log import log
 from . import beside_reference
 
-MOST_SHARES = 2  # of the picture's side: a box that ends before that is in shares; in pixels it would hold next to nothing
+MOST_SHARES = 2  # of the image's side: a box that ends before that is in shares; in pixels it would hold next to nothing
 
 
 def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | None:
-    """The host's BOUNDING_BOX, in pixels of the reference, as shares of it. Detectors give lists of them, one for each picture."""
+    """The host's BOUNDING_BOX, in pixels of the reference, as shares of it. Detectors give lists of them, one for each image."""
     if box is None:
         return None
     if isinstance(box, list) and all(isinstance(part, (dict, list)) for part in box):
@@ -30,13 +30,13 @@ def box_of(node: str, name: str, box: dict | list | None, reference) -> Box | No
         raise ValueError(f"{node}: the box is {checks.shown(box)}, but must be an object with x, y, width and height in pixels. Draw it with "
                          "Bounding Box, or convert it to this form.")
     height, width = beside_reference.pixels(reference)
-    if max(map(abs, (x, y))) <= 1 and max(x + wide, y + high) <= MOST_SHARES:  # of the picture, as some detectors have it
+    if max(map(abs, (x, y))) <= 1 and max(x + wide, y + high) <= MOST_SHARES:  # of the image, as some detectors have it
         x, y, wide, high = x * width, y * height, wide * width, high * height
     left, top = max(0, x) / width, max(0, y) / height
     right, bottom = min(width, x + wide) / width, min(height, y + high) / height
     if right <= left or bottom <= top:
         raise ValueError(f"{node}: the box {checks.shown(box)} contains no part of an image of {width}x{height} pixels. Draw it inside the image.")
-    rest = reference.downscale - 1  # pixels of the picture that encoding may have cut off
+    rest = reference.downscale - 1  # pixels of the image that encoding may have cut off
     inside = (min(width + rest, x + wide) - max(-rest, x)) * (min(height + rest, y + high) - max(-rest, y))
     if inside < 0.8 * wide * high:
         log.warning("%s: more than a fifth of the %s %s is outside the reference image of %dx%d pixels and is cut off. If it was detected on an "

@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import HUGE, MOST_PICTURES, shown
+from ..common.checks import HUGE, MOST_IMAGES, shown
 from ..common.log import log
 
 INVERSE, DISTANCE, NEAR_BLACK = GREYS = ("inverse distance", "distance", "distance, near black")  # what a grey stands for
 FAR = 5.0  # times as far as the nearest the farthest is taken to be, in drawings of distances that do not say it; docs/measurements/inputs.md
 # What makes a depth map look odd: channels that differ, values outside of 0 to 1, a top that is nearer than the bottom.
 COLORED, OVERSHOOT, UPSIDE_DOWN = 0.1, 0.1, 0.2
-FEW, FURTHER = 0.05, 0.5   # of a map may be that much outside: filters that enlarge pictures overshoot
+FEW, FURTHER = 0.05, 0.5   # of a map may be that much outside: filters that enlarge images overshoot
 NO_DEPTH, BYTES = 30, 255  # times as far as half of a map, and beyond what bytes hold, a value is no distance
 SOME, GAP = 0.01, 0.1      # of a map, and of half of its distances: more zeros than this with nothing below that beside them are none
 FLAT = 3 / 255      # what is left of one value in frames of a saved video
@@ -33,13 +33,13 @@ class Advice(NamedTuple):
 
 
 class Read(NamedTuple):
-    picture: Tensor   # [h, w], 0 (far) to 1 (near)
+    image: Tensor   # [h, w], 0 (far) to 1 (near)
     measured: Tensor  # [h, w], boolean
     none: str | None = None       # what of it stands for no depth
     stretched: str | None = None
 
 
-Maps = tuple[Tensor, Tensor | None]  # pictures [B, 3, h, w] in 0 to 1, and where they hold a measurement [B, 1, h, w]; None: everywhere
+Maps = tuple[Tensor, Tensor | None]  # images [B, 3, h, w] in 0 to 1, and where they hold a measurement [B, 1, h, w]; None: everywhere
 
 
 def depth_maps(node: str, images: list[Tensor], greys: str, invert: bool, advice: Advice) -> list[Maps]:
@@ -50,34 +50,34 @@ def depth_maps(node: str, images: list[Tensor], greys: str, invert: bool, advice
         seen.append("it is colored, and its colors are averaged to gray; only gray maps show depth by brightness")
     parts = [[read(x, greys, invert, advice) for x in image.float().mean(1)] for image in images]
     found = [one for part in parts for one in part]
-    for about in ("none", "stretched"):  # said of the first picture of which it is true
+    for about in ("none", "stretched"):  # said of the first image of which it is true
         k = next((k for k, one in enumerate(found) if getattr(one, about)), None)
         if k is not None:
             seen.append(f"in image {k + 1} {getattr(found[k], about)}" if len(found) > 1 else getattr(found[k], about))
-    seen += odd([one.picture for one in found], advice)
+    seen += odd([one.image for one in found], advice)
     if seen:
         log.warning("%s: check the depth map: %s.", node, "; ".join(seen))
     return [maps(part) for part in parts]
 
 
 def maps(part: list[Read]) -> Maps:
-    picture, measured = (torch.stack(x)[:, None] for x in ([one.picture for one in part], [one.measured for one in part]))
-    return picture.expand(-1, 3, -1, -1), None if measured.all() else measured.float()
+    image, measured = (torch.stack(x)[:, None] for x in ([one.image for one in part], [one.measured for one in part]))
+    return image.expand(-1, 3, -1, -1), None if measured.all() else measured.float()
 
 
-def odd(pictures: list[Tensor], advice: Advice) -> list[str]:
-    """What is said of pictures [h, w], near white, that are hardly what they should be."""
+def odd(images: list[Tensor], advice: Advice) -> list[str]:
+    """What is said of images [h, w], near white, that are hardly what they should be."""
     seen = []
-    flat = [str(i) for i, x in enumerate(pictures, 1) if x.max() - x.min() < FLAT]
+    flat = [str(i) for i, x in enumerate(images, 1) if x.max() - x.min() < FLAT]
     if flat:
         seen.append(f"image {', '.join(flat)} has one value everywhere, which means a flat wall")
-    cut = [str(i) for i, x in enumerate(pictures, 1) if two_values(x)]
+    cut = [str(i) for i, x in enumerate(images, 1) if two_values(x)]
     if cut:
         seen.append(f"image {', '.join(cut)} is almost entirely black and white, as when 16-bit files go through loaders that cut them to 8 bits, "
                     "such as Load Image (from Folder); Load Image keeps all 16 bits")
-    elif sum(top_over_bottom(x) for x in pictures) / len(pictures) > UPSIDE_DOWN:
+    elif sum(top_over_bottom(x) for x in images) / len(images) > UPSIDE_DOWN:
         seen.append(f"it is brighter, and so nearer, at the top than at the bottom, which is rare; if white means far, {advice.turn}")
-    elif any(nearest_ground(x) for x in pictures):
+    elif any(nearest_ground(x) for x in images):
         seen.append("its background is one gray that is nearer than everything in front of it, as in Load 3D's Depth view, where the background "
                     f"should be black; if white means far, {advice.turn}")
     return seen
@@ -159,7 +159,7 @@ def from_geometry(node: str, geometry: dict) -> Maps:
     measurement; where they are large they are the ground or the sky, as far as the farthest, like the sky that DA3 names."""
     given = geometry if isinstance(geometry, dict) else {}
     depth, mask, sky = (given.get(key) for key in ("depth", "mask", "sky"))
-    if not isinstance(depth, Tensor) or depth.ndim != 3 or not 0 < len(depth) <= MOST_PICTURES or not depth.numel():
+    if not isinstance(depth, Tensor) or depth.ndim != 3 or not 0 < len(depth) <= MOST_IMAGES or not depth.numel():
         raise ValueError(f"{node}: the geometry is {shown(geometry)}, but must contain a depth [batch, height, width]. Connect Run MoGe Inference or "
                          "Run Depth Anything 3.")
     if any(x is not None and (not isinstance(x, Tensor) or x.shape != depth.shape) for x in (mask, sky)):
@@ -170,7 +170,7 @@ def from_geometry(node: str, geometry: dict) -> Maps:
 
 
 def distances(depth: Tensor, mask: Tensor, sky: Tensor) -> Read:
-    """Of one picture, [h, w] each; `mask` and `sky` are boolean."""
+    """Of one image, [h, w] each; `mask` and `sky` are boolean."""
     there = (depth > 0) & (depth < HUGE) & mask & ~sky
     if not there.any():
         return Read(torch.zeros_like(depth), there)
@@ -227,7 +227,7 @@ def nearest_ground(x: Tensor) -> bool:
     return bool(edge.max() - edge.min() < 1 / 255 and x.max() < edge.max() + 1 / 255 and x.min() < edge.min() - LINE)
 
 
-def top_over_bottom(picture: Tensor) -> Tensor:
+def top_over_bottom(image: Tensor) -> Tensor:
     """By how much the upper third of [h, w] is brighter than the lower."""
-    third = max(1, len(picture) // 3)
-    return picture[:third].mean() - picture[-third:].mean()
+    third = max(1, len(image) // 3)
+    return image[:third].mean() - image[-third:].mean()

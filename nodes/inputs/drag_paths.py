@@ -1,4 +1,4 @@
-"""Drags: what the editor, JSON and spline editors say, as paths in shares of the picture."""
+"""Drags: what the editor, JSON and spline editors say, as paths in shares of the image."""
 import json
 from typing import Any
 
@@ -13,8 +13,8 @@ MOST = 1024
 
 
 def from_json(node: str, text: str | list, size: tuple[int, int]) -> list[Tensor]:
-    """Paths [F, 2] in shares of a picture of `size` (H, W), from a list of drags, each of two or more points, or from a single
-    drag. A point is [x, y] or {"x": x, "y": y}, in shares of the picture or, where most numbers are beyond 1, in pixels.
+    """Paths [F, 2] in shares of an image of `size` (H, W), from a list of drags, each of two or more points, or from a single
+    drag. A point is [x, y] or {"x": x, "y": y}, in shares of the image or, where most numbers are beyond 1, in pixels.
     Several editors' texts may come as a list of them, and clients may give the list itself for its text."""
     if isinstance(text, list) and all(isinstance(one, str) for one in text):
         return [path for one in text for path in from_json(node, one, size)]
@@ -38,7 +38,7 @@ def is_point(x: Any) -> bool:
 
 
 def usable(node: str, drags: list[Tensor]) -> Tensor:
-    """The drags [K, F, 2] that start and end inside the picture and go somewhere; the others are left out, with a warning.
+    """The drags [K, F, 2] that start and end inside the image and go somewhere; the others are left out, with a warning.
 
     Raises ValueError when none is left or there are too many.
     """

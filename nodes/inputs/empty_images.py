@@ -13,7 +13,7 @@ NOTHING = 0.1       # brightness that no skeleton or line stays below; frames of
 
 
 class Empty(NamedTuple):
-    """What is said of pictures that hold nothing: of all of them, and of one in a batch."""
+    """What is said of images that hold nothing: of all of them, and of one in a batch."""
     whole: str
     one: str
 
@@ -24,7 +24,7 @@ EMPTY = {"pose": Empty("the skeleton image is all black, so it contains no pose"
 
 
 def some_there(node: str, there: Tensor, said: Empty) -> None:
-    """`there` [B] says which pictures hold something; the others are not guided."""
+    """`there` [B] says which images hold something; the others are not guided."""
     if not there.any():
         raise ValueError(f"{node}: {said.whole}. Check the node it comes from.")
     if not there.all():
@@ -33,7 +33,7 @@ def some_there(node: str, there: Tensor, said: Empty) -> None:
 
 
 def mask_empty_images(node: str, image: Tensor, mask: Tensor | None, kind: str) -> Tensor | None:
-    """The mask without the pictures [B, 3, H, W] of skeletons or edges in which there are none: those are not guided."""
+    """The mask without the images [B, 3, H, W] of skeletons or edges in which there are none: those are not guided."""
     there = image.amax((1, 2, 3)) >= NOTHING
     some_there(node, there, EMPTY[kind])
     if there.all():

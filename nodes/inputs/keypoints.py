@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...rg_core.images.pictures import draw_pose
+from ...rg_core.images.control_images import draw_pose
 from ...rg_core.readout.estimates import VISIBLE
 from ..common.checks import dense, shown
 from ..common.log import log
@@ -15,7 +15,7 @@ from .places import shares
 KEYPOINTS = 18
 SIDE, LONGEST = 512, 2048  # of a drawn skeleton: its shorter side, as far as the longer one allows
 MOST_PIXELS = 1e6  # of a canvas's side; no point lies farther away
-# Where the 18 points (see LIMBS in rg_core/images/pictures.py) are in other layouts, by their number of points: OpenPose's BODY_25
+# Where the 18 points (see LIMBS in rg_core/images/control_images.py) are in other layouts, by their number of points: OpenPose's BODY_25
 # and COCO's 17, which has no neck.
 LAYOUTS = {18: range(18), 25: (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18),
            17: (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)}
@@ -34,7 +34,7 @@ def drawn(node: str, given: Any) -> Tensor:
 
 def read(node: str, given: Any) -> tuple[Tensor, tuple[float, float]]:
     """The body points [frames, people, 18, 3] (x, y in pixels, confidence 0 if hidden) of POSE_KEYPOINT, and the canvas
-    (height, width), that of the first frame with anybody in it. Other frames are cut to its shape as pictures are."""
+    (height, width), that of the first frame with anybody in it. Other frames are cut to its shape as images are."""
     frames = [people(node, number, frame) for number, frame in enumerate(frames_of(node, given), 1)]
     if not any(bodies for bodies, _ in frames):
         fields = ", ".join(dict.fromkeys(str(key) for frame in frames_of(node, given) for key in frame)) or "nothing"

@@ -46,12 +46,12 @@ def as_painted(node: str, images: list[Tensor]) -> list[Tensor]:
     return images
 
 
-# By kind, of which it is known what pictures [B, 3, h, w] should look like: what makes them so.
+# By kind, of which it is known what images [B, 3, h, w] should look like: what makes them so.
 KNOWN = {"edge": prepare_edges, "pose": skeletons.prepared}
 
 
 def maps_of(node: str, kind: str, images: list[Tensor], advice: Advice) -> list[Maps]:
-    """What heads of this kind should read, of pictures [B, 3, h, w], and where it is known."""
+    """What heads of this kind should read, of images [B, 3, h, w], and where it is known."""
     if kind == "depth":
         return depth_maps(node, images, INVERSE, False, advice)
     return [(image, None) for image in KNOWN.get(kind, as_painted)(node, images)]

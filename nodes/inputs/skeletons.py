@@ -1,4 +1,4 @@
-"""Pictures of skeletons as people have them, as heads know them."""
+"""Images of skeletons as people have them, as heads know them."""
 import torch
 from torch import Tensor
 

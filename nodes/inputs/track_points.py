@@ -10,13 +10,13 @@ from ..common.log import log
 from .places import shares
 
 SURE = 2                # times as much like frames as the other axis an axis must be
-STILL, FINE = 0.5, 512  # pixels, or a part of the picture's longer side: what moves less stands still
+STILL, FINE = 0.5, 512  # pixels, or a part of the image's longer side: what moves less stands still
 ENOUGH = 5              # frames in which a track that only wavers can be told
 
 
 def points(node: str, tracks: dict, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The points [F, K, 2] of the host's TRACKS in pixels of a picture of `size` (H, W), and whether they are visible [F, K]. Points that are shares
-    of the picture, as some trackers give them, are made pixels; without word of it, all are visible."""
+    """The points [F, K, 2] of the host's TRACKS in pixels of an image of `size` (H, W), and whether they are visible [F, K]. Points that are shares
+    of the image, as some trackers give them, are made pixels; without word of it, all are visible."""
     path, seen = (tracks.get(name) if isinstance(tracks, dict) else None for name in ("track_path", "track_visibility"))
     path = torch.from_numpy(np.array(path, dtype=np.float32, order="C")) if isinstance(path, np.ndarray) and path.dtype.kind in "fiu" else path
     if dense(path) and path.ndim == 4 and len(path) == 1:  # a batch of one video
@@ -74,7 +74,7 @@ def frames_first(path: Tensor) -> Tensor:
 
 
 def paths(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
-    """Paths [F, 2] in shares of a picture of `size` (H, W), from the host's TRACKS.
+    """Paths [F, 2] in shares of an image of `size` (H, W), from the host's TRACKS.
 
     Tracks that are not visible at their first or last frame, and those that stand still but for a tracker's noise, are left out, with a
     warning. Raises ValueError when none is left.
@@ -101,7 +101,7 @@ def paths(node: str, tracks: dict, size: tuple[int, int]) -> list[Tensor]:
 
 
 def still(path: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which of K tracks [F, K, 2], in pixels of a picture of `size`, end where they begin, as far as their tracker can tell: [K]."""
+    """Which of K tracks [F, K, 2], in pixels of an image of `size`, end where they begin, as far as their tracker can tell: [K]."""
     way = (path[-1] - path[0]).norm(dim=-1)
     little = way < max(STILL, max(size) / FINE)
     if len(path) < ENOUGH:

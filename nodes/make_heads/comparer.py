@@ -1,4 +1,4 @@
-"""Heads that compare, fitted in closed form to pictures beside changed copies of themselves, by asking the host's model about them."""
+"""Heads that compare, fitted in closed form to images beside changed copies of themselves, by asking the host's model about them."""
 from dataclasses import dataclass, replace
 
 import comfy.utils
@@ -8,7 +8,7 @@ from torch import Tensor
 from ...rg_core.features import taps
 from ...rg_core.fitting import comparing
 from ...rg_core.fitting.pairs import RULES, Comparison
-from ...rg_core.images.pictures import fit
+from ...rg_core.images.control_images import fit
 from ...rg_core.images.resize import resize
 from ...rg_core.readout.linear_head import LinearHead, from_maps
 from ..common.latents import encoded, samples_for
@@ -21,21 +21,21 @@ from .training_set import BANDS, check_finite, fold_for, of_model, readout_size,
 
 # docs/measurements/comparing.md has the measurements that chose these.
 RIDGE = 0.1
-TIMES = 2  # that each picture is compared in each band
+TIMES = 2  # that each image is compared in each band
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Images:
     images: list[Tensor]                 # each [1, 3, H, W], 0 to 1
     positive: list[list]                 # the host's CONDITIONING of each
     groups: list[str] | None = None      # who is in each
-    tracks: tuple[Tensor, Tensor] | None = None  # points [N, K, 2] in shares of each picture, and whether they are seen there [N, K]
+    tracks: tuple[Tensor, Tensor] | None = None  # points [N, K, 2] in shares of each image, and whether they are seen there [N, K]
 
 
 @dataclass
 class Found:
-    """What a head makes of held-out pictures: the share that is right in each band, of how many comparisons, from when it should act, and a
-    comparison of each picture with its readouts [2 or 3, C, h, w] by band."""
+    """What a head makes of held-out images: the share that is right in each band, of how many comparisons, from when it should act, and a
+    comparison of each image with its readouts [2 or 3, C, h, w] by band."""
     shares: list[float]
     count: int
     start: float
@@ -45,7 +45,7 @@ class Found:
 class Comparer:
     """Makes comparisons of `given`, reads them in each band of noise, and fits heads of `kind`. `node` is for messages."""
 
-    def __init__(self, node: str, model, vae, given: Pictures, kind: str, seed: int):
+    def __init__(self, node: str, model, vae, given: Images, kind: str, seed: int):
         self.node, self.model, self.vae, self.given, self.kind, self.rule = node, model, vae, given, kind, RULES[kind]
         self.about = of_model(model)
         self.about["stride"] *= fold_for(model)  # finer than taps are there is nothing to compare
@@ -61,19 +61,19 @@ class Comparer:
         return places[int(torch.randint(len(places), (), generator=self.rng))]
 
     def picked(self, places: list[int], like: Tensor) -> Tensor:
-        """One of the pictures at `places`, in the size of the picture `like`."""
+        """One of the images at `places`, in the size of the image `like`."""
         return fit(self.given.images[self.one_of(places)], like.shape[-2:])
 
     def comparison(self, i: int, among: list[int]) -> Comparison:
-        """One of picture `i`, with others `among` the pictures where they are grouped."""
+        """One of image `i`, with others `among` the images where they are grouped."""
         image, who = self.given.images[i], self.given.groups
         others = [k for k in among if k not in self.copies[i]]
         made = self.rule.comparison(image, self.picked(others or [i], image), self.rng)
         if who is None:
             return made
         like, unlike = ([k for k in others if (who[k] == who[i]) == same] for same in (True, False))
-        return Comparison(torch.cat([image, self.picked(like, image) if like else made.pictures[1:2],
-                                     self.picked(unlike, image) if unlike else made.pictures[2:]]))
+        return Comparison(torch.cat([image, self.picked(like, image) if like else made.images[1:2],
+                                     self.picked(unlike, image) if unlike else made.images[2:]]))
 
     def tracked(self, i: int, among: list[int]) -> list[Comparison]:
         """One of frame `i` with another one, by the points that are seen in both; none where there are no two such points."""
@@ -88,15 +88,15 @@ class Comparer:
         return [self.comparison(i, among) for _ in range(TIMES)] + self.tracked(i, among)
 
     def encoded(self, made: list[Comparison]) -> list[Comparison]:
-        """The same with latents for pictures."""
-        whole = {"samples": encoded(self.vae, torch.cat([c.pictures for c in made]))}
-        latents = samples_for(self.node, self.model, whole).cpu().split([len(c.pictures) for c in made])
-        return [replace(c, pictures=x) for c, x in zip(made, latents)]
+        """The same with latents for images."""
+        whole = {"samples": encoded(self.vae, torch.cat([c.images for c in made]))}
+        latents = samples_for(self.node, self.model, whole).cpu().split([len(c.images) for c in made])
+        return [replace(c, images=x) for c, x in zip(made, latents)]
 
     def look(self, band: int, comparison: Comparison, positive: list, use) -> None:
-        """Calls `use(band, comparison, reading)` at a level in the band at random, each picture under noise of its own. What inpainting models are to
+        """Calls `use(band, comparison, reading)` at a level in the band at random, each image under noise of its own. What inpainting models are to
         make is the same part of all, as in a guided run."""
-        samples = comparison.pictures
+        samples = comparison.images
         percent = (band + torch.rand((), generator=self.rng).item()) / BANDS
         sigmas = torch.full((len(samples),), sigma_at(self.model, percent))
 
@@ -110,7 +110,7 @@ class Comparer:
 
     def size(self, comparison: Comparison) -> tuple[int, int]:
         """(H, W) of readouts of it."""
-        return readout_size(comparison.pictures, self.about["stride"])
+        return readout_size(comparison.images, self.about["stride"])
 
     def add(self, band: int, comparison: Comparison, reading: taps.Reading) -> None:
         size = self.size(comparison)
@@ -125,7 +125,7 @@ class Comparer:
 
 
 def fit_head(comparer: Comparer) -> tuple[LinearHead, Found]:
-    """A head, and how one that was made without the held-out pictures does on those."""
+    """A head, and how one that was made without the held-out images does on those."""
     given, rule = comparer.given, comparer.rule
     rest, held = split(comparer.node, comparer.several, comparer.rng)
     everything = held + rest

@@ -1,11 +1,11 @@
-"""Readout Estimate: what a head reads of a given picture."""
+"""Readout Estimate: what a head reads of a given image."""
 import comfy.sample
 import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ...rg_core.images.pictures import draw_pose
+from ...rg_core.images.control_images import draw_pose
 from ...rg_core.images.resize import resize
 from ...rg_core.readout import estimates
 from ..common import checks, latents, model_checks
@@ -37,7 +37,7 @@ def read(model, head, positive: list, samples: Tensor, noise: Tensor, percent: f
 
 
 def skeletons(readout: Tensor, height: int, width: int) -> tuple[Tensor, list[dict]]:
-    """Heatmaps [B, 18, h, w] as pictures [B, 3, height, width] and POSE_KEYPOINT."""
+    """Heatmaps [B, 18, h, w] as images [B, 3, height, width] and POSE_KEYPOINT."""
     if readout.shape[1] != KEYPOINTS:
         raise ValueError(f"{NODE}: the head reads {readout.shape[1]} heatmaps, but OpenPose's body has {KEYPOINTS} points. Load another head.")
     points = estimates.keypoints(readout, (height, width))
@@ -76,7 +76,7 @@ class ReadoutEstimate(io.ComfyNode):
         if image is not None:
             if vae is None:
                 raise ValueError(f"{NODE}: an image needs the VAE that belongs to the model. Connect vae, or use latent instead.")
-            image = checks.picture(NODE, image)
+            image = checks.image(NODE, image)
             latent = {"samples": encoded(vae, image)}
         samples = latents.samples_for(NODE, model, latent)
         ratio = model.get_model_object("latent_format").spacial_downscale_ratio
@@ -85,9 +85,9 @@ class ReadoutEstimate(io.ComfyNode):
         noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
         readout = read(model, head, positive, samples, noise, percent)
         if head.kind == "keypoints":
-            picture, keypoints = skeletons(readout, height, width)
+            image, keypoints = skeletons(readout, height, width)
         else:
-            picture = estimates.colors(readout) if head.output_head is None else estimates.from_range(readout, head.control_range)
-            picture = resize(picture.expand(-1, 3, -1, -1), (height, width))
+            image = estimates.colors(readout) if head.output_head is None else estimates.from_range(readout, head.control_range)
+            image = resize(image.expand(-1, 3, -1, -1), (height, width))
             keypoints = ExecutionBlocker(f"{NODE}: only a head that reads keypoints outputs keypoints, but this one reads {head.kind}.")
-        return io.NodeOutput(picture.movedim(1, -1), keypoints)
+        return io.NodeOutput(image.movedim(1, -1), keypoints)

@@ -10,18 +10,18 @@ from torch import Tensor
 from ...rg_core.images.resize import resize
 from .examples import Example
 
-# Shares of what differs between pictures that a head must read to guide at a noise level, to be of use at all, and to be good. Even one that reads
-# worse than the mean picture there is better begun with than not: docs/measurements/fitting.md.
+# Shares of what differs between images that a head must read to guide at a noise level, to be of use at all, and to be good. Even one that reads
+# worse than the mean image there is better begun with than not: docs/measurements/fitting.md.
 ACTS, USEFUL, GOOD = -0.3, 0.3, 0.6
-TURNS, RIDGE = 5, 0.1  # how pictures with something and without it are told, each by the others
+TURNS, RIDGE = 5, 0.1  # how images with something and without it are told, each by the others
 
 
 @dataclass
 class Quality:
     percents: list[float]  # the middles of the bands
-    shares: list[float]    # of the variance of what should be read, around its mean picture, that is read there; at most 1
+    shares: list[float]    # of the variance of what should be read, around its mean image, that is read there; at most 1
     start: float           # from which on the head should act
-    seen: list[tuple[Example, Tensor, list[Tensor]]]  # held-out pictures, what was wanted and what is read in each band
+    seen: list[tuple[Example, Tensor, list[Tensor]]]  # held-out images, what was wanted and what is read in each band
 
     def explained(self) -> dict[str, float]:
         """The shares by percent, for a head's file."""
@@ -29,7 +29,7 @@ class Quality:
 
 
 class Judge:
-    """Compares what several trial heads read of held-out pictures with what was wanted, by band."""
+    """Compares what several trial heads read of held-out images with what was wanted, by band."""
 
     def __init__(self, bands: int, mean: Tensor):
         self.mean, self.errors, self.spread = mean, [[] for _ in range(bands)], [0.0] * bands
@@ -54,7 +54,7 @@ class Judge:
 
 
 def cross_validate(sides: Sequence[Tensor]) -> Tensor:
-    """What ridge regression reads of each picture, in each band, from the features [N, bands, F] of those with something and those without it:
+    """What ridge regression reads of each image, in each band, from the features [N, bands, F] of those with something and those without it:
     [N of both, bands], above 0 where rightly. A fifth of each side is read at a time, by what the rest tell."""
     sign = torch.cat([torch.full((len(side),), value, dtype=torch.float64) for side, value in zip(sides, (1, -1))])
     turns = torch.cat([torch.arange(len(side)) % TURNS for side in sides])
@@ -71,7 +71,7 @@ def cross_validate(sides: Sequence[Tensor]) -> Tensor:
 
 
 def accuracy(sides: Sequence[Tensor]) -> tuple[Tensor, float]:
-    """Which pictures are, of those with features [N, bands, F] with something and without it, and what share of them; each side counts alike, however
+    """Which images are, of those with features [N, bands, F] with something and without it, and what share of them; each side counts alike, however
     many it has."""
     rights = cross_validate(sides) > 0
     return rights, sum(side.double().mean().item() for side in rights.split([len(side) for side in sides])) / 2

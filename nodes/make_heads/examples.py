@@ -1,4 +1,4 @@
-"""What heads are made from: pictures as latents, what each shows, and what should be read of it."""
+"""What heads are made from: images as latents, what each shows, and what should be read of it."""
 import math
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ..common.latents import samples_for
 from ..inputs.depth_maps import FLAT
 from ..inputs.maps import ADVICE_MAP, maps_of
 
-BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and pictures, that the model is asked about at a time
+BATCH_PIXELS, MOST_AT_ONCE = 2**16, 16  # latent pixels, and images, that the model is asked about at a time
 ADVICE = ADVICE_MAP._replace(holes="are set to the farthest distance")
 NOT_MAPS = ("appearance", "correspondence", "identity", "keypoints")
 
@@ -50,7 +50,7 @@ def singular(kind: str) -> str:
 
 
 def examples(node: str, model, latents: list[dict], positive: list[list], images: list[Tensor], kind: str) -> list[Example]:
-    """One for each picture, of the host's lists of LATENTs, CONDITIONINGs and IMAGEs; a single conditioning is for all."""
+    """One for each image, of the host's lists of LATENTs, CONDITIONINGs and IMAGEs; a single conditioning is for all."""
     samples = [x[None].cpu() for latent in latents for x in samples_for(node, model, latent)]
     shown = prepared(node, images, kind)
     if len(samples) != len(shown):
@@ -72,10 +72,10 @@ def examples(node: str, model, latents: list[dict], positive: list[list], images
 
 
 def prepared(node: str, images: list[Tensor], kind: str) -> list[Tensor]:
-    """Each of the pictures in the host's IMAGEs, [1, 3, h, w]."""
+    """Each of the images in the host's IMAGEs, [1, 3, h, w]."""
     single = []
     for image in images:
-        image = checks.picture(node, image).float().cpu()
+        image = checks.image(node, image).float().cpu()
         checks.brightness(node, image)
         single += image.split(1)
     images = [image for image, _ in maps_of(node, kind, single, ADVICE)]
@@ -83,7 +83,7 @@ def prepared(node: str, images: list[Tensor], kind: str) -> list[Tensor]:
 
 
 def conditionings(node: str, positive: list[list], counts: list[int]) -> list[list]:
-    """One for each picture, of which the host's lists have so many (`counts`) in each item."""
+    """One for each image, of which the host's lists have so many (`counts`) in each item."""
     positive, count = each_its_own(positive, counts), sum(counts)
     if len(positive) not in (1, count):
         raise ValueError(f"{node}: got {count} images and {len(positive)} conditionings. Connect one for all, or one for each.")
@@ -92,7 +92,7 @@ def conditionings(node: str, positive: list[list], counts: list[int]) -> list[li
             raise ValueError(f"{node}: one conditioning contains {len(tensor)} prompts. Connect a list of conditionings instead.")
         if more.get("start_percent", 0.0) > 0 or more.get("end_percent", 1.0) < 1:
             raise ValueError(f"{node}: a conditioning is active for only part of the time. Connect one without a time limit.")
-        most = max(map(len, per_picture(more)), default=1)
+        most = max(map(len, per_image(more)), default=1)
         if most > 1:
             raise ValueError(f"{node}: one conditioning contains {most} images or masks, such as those of a ControlNet, and they would go to the "
                              "wrong images. Connect a list of conditionings instead, such as from Apply ControlNet after Rebatch Images (batch_size "
@@ -101,14 +101,14 @@ def conditionings(node: str, positive: list[list], counts: list[int]) -> list[li
 
 
 def each_its_own(positive: list[list], counts: list[int]) -> list[list]:
-    """`positive`, where ComfyUI's Resolution Bucket has put the conditionings of a batch's pictures into one."""
+    """`positive`, where ComfyUI's Resolution Bucket has put the conditionings of a batch's images into one."""
     if [len(conditioning) for conditioning in positive] != counts or any(x in more for c in positive for _, more in c for x in ("area", "mask")):
         return positive
     return [[part] for conditioning in positive for part in conditioning]
 
 
-def per_picture(more: dict) -> list[Tensor]:
-    """What a conditioning holds beside its words, of which the host gives the first to the first picture of a batch, and so on."""
+def per_image(more: dict) -> list[Tensor]:
+    """What a conditioning holds beside its words, of which the host gives the first to the first image of a batch, and so on."""
     found, control = [more.get(key) for key in ("mask", "concat_mask", "concat_latent_image")], more.get("control")
     while control is not None:
         found.append(control.cond_hint_original)
@@ -117,7 +117,7 @@ def per_picture(more: dict) -> list[Tensor]:
 
 
 def said_of_batches(model) -> str:
-    """What may have left too few latents of many pictures."""
+    """What may have left too few latents of many images."""
     if model.get_model_object("latent_format").latent_dimensions != 3:
         return ""
     return " This model's VAE treats a batch of images as a video: put Rebatch Images (batch_size 1) before VAE Encode."

@@ -1,4 +1,4 @@
-"""Fit Readout Head: a head from a handful of pictures, in closed form."""
+"""Fit Readout Head: a head from a handful of images, in closed form."""
 import time
 
 from comfy_api.latest import io

@@ -1,4 +1,4 @@
-"""Fit Attribute: a head that tells what sets two sets of pictures apart."""
+"""Fit Attribute: a head that tells what sets two sets of images apart."""
 import math
 import time
 from dataclasses import replace
@@ -21,11 +21,11 @@ from .held_out import distinct
 from .training_set import TrainingSet
 
 NODE = "Fit Attribute"
-LEAST, JUDGED = 3, 100  # pictures of each sort: needed, and judged by at most
+LEAST, JUDGED = 3, 100  # images of each sort: needed, and judged by at most
 
 
 class Sides(TrainingSet):
-    """Pictures with something and without it, for a head that tells which by its taps' means; `image` of an example is 1 or -1."""
+    """Images with something and without it, for a head that tells which by its taps' means; `image` of an example is 1 or -1."""
 
     outputs, pooled = 1, True
     control_range = -1.0, 1.0
@@ -48,11 +48,11 @@ class Sides(TrainingSet):
         return x, example.image.flatten(1)
 
     def sides(self) -> list[Tensor]:
-        """The features [N, bands, F] of some pictures with it and some without, after a head was fitted."""
+        """The features [N, bands, F] of some images with it and some without, after a head was fitted."""
         return [torch.stack([torch.stack(self.rows[example]) for example in side]) for side in self.judged]
 
     def sizes(self) -> list[Tensor]:
-        """Of the same pictures, as features [N, 1, F] by which they should not be told."""
+        """Of the same images, as features [N, 1, F] by which they should not be told."""
         return [torch.stack([size_of(example.latent) for example in side])[:, None] for side in self.judged]
 
     def readout(self, head: LinearHead, example: Example, reading: taps.Reading) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fit Comparing Head: a head that tells what in two pictures is the same, from pictures alone."""
+"""Fit Comparing Head: a head that tells what in two images is the same, from images alone."""
 import re
 import time
 
@@ -12,24 +12,24 @@ from ..common import checks, model_checks
 from ..common.log import log
 from ..common.types import CATEGORY, Head
 from ..inputs import track_points
-from .comparer import BANDS, Comparer, Found, Pictures, fit_head
+from .comparer import BANDS, Comparer, Found, Images, fit_head
 from .examples import conditionings
 from .reports import SHOWN, below, on_the_node, preview, row
 
 NODE = "Fit Comparing Head"
 
 
-def pictures(images: list[Tensor], positive: list[list], kind: str, tracks: list[dict] | None, groups: list[str] | None) -> Pictures:
+def given_images(images: list[Tensor], positive: list[list], kind: str, tracks: list[dict] | None, groups: list[str] | None) -> Images:
     """Of the host's lists."""
     found, counts = [], []
     for image in images:
-        image = checks.picture(NODE, image).float().cpu()
+        image = checks.image(NODE, image).float().cpu()
         checks.brightness(NODE, image)
         found += image.clamp(0, 1).split(1)
         counts.append(len(image))
     if len(found) < 2:
         raise ValueError(f"{NODE}: got one image, but needs at least two, one to fit and one to evaluate. Two dozen work well.")
-    return Pictures(found, conditionings(NODE, positive, counts), labels(groups, kind, len(found)), paths(tracks, kind, found))
+    return Images(found, conditionings(NODE, positive, counts), labels(groups, kind, len(found)), paths(tracks, kind, found))
 
 
 def labels(groups: list[str] | None, kind: str, count: int) -> list[str] | None:
@@ -53,7 +53,7 @@ def labels(groups: list[str] | None, kind: str, count: int) -> list[str] | None:
 
 
 def paths(tracks: list[dict] | None, kind: str, images: list[Tensor]) -> tuple[Tensor, Tensor] | None:
-    """Points [N, K, 2] in shares of the pictures, which are a video's frames, and whether they are seen [N, K]."""
+    """Points [N, K, 2] in shares of the images, which are a video's frames, and whether they are seen [N, K]."""
     if tracks is None:
         return None
     if kind != "correspondence":
@@ -90,12 +90,12 @@ def report(head, found: Found, count: int, seconds: float) -> str:
 
 
 def sheet(model, found: Found) -> Tensor:
-    """Held-out pictures below each other, each above its copy [1, H, W, 3]: the picture, and what is read of it from the noisiest band
+    """Held-out images below each other, each above its copy [1, H, W, 3]: the image, and what is read of it from the noisiest band
     to the cleanest, in the colors of the three strongest components of both."""
     rows = []
     for comparison, readouts in found.seen[:SHOWN]:
-        shown = [torch.cat([preview(model, x[None]) for x in comparison.pictures[:2]]), *(estimates.colors(x[:2]) for x in readouts)]
-        rows += row(shown, comparison.pictures.shape[-2:]).split(1)
+        shown = [torch.cat([preview(model, x[None]) for x in comparison.images[:2]]), *(estimates.colors(x[:2]) for x in readouts)]
+        rows += row(shown, comparison.images.shape[-2:]).split(1)
     return below(rows)
 
 
@@ -133,7 +133,7 @@ class FitComparingHead(io.ComfyNode):
         model_checks.heads_fit(NODE, model, [])
         if vae[0] is None:
             raise ValueError(f"{NODE}: there is no VAE. Connect the one that belongs to the model, such as from Load VAE.")
-        given = pictures(images, positive, kind, tracks, groups)
+        given = given_images(images, positive, kind, tracks, groups)
         head, found = fit_head(Comparer(NODE, model, vae[0], given, kind, seed[0]))
         words = report(head, found, len(given.images), time.monotonic() - begin)
         return io.NodeOutput(head, on_the_node(cls, words), sheet(model, found))

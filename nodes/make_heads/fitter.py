@@ -1,4 +1,4 @@
-"""Heads fitted in closed form to pictures as the host's model reads them."""
+"""Heads fitted in closed form to images as the host's model reads them."""
 from collections.abc import Sequence
 
 import comfy.utils
@@ -17,11 +17,11 @@ from .training_set import BANDS, TrainingSet, check_finite, single, solving_devi
 SHARED = 0.3
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 LEVELS = 64       # noise levels that a head can tell apart
-PIXELS = 1024     # of each picture at each band, at random where it has more
+PIXELS = 1024     # of each image at each band, at random where it has more
 
 
 class Fitter:
-    """Reads pictures in each band of noise, and fits heads to what should be read of them."""
+    """Reads images in each band of noise, and fits heads to what should be read of them."""
 
     def __init__(self, data: TrainingSet, seed: int):
         self.data = data
@@ -31,7 +31,7 @@ class Fitter:
         self.progress = comfy.utils.ProgressBar(BANDS * len(data.given))
 
     def look(self, places: list[int], use) -> None:
-        """Calls `use(band, example, reading)` for each of the pictures at `places` in each band, at a level in it at random."""
+        """Calls `use(band, example, reading)` for each of the images at `places` in each band, at a level in it at random."""
         def seen(base_model, reading: taps.Reading) -> taps.Reading:
             if self.levels is None:
                 self.levels = levels(self.data.model, base_model, reading, LEVELS)
@@ -60,7 +60,7 @@ class Fitter:
 
 
 def fit_head(data: TrainingSet, seed: int) -> tuple[LinearHead, Quality]:
-    """A head, and how well one of the same ridges but without the held-out pictures reads those."""
+    """A head, and how well one of the same ridges but without the held-out images reads those."""
     fitter = Fitter(data, seed)
     rest, held = data.split(fitter.rng)
     fitter.look(rest, fitter.add)

@@ -1,16 +1,16 @@
-"""Which pictures are held out, to judge a head by: none that it has learnt from, also not as a copy."""
+"""Which images are held out, to judge a head by: none that it has learnt from, also not as a copy."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HELD_OUT = 0.2    # of the pictures
+HELD_OUT = 0.2    # of the images
 MOST_HELD_OUT = 16
-SIDE, ALIKE = 16, 0.05  # of the small pictures that are compared, and how much of one may differ in a copy of it
+SIDE, ALIKE = 16, 0.05  # of the small images that are compared, and how much of one may differ in a copy of it
 
 
-def distinct(pictures: list[Tensor]) -> list[list[int]]:
-    """The places of `pictures` [1, C, ..., H, W], those of the same one together, in the order in which each comes first."""
-    small = torch.stack([F.adaptive_avg_pool2d(x.flatten(1, -3).float(), SIDE).flatten() for x in pictures]) if pictures else torch.zeros(0, 1)
+def distinct(images: list[Tensor]) -> list[list[int]]:
+    """The places of `images` [1, C, ..., H, W], those of the same one together, in the order in which each comes first."""
+    small = torch.stack([F.adaptive_avg_pool2d(x.flatten(1, -3).float(), SIDE).flatten() for x in images]) if images else torch.zeros(0, 1)
     found: list[list[int]] = []
     for i, x in enumerate(small):
         firsts = small[[places[0] for places in found]]
@@ -23,7 +23,7 @@ def distinct(pictures: list[Tensor]) -> list[list[int]]:
 
 
 def split(node: str, several: list[list[int]], rng: torch.Generator) -> tuple[list[int], list[int]]:
-    """The places of pictures to learn from, and of those to judge by, at random; those of one picture, as `distinct` has them, stay together."""
+    """The places of images to learn from, and of those to judge by, at random; those of one image, as `distinct` has them, stay together."""
     count = sum(map(len, several))
     if len(several) < 2:
         raise ValueError(f"{node}: all {count} images are the same one, but a head is evaluated on other images than it is made from. Use "

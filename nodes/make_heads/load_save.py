@@ -36,7 +36,7 @@ def save_paths(node: str, filename_prefix: str) -> tuple[Path, Path | None]:
     except Exception as error:  # the host raises no other
         raise ValueError(f"{node}: filename_prefix is {checks.shown(filename_prefix)}, which is not a place in ComfyUI's output folder. Write a name "
                          f"such as {FOLDER}/mine.") from error
-    number = re.compile(rf"{re.escape(name)}_(\d+)_\.safetensors")  # pictures of the name are counted too
+    number = re.compile(rf"{re.escape(name)}_(\d+)_\.safetensors")  # images of the name are counted too
     there = {int(found[1]): path for path in Path(folder).iterdir() if (found := number.fullmatch(path.name))}
     return Path(folder, f"{name}_{counter:05}_.safetensors"), there[max(there)] if there else None
 

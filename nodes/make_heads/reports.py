@@ -13,11 +13,11 @@ from .evaluation import GOOD, USEFUL, Quality, accuracy
 from .examples import Example
 
 FEW, ROUGHLY, WELL = 10, 0.65, 0.8  # of a sort, to be judged by at all; shares of them that are told rightly
-SHOWN, SIDE = 4, 128  # pictures on the sheet, and pixels of a picture's shorter side
+SHOWN, SIDE = 4, 128  # images on the sheet, and pixels of an image's shorter side
 
 
 def report(node: str, head, found: Quality, made: str, given: list[Example]) -> str:
-    """In words; `made` says how it was made from the pictures `given`."""
+    """In words; `made` says how it was made from the images `given`."""
     best = max(found.shares)
     words = ("It reads well." if best >= GOOD else "It reads roughly: guidance with it should work, but not exactly." if best >= USEFUL else
              "It is not fit for use: it reads almost nothing. Give it more images, or images that differ more; perhaps the model does not know what "
@@ -43,7 +43,7 @@ def on_the_node(cls, words: str) -> str:
 
 
 def attribute_report(node: str, head, found: Quality, features: tuple[Sequence[Tensor], Sequence[Tensor]], seconds: float) -> str:
-    """The report on a head that tells pictures with something from those without it, by the features of some of each [N, bands, F], and by those of
+    """The report on a head that tells images with something from those without it, by the features of some of each [N, bands, F], and by those of
     their sizes [N, 1, F]. All bands count: the best of five praises chance. docs/measurements/attributes.md has how often this does."""
     sides, (rights, share), (_, by_size) = features[0], *map(accuracy, features)
     if by_size >= WELL:
@@ -62,7 +62,7 @@ def attribute_report(node: str, head, found: Quality, features: tuple[Sequence[T
 
 
 def sheet(model, head, found: Quality) -> Tensor:
-    """Held-out pictures below each other [1, H, W, 3]: the picture, what was wanted, and what is read from the noisiest band to the
+    """Held-out images below each other [1, H, W, 3]: the image, what was wanted, and what is read from the noisiest band to the
     cleanest."""
     rows = []
     for example, wanted, readouts in found.seen[:SHOWN]:
@@ -72,13 +72,13 @@ def sheet(model, head, found: Quality) -> Tensor:
 
 
 def row(shown: list[Tensor], shape: tuple[int, int]) -> Tensor:
-    """Pictures [B, 3, h, w] of any sizes beside each other, in the `shape` (H, W) of that which they show."""
+    """Images [B, 3, h, w] of any sizes beside each other, in the `shape` (H, W) of that which they show."""
     size = [round(n * SIDE / min(shape)) for n in shape]
     return torch.cat([torch.nn.functional.interpolate(x, size, mode="nearest-exact") for x in shown], -1)
 
 
 def below(rows: list[Tensor]) -> Tensor:
-    """Pictures [1, 3, h, w] below each other [1, H, W, 3], with black beside those that are narrower."""
+    """Images [1, 3, h, w] below each other [1, H, W, 3], with black beside those that are narrower."""
     widest = max(x.shape[-1] for x in rows)
     return torch.cat([torch.nn.functional.pad(x, (0, widest - x.shape[-1])) for x in rows], -2).movedim(1, -1)
 

@@ -1,4 +1,4 @@
-"""A head in training on what the host's model shows of pictures: its steps, its file, its quality."""
+"""A head in training on what the host's model shows of images: its steps, its file, its quality."""
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +23,7 @@ from ..engine.schedule.noise_levels import EMBEDDED
 from .evaluation import Judge, Quality
 from .training_set import BANDS, TrainingSet, single
 
-MEASURED = 64  # pictures, for the sizes of their features
+MEASURED = 64  # images, for the sizes of their features
 EVERY, AT_MOST = 300.0, 0.01  # seconds after which the file is written anew, and the share of the time that this may take
 ROUNDING = 0.03  # relative, of what another card reads; half precision reads 0.004 otherwise than single
 OTHERS = {"pictures": "other images, or the same in another order", "conditionings": "other conditionings, or the same in another order",
@@ -31,7 +31,7 @@ OTHERS = {"pictures": "other images, or the same in another order", "conditionin
 
 
 class Training:
-    """A head in training by `recipe` on what MODEL's features show of the pictures, a fifth of which it never sees. Only the head gets
+    """A head in training by `recipe` on what MODEL's features show of the images, a fifth of which it never sees. Only the head gets
     gradients, in single precision; features are read anew in each step."""
 
     def __init__(self, data: TrainingSet, recipe: Recipe, seed: int):
@@ -81,7 +81,7 @@ class Training:
             self.curve.append(self.trainer.step()["head"])
 
     def judged(self) -> Quality:
-        """Ends the training; how well the head reads the pictures that it has not seen."""
+        """Ends the training; how well the head reads the images that it has not seen."""
         self.trainer.finish()
         judge, rng = Judge(BANDS, self.data.mean(self.rest)), torch.Generator().manual_seed(self.seed)
         for band in range(BANDS):

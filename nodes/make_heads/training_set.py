@@ -1,4 +1,4 @@
-"""What heads are made from, as the model reads it: pictures at random noise levels, and what should be read of them."""
+"""What heads are made from, as the model reads it: images at random noise levels, and what should be read of them."""
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from ...heads.config import CONTROL_RANGES, DEFAULT_RANGE
 from ...rg_core.features import taps
 from ...rg_core.fitting import ridge
-from ...rg_core.images.pictures import fit_for, to_range
+from ...rg_core.images.control_images import fit_for, to_range
 from ...rg_core.images.resize import resize
 from ..common.latents import family
 from ..engine.calls.inpainting import with_holes
@@ -56,14 +56,14 @@ def solving_device(model, features: int) -> torch.device:
 
 
 def check_finite(node: str, band: int, features: Tensor) -> None:
-    """What a model makes of a picture in this band of noise must be finite."""
+    """What a model makes of an image in this band of noise must be finite."""
     if not torch.isfinite(features).all():
         raise ValueError(f"{node}: the model's features are NaN or infinite between percent {band / BANDS:.1f} and {(band + 1) / BANDS:.1f}. Run the "
                          "model in another precision, such as --bf16-unet or --fp32-unet.")
 
 
 class TrainingSet:
-    """The pictures `given`, for a head that reads a map of `kind` on MODEL. `node` is for messages."""
+    """The images `given`, for a head that reads a map of `kind` on MODEL. `node` is for messages."""
 
     outputs, pooled = 3, False
 
@@ -82,7 +82,7 @@ class TrainingSet:
         return {"control_range": self.control_range} | of_model(self.model)
 
     def split(self, rng: torch.Generator) -> tuple[list[int], list[int]]:
-        """The places of the pictures to learn from, and of those to judge by, at random."""
+        """The places of the images to learn from, and of those to judge by, at random."""
         rest, held = [], []
         for group in self.groups():
             parts = held_out.split(self.node, held_out.distinct([self.given[i].latent for i in group]), rng)
@@ -90,7 +90,7 @@ class TrainingSet:
         return rest, held
 
     def groups(self) -> list[list[int]]:
-        """The places of pictures that differ in what should be read of them; some of each are held out."""
+        """The places of images that differ in what should be read of them; some of each are held out."""
         return [list(range(len(self.given)))]
 
     def size(self, example: Example) -> tuple[int, int]:
@@ -117,12 +117,12 @@ class TrainingSet:
         return read(head, reading, self.size(example))
 
     def fingerprint(self) -> dict[str, Tensor]:
-        """What tells these pictures [N, 4], their conditionings [N, FEW] and how the model reads the first of them [taps, FEW] from others, up
+        """What tells these images [N, 4], their conditionings [N, FEW] and how the model reads the first of them [taps, FEW] from others, up
         to the last bits, which a VAE or another card may give otherwise tomorrow. Asks the model once."""
-        pictures = [torch.stack([f(x.float().cpu()) for x in (e.latent, e.image) for f in (torch.mean, torch.std)]) for e in self.given]
+        images = [torch.stack([f(x.float().cpu()) for x in (e.latent, e.image) for f in (torch.mean, torch.std)]) for e in self.given]
         said = [few(torch.cat([part.flatten() for part, _ in e.positive])) for e in self.given]
         (_, seen), = self.read([0], torch.Generator().manual_seed(0), lambda base_model, reading: [few(f) for f in reading.features])
-        return {"pictures": torch.stack(pictures), "conditionings": torch.stack(said), "model": torch.stack(seen)}
+        return {"pictures": torch.stack(images), "conditionings": torch.stack(said), "model": torch.stack(seen)}
 
     def mean(self, places: list[int]) -> Tensor:
         """What should be read of those at `places` on average, [1, 3, H, W], of the first one's size."""
@@ -130,7 +130,7 @@ class TrainingSet:
         return torch.stack([resize(x, wanted[0].shape[-2:]) for x in wanted]).mean(0)
 
     def read(self, places: list[int], rng: torch.Generator, use: Callable, band: int = 0, bands: int = 1) -> Iterator[tuple[list[Example], object]]:
-        """For each part of the pictures at `places` that the model can be asked about at a time: its examples, and what
+        """For each part of the images at `places` that the model can be asked about at a time: its examples, and what
         `use(base_model, reading)` makes of the taps, at noise levels at random in this one of `bands` equal parts of the schedule."""
         given = [self.given[i] for i in places]
         for part in batches(given):
@@ -152,5 +152,5 @@ def few(x: Tensor) -> Tensor:
 
 
 def single(reading: taps.Reading, i: int) -> taps.Reading:
-    """Picture i of it alone."""
+    """Image i of it alone."""
     return replace(reading, emb=reading.emb[i:i + 1], features=[f[i:i + 1] for f in reading.features])

@@ -18,7 +18,7 @@ from ..engine.schedule.noise_levels import is_flow
 from .reference import CACHE, wrap
 
 REFINE = 2  # docs/measurements/relations.md: predictions beyond the first one that each step of an inversion makes
-COMES_BACK = 0.1  # of a picture, that a step of its inversion may miss
+COMES_BACK = 0.1  # of an image, that a step of its inversion may miss
 
 
 class Inverter(comfy.samplers.Sampler):

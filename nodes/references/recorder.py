@@ -14,8 +14,8 @@ KEY = "readout_reference"
 
 
 def record_trajectory(model):
-    """Has MODEL, in place, record its next sampling; returns what makes the picture a reference then: a function of the node's
-    name, the picture's samples, its conditioning and cache_mb."""
+    """Has MODEL, in place, record its next sampling; returns what makes the image a reference then: a function of the node's
+    name, the image's samples, its conditioning and cache_mb."""
     knots: dict[float, Tensor] = {}
 
     def record(executor, x, timestep, *args, **kwargs):

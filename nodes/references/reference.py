@@ -16,7 +16,7 @@ SHORT = 0.1  # of main memory: with less of it left the host lets go of what nod
 
 @dataclass(eq=False)
 class Reference:
-    """A picture at every noise level, and what heads have read of it so far."""
+    """An image at every noise level, and what heads have read of it so far."""
     trajectory: trajectories.Trajectory  # in the scale of the model's sampler, on the CPU
     conditioning: list                 # the host's CONDITIONING that it was made with
     family: str                        # of models that it belongs to

@@ -1,11 +1,11 @@
-"""Color Target: the coarse colors of a picture, or of a painted sketch."""
+"""Color Target: the coarse colors of an image, or of a painted sketch."""
 import math
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ...rg_core.guidance.targets import Color
-from ...rg_core.images.pictures import fit
+from ...rg_core.images.control_images import fit
 from ..common import checks, latents
 from ..common.latents import encoded, one_frame
 from ..common.types import CATEGORY, Guidance
@@ -17,7 +17,7 @@ LEAST = 64
 
 
 def small(vae, image: Tensor) -> Tensor:
-    """The latents [B, C, h, w] of pictures [B, 3, H, W] in 0 to 1, of a size that suits a VAE."""
+    """The latents [B, C, h, w] of images [B, 3, H, W] in 0 to 1, of a size that suits a VAE."""
     scale = SIDE / math.sqrt(image.shape[-2] * image.shape[-1])
     size = tuple(max(LEAST, 8 * round(n * scale / 8)) for n in image.shape[-2:])
     return one_frame(latents.samples_of(NODE, {"samples": encoded(vae, fit(image.float(), size).clamp(0, 1))}))
@@ -43,7 +43,7 @@ class ColorTarget(io.ComfyNode):
     @classmethod
     def execute(cls, image, vae, detail, weight, start_percent, end_percent, mask=None, guidance=None):
         checks.check_range(NODE, weight, start_percent, end_percent)
-        image, mask = checks.picture(NODE, image), checks.mask(NODE, mask)
+        image, mask = checks.image(NODE, image), checks.mask(NODE, mask)
         checks.brightness(NODE, image)
         checks.same_size(NODE, mask, image)
         if vae is None:

@@ -38,7 +38,7 @@ class DepthTarget(io.ComfyNode):
         if image is None:
             maps = from_geometry(node, geometry)
         else:
-            image, mask = bars.left_out(node, "depth", checks.picture(node, image, finite=False), mask)
+            image, mask = bars.left_out(node, "depth", checks.image(node, image, finite=False), mask)
             maps, = depth_maps(node, [image], greys, invert, ADVICE)
         mask = checks.mask(node, mask)
         known(node, maps, mask)

@@ -1,4 +1,4 @@
-"""Drag Target: what should be where in a reference's picture."""
+"""Drag Target: what should be where in a reference's image."""
 from comfy_api.latest import io, ui
 
 from ...rg_core.guidance.targets import Drag
@@ -8,7 +8,7 @@ from ..inputs import beside_reference, drag_paths, track_points
 from .inputs import CHAIN, OUT, when
 from .likeness import REFERENCE, comparing, optional_head
 
-# A run shows the picture to draw on even where the cache has the rest. An old host shows so only what it always runs.
+# A run shows the image to draw on even where the cache has the rest. An old host shows so only what it always runs.
 SHOWS_WHAT_IS_CACHED = {"has_intermediate_output" if hasattr(io.Schema, "has_intermediate_output") else "is_output_node": True}
 # ComfyUI's own text field, so that its page keeps what is drawn whether or not the editor in web/ lies over it.
 AS_TEXT = {"widgetType": "STRING", "multiline": True, "dynamicPrompts": False, "default": "[]"}
@@ -47,14 +47,14 @@ class DragTarget(io.ComfyNode):
         head = comparing(node, head, "correspondence")
         checks.check_range(node, weight, start_percent, end_percent)
         start_percent = checks.effective_start(node, head, start_percent, end_percent)
-        size = beside_reference.pixels(reference) if image is None else tuple(checks.picture(node, image).shape[-2:])
+        size = beside_reference.pixels(reference) if image is None else tuple(checks.image(node, image).shape[-2:])
         found = [] if drags == "" else drag_paths.from_json(node, drags, size)  # a text that somebody emptied
         if drags_json is not None:
             found += drag_paths.from_json(node, drags_json, size)
         if tracks is not None:
             found += track_points.paths(node, tracks, size)
         targets = ()
-        if found:  # none drawn yet: the first run only shows the picture to draw on
+        if found:  # none drawn yet: the first run only shows the image to draw on
             beside_reference.check_aspect(node, size, reference)
             targets = (Drag(name="drag", head=head, weight=weight, start=start_percent, end=end_percent, reference=reference,
                             paths=drag_paths.usable(node, found), mask=beside_reference.mask_of(node, mask, reference)),)

@@ -22,7 +22,7 @@ class EdgeTarget(io.ComfyNode):
     @classmethod
     def execute(cls, head, image, weight, start_percent, end_percent, mask=None, guidance=None):
         node = "Edge Target"
-        image, mask = bars.left_out(node, "edge", checks.picture(node, image), mask)
+        image, mask = bars.left_out(node, "edge", checks.image(node, image), mask)
         image, = prepare_edges(node, [image])
         mask = mask_empty_images(node, image, checks.mask(node, mask), "edge")
         return spatial_target("edge", head, image, Acting(weight, start_percent, end_percent, mask, guidance))

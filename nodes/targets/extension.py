@@ -3,7 +3,7 @@ registry, because the name that the host imports this pack by is that of its fol
 from ...rg_core.features.raw_features import AS_THEY_ARE, Features
 from ...rg_core.guidance.energies import masked_mean
 from ...rg_core.guidance.targets import Target
-from ...rg_core.images.pictures import fit
+from ...rg_core.images.control_images import fit
 from ...rg_core.images.regions import repeat
 
 __all__ = ["AS_THEY_ARE", "Features", "Target", "fit", "masked_mean", "repeat"]

@@ -24,10 +24,10 @@ def when(target: type[Target], tooltip: str = END) -> list:
             io.Float.Input("end_percent", default=target.end, min=0.0, max=1.0, step=0.01, tooltip=tooltip)]
 
 
-def inputs(picture: list, kind: str, *more) -> list:
+def inputs(image: list, kind: str, *more) -> list:
     return [
         Head.Input("head", tooltip=f"A head that reads {kind}, for the model that you sample with."),
-        *picture,
+        *image,
         *when(Spatial, "When the target stops acting, as a fraction of the noise schedule. The layout of the image is settled by 0.5; a later "
               "end takes longer and matches more exactly."),
         *more,

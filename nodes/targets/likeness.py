@@ -39,7 +39,7 @@ def likeness_inputs(head: list, target: type[Target]) -> list:
 
 
 def likeness(kind: str, make: type[Target], head, reference, acting: Acting, reference_mask, boxes: tuple) -> io.NodeOutput:
-    """`boxes` are that of the picture being made and that of the reference."""
+    """`boxes` are that of the image being made and that of the reference."""
     node = f"{kind.capitalize()} Target"
     fields = acting.checked(node, head)
     box, reference_box = (box_of(node, name, given, reference) for name, given in zip(("box", "reference_box"), boxes))

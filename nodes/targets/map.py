@@ -27,7 +27,7 @@ class MapTarget(io.ComfyNode):
         if head.output_head is None or head.pooled or head.kind == "keypoints":
             raise ValueError(f"{node}: a head that reads {head.kind} outputs no map to steer toward. Choose a head that reads a map, such as one "
                              "from Fit Readout Head.")
-        image = checks.picture(node, image)
+        image = checks.image(node, image)
         if head.kind in (*KNOWN, "depth"):
             image, mask = bars.left_out(node, head.kind, image, mask)
         maps, = maps_of(node, head.kind, [image], ADVICE_MAP)

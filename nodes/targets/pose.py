@@ -1,7 +1,7 @@
 """Pose Target."""
 from comfy_api.latest import io
 
-from ...rg_core.images.pictures import fit
+from ...rg_core.images.control_images import fit
 from ..common import checks
 from ..common.types import CATEGORY, Guidance, PoseKeypoint
 from ..inputs import bars, skeletons
@@ -32,7 +32,7 @@ class PoseTarget(io.ComfyNode):
             image = drawn(node, keypoints)
             mask = None if mask is None else fit(mask.float(), image.shape[-2:])  # nobody sees the size that it is drawn in
         else:
-            image, mask = bars.left_out(node, "pose", checks.picture(node, image), mask)
+            image, mask = bars.left_out(node, "pose", checks.image(node, image), mask)
             image, = skeletons.prepared(node, [image])
         mask = mask_empty_images(node, image, mask, "pose")
         return spatial_target("pose", head, image, Acting(weight, start_percent, end_percent, mask, guidance))

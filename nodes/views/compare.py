@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 from ..common import checks, drawing
 from ..common.types import CATEGORY
 
-MOST_ROWS = 8  # pictures of a batch that are compared
+MOST_ROWS = 8  # images of a batch that are compared
 
 
 class ReadoutCompare(io.ComfyNode):
@@ -23,8 +23,8 @@ class ReadoutCompare(io.ComfyNode):
     @classmethod
     def execute(cls, guided, unguided=None, target=None, size=384):
         given = {"target": target, "unguided": unguided, "guided": guided}
-        columns = {name: checks.picture("Readout Compare", image) for name, image in given.items() if image is not None}
+        columns = {name: checks.image("Readout Compare", image) for name, image in given.items() if image is not None}
         count = min(MOST_ROWS, max(len(image) for image in columns.values()))
-        rows = [[drawing.picture(image[i % len(image)][None]) for image in columns.values()] for i in range(count)]
+        rows = [[drawing.image(image[i % len(image)][None]) for image in columns.values()] for i in range(count)]
         image = drawing.batch([drawing.side_by_side(list(columns), rows, size)])
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -1,4 +1,4 @@
-"""What a guided run read, as a batch of pictures."""
+"""What a guided run read, as a batch of images."""
 from torch import Tensor
 
 from ..common import drawing

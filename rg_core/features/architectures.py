@@ -48,7 +48,7 @@ def as_grid(x: Tensor, call: Call) -> Tensor:
 
 
 def tokens(x: Tensor, call: Call, begin: int) -> Tensor:
-    """[B, tokens, C], of which the picture's begin there."""
+    """[B, tokens, C], of which the image's begin there."""
     height, width = call.size
     return copied(x[:, begin:begin + height * width].mT.unflatten(2, (height, width)))
 
@@ -59,18 +59,18 @@ def copied(x: Tensor) -> Tensor:
 
 
 def first(x: Tensor, call: Call) -> Tensor:
-    """Tokens of the picture, then those of references."""
+    """Tokens of the image, then those of references."""
     return tokens(x, call, 0)
 
 
 def after_reference(x: Tensor, call: Call) -> Tensor:
-    """Tokens of a reference, in the models that take one so (Wan's Fun Control), of the picture, and of other references."""
+    """Tokens of a reference, in the models that take one so (Wan's Fun Control), of the image, and of other references."""
     reference = None if call.model.ref_conv is None else call.given.get("reference_latent")
     return tokens(x, call, 0 if reference is None else math.prod(n // call.patch for n in reference.shape[-2:]))
 
 
 def on_the_left(x: Tensor, call: Call) -> Tensor:
-    """Tokens of the picture, beside those of one that HiDream-E1 is given to edit: rows go through both."""
+    """Tokens of the image, beside those of one that HiDream-E1 is given to edit: rows go through both."""
     height, width = call.size
     beside = call.given.get("image_cond")
     row = width if beside is None else -(-(call.x.shape[-1] + beside.shape[-1]) // call.patch)
@@ -78,14 +78,14 @@ def on_the_left(x: Tensor, call: Call) -> Tensor:
 
 
 def after_text(x: Tensor, call: Call) -> Tensor:
-    """Tokens of the text, of which the options say how many they are, of the picture, and of references."""
+    """Tokens of the text, of which the options say how many they are, of the image, and of references."""
     if "img_slice" not in call.options:
         raise NoTaps("a block was not given img_slice, which says where the image begins")
     return tokens(x, call, call.options["img_slice"][0])
 
 
 def last(x: Tensor, call: Call) -> Tensor:
-    """Tokens of text and references, of the picture, and what fills it up to a multiple."""
+    """Tokens of text and references, of the image, and what fills it up to a multiple."""
     height, width = call.size
     multiple = getattr(call.model, "pad_tokens_multiple", None) or 1
     return tokens(x, call, x.shape[1] - -(-height * width // multiple) * multiple)
@@ -103,9 +103,9 @@ class Stream:
 @dataclass(frozen=True)
 class Architecture:
     """`classes` are the ends of their full names. Paths lead from the model: `width` to the channels of its tokens, if those are
-    of one width, `patch` to a side of a patch in latent pixels, if that is not a number. `before` are lists of blocks that the picture
+    of one width, `patch` to a side of a patch in latent pixels, if that is not a number. `before` are lists of blocks that the image
     passes first. A model that `overwrites` adds to its features in place. `embedding` is what makes one of the timestep alone, for
-    heads to be told by. `edited` is by which name a conditioning has a picture that passes the blocks beside the one being made."""
+    heads to be told by. `edited` is by which name a conditioning has an image that passes the blocks beside the one being made."""
     classes: tuple[str, ...]
     streams: tuple[Stream, ...]
     width: str = "hidden_size"

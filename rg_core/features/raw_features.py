@@ -1,7 +1,7 @@
-"""The taps as they are, in the place of a head that compares two pictures.
+"""The taps as they are, in the place of a head that compares two images.
 
-Decoder features correspond between pictures without any training (Tang et al., "Emergent Correspondence from Image Diffusion",
-arXiv 2306.03881). Each channel is brought to mean 0 and deviation 1 over the picture, so that none counts more for being large,
+Decoder features correspond between images without any training (Tang et al., "Emergent Correspondence from Image Diffusion",
+arXiv 2306.03881). Each channel is brought to mean 0 and deviation 1 over the image, so that none counts more for being large,
 and no tap counts more for being wide. docs/measurements/features.md has the measurements that chose this form.
 """
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Features(nn.Module):
 
 
 def normed(x: Tensor) -> Tensor:
-    """`x` [B, C, h, w], each channel with mean 0 and deviation 1 over its picture."""
+    """`x` [B, C, h, w], each channel with mean 0 and deviation 1 over its image."""
     variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
     return (x - mean) * (variance + 1e-5).rsqrt()
 

@@ -257,13 +257,13 @@ def blocks_run(model: nn.Module) -> Iterator[list[set[int]]]:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The part of a picture that one conditioning paints."""
+    """The part of an image that one conditioning paints."""
     weight: Tensor                               # [B, 1, h, w], its share of the prediction at each place of its area
     area: tuple[int, int, int, int] | None = None  # height, width, top, left in the latent, which the UNet saw; all if None
 
 
 def blended(pieces: Sequence[tuple[Sequence[Tensor], Part]], size: tuple[int, int]) -> list[Tensor]:
-    """The features of a whole picture with a latent of `size` (H, W), from those of the parts that conditionings paint.
+    """The features of a whole image with a latent of `size` (H, W), from those of the parts that conditionings paint.
 
     They are weighted as the predictions are. A place of a tap's map covers a power of two of the latent's pixels along a side, or what else patches
     make of that, such as Deep Shrink: then maps are resized to where they lie.

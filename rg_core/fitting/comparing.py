@@ -23,7 +23,7 @@ class Differences:
         self.total, self.count = Banded(bands, (1, features), dtype), Banded(bands, (1, 1), torch.float64)
 
     def add(self, band: int, x: Tensor, same: Tensor, other: Tensor) -> None:
-        """Features [P, F] of some places, those of the same places in another picture, and those of others, likewise."""
+        """Features [P, F] of some places, those of the same places in another image, and those of others, likewise."""
         one = x.new_ones(len(x), 1)
         self.same.add(band, x - same, x - same)
         self.other.add(band, x - other, x - other)

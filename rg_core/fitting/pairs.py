@@ -1,4 +1,4 @@
-"""What heads that compare are fitted to: pictures with changed copies of them, what of these is alike, and what is not.
+"""What heads that compare are fitted to: images with changed copies of them, what of these is alike, and what is not.
 
 docs/measurements/comparing.md has the measurements that chose the changes.
 """
@@ -14,16 +14,16 @@ from ..guidance import energies
 from ..images.copies import recolored, similarity
 from ..images.resize import size_of
 
-POINTS = 1024   # places that are compared, of each picture at each band of noise
-WITHIN = 0.06   # of the picture: a point that is nearer than this to its place is found
+POINTS = 1024   # places that are compared, of each image at each band of noise
+WITHIN = 0.06   # of the image: a point that is nearer than this to its place is found
 RARELY = 2.33   # standard deviations that chance exceeds once in a hundred times
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A picture, one that is like it and, unless points are compared, one that is not: `pictures` [2 or 3, C, H, W]. `points` [2, P, 2]
-    (x, y), in shares of the picture, show the same in the first two."""
-    pictures: Tensor
+    """An image, one that is like it and, unless points are compared, one that is not: `images` [2 or 3, C, H, W]. `points` [2, P, 2]
+    (x, y), in shares of the image, show the same in the first two."""
+    images: Tensor
     points: Tensor | None = None
 
 
@@ -36,14 +36,14 @@ class Correspondence:
     measure, chance, acts, good, outputs = "fraction of points found", 0.01, 0.1, 0.5, 128
 
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
-        """Of `image` [1, 3, H, W], 0 to 1, with changed copies of itself; `other` is another picture of its size."""
+        """Of `image` [1, 3, H, W], 0 to 1, with changed copies of itself; `other` is another image of its size."""
         way, here = similarity(rng, 25, 1.3, 0.15, flip=False), torch.rand(POINTS, 2, generator=rng)
         there = way.of(here, size_of(image))
         inside = ((there > 0) & (there < 1)).all(1)
         return Comparison(torch.cat([image, recolored(way.copy(image), rng, 0, 180, 1.3)]), torch.stack([here[inside], there[inside]]))
 
     def rows(self, maps: Tensor, points: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [P, F] of places of the picture, of what is like them and of what is not, by the features `maps` [2 or 3, F, h, w] of
+        """Features [P, F] of places of the image, of what is like them and of what is not, by the features `maps` [2 or 3, F, h, w] of
         a comparison."""
         here, there = energies.at(maps, points.to(maps.device))
         return here, there, there[torch.randperm(len(there), generator=rng).to(maps.device)]
@@ -57,7 +57,7 @@ class Correspondence:
         return True
 
     def right(self, readout: Tensor, points: Tensor) -> float:
-        """Share of the points that are found in the second picture by the best cosine of all pixels, by a head's readouts [2 or 3, C, h, w]."""
+        """Share of the points that are found in the second image by the best cosine of all pixels, by a head's readouts [2 or 3, C, h, w]."""
         height, width = readout.shape[-2:]
         here, other = energies.at(readout[:1], points[:1])[0], F.normalize(readout[1], dim=0)
         best = (here @ other.flatten(1)).argmax(1)
@@ -66,7 +66,7 @@ class Correspondence:
 
 
 class Triplet:
-    """Whole pictures are compared. `right` is 1 where the head orders three of them rightly, else 0."""
+    """Whole images are compared. `right` is 1 where the head orders three of them rightly, else 0."""
 
     measure, chance, acts, good = "fraction of triplets in the right order", 0.5, 0.65, 0.85
     energy: Callable[[Tensor, Tensor, Tensor], Tensor]  # what guidance will use the head with
@@ -101,10 +101,10 @@ class Appearance(Triplet):
 
 
 class Identity(Triplet):
-    """What is in the middle of a picture is the same one when it is turned, scaled, shifted and mirrored on the ground of another picture,
+    """What is in the middle of an image is the same one when it is turned, scaled, shifted and mirrored on the ground of another image,
     and not in other colors on its own ground."""
 
-    energy, outputs = staticmethod(energies.identity), 4  # more of them fit the few pictures and no others
+    energy, outputs = staticmethod(energies.identity), 4  # more of them fit the few images and no others
 
     def comparison(self, image: Tensor, other: Tensor, rng: torch.Generator) -> Comparison:
         middle = box(size_of(image), *(0.4 + 0.3 * torch.rand(2, generator=rng)).tolist())

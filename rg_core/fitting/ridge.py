@@ -1,6 +1,6 @@
-"""Heads fitted in closed form: ridge regression from the taps of pictures to what should be read of them.
+"""Heads fitted in closed form: ridge regression from the taps of images to what should be read of them.
 
-Only sums over pixels are kept, so memory does not grow with the number of pictures.
+Only sums over pixels are kept, so memory does not grow with the number of images.
 """
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def rows(features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 def folded(features: Sequence[Tensor], wanted: Tensor, fold: int) -> tuple[Tensor, Tensor]:
     """`rows` [B, P, sum of C_l] of taps of one size, and what a head with this `fold` should read of them, [B, P, outputs * fold * fold], by the
-    maps `wanted` [B, outputs, H, W]; of those places that are within the picture as a whole."""
+    maps `wanted` [B, outputs, H, W]; of those places that are within the image as a whole."""
     height, width = (n // fold for n in wanted.shape[-2:])
     targets = F.pixel_unshuffle(wanted[..., :height * fold, :width * fold], fold).flatten(2).mT
     return rows([x[..., :height, :width] for x in features], (height, width)), targets

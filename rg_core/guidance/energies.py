@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def latent_range(latent: Tensor) -> Tensor:
-    """max - min of each picture's VP-scaled latent [B, C, H, W], the L of the published loss scaling. Returns [B]."""
+    """max - min of each image's VP-scaled latent [B, C, H, W], the L of the published loss scaling. Returns [B]."""
     flat = latent.flatten(1)
     return flat.amax(1) - flat.amin(1)
 
 
 def spatial(readout: Tensor, target: Tensor, span: Tensor, control_range: tuple[float, float],
             mask: Tensor | None = None) -> Tensor:
-    """mean((readout - target)^2) * (L / C)^2 of each picture, [B].
+    """mean((readout - target)^2) * (L / C)^2 of each image, [B].
 
     `readout` and `target` are [B, channels, H, W] in the control range, whose width is C; `span` [B] is L (see
     `latent_range`). With `mask` [B, 1, H, W], 0 to 1, the mean is taken over the masked area; an empty mask gives 0.
@@ -25,7 +25,7 @@ def spatial(readout: Tensor, target: Tensor, span: Tensor, control_range: tuple[
 
 
 def appearance(guided: Tensor, reference: Tensor, span: Tensor, mask: Tensor | None = None) -> Tensor:
-    """mean over pixels of (1 - cos(f_guided, f_reference)) * L^2 of each picture, [B].
+    """mean over pixels of (1 - cos(f_guided, f_reference)) * L^2 of each image, [B].
 
     `guided` and `reference` are readouts [B, C, H, W] compared pixel by pixel, `span` [B] is L. With `mask`
     [B, 1, H, W], 0 to 1, the mean is taken over the masked area.
@@ -36,18 +36,18 @@ def appearance(guided: Tensor, reference: Tensor, span: Tensor, mask: Tensor | N
 
 def identity(guided: Tensor, reference: Tensor, span: Tensor, mask: Tensor | None = None,
              reference_mask: Tensor | None = None) -> Tensor:
-    """(1 - cos(mean f_guided, mean f_reference)) * L^2 of each picture, [B]: who is there, wherever they stand.
+    """(1 - cos(mean f_guided, mean f_reference)) * L^2 of each image, [B]: who is there, wherever they stand.
 
     `guided` [B, C, H, W] and `reference` [B, C, h, w] are readouts, each averaged over its own mask [B, 1, ...] or the
-    whole picture; `span` [B] is L. Our own form of the paper's identity consistency (section 4.2).
+    whole image; `span` [B] is L. Our own form of the paper's identity consistency (section 4.2).
     """
     return (1 - F.cosine_similarity(masked_mean(guided, mask), masked_mean(reference, reference_mask))) * span**2
 
 
 def correspondence(guided: Tensor, reference: Tensor, start: Tensor, end: Tensor, counts: Tensor) -> Tensor:
-    """-1/2 mean s(f_reference[p], f_guided[q]) + 1/2 mean s(f_reference[p], f_guided[p]) of each picture, [B].
+    """-1/2 mean s(f_reference[p], f_guided[q]) + 1/2 mean s(f_reference[p], f_guided[p]) of each image, [B].
 
-    The means are over the drags from p = `start` to q = `end`, [B, K, 2] (x, y) in shares of the picture, that count:
+    The means are over the drags from p = `start` to q = `end`, [B, K, 2] (x, y) in shares of the image, that count:
     `counts` [B, K] is 1 for those and 0 for the others. s is the cosine moved to 0 to 1. The first term wants what was
     at p to be at q, the second discourages a ghost at p. Readouts are [B, C, H, W].
     """
@@ -73,13 +73,13 @@ def weighted_mean(terms: Tensor, counts: Tensor) -> Tensor:
     return (terms * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
-def color(picture: Tensor, wanted: Tensor, cells: int, mask: Tensor | None = None) -> Tensor:
-    """How far the coarse colors of `picture` are from those of `wanted`, both [B, C, H, W]: mean over the cells of a grid, `cells` along
+def color(image: Tensor, wanted: Tensor, cells: int, mask: Tensor | None = None) -> Tensor:
+    """How far the coarse colors of `image` are from those of `wanted`, both [B, C, H, W]: mean over the cells of a grid, `cells` along
     the shorter side, of the squared difference of their means. [B]
 
     With `mask` [B, 1, H, W], 0 to 1, a cell's mean is over what the mask has of it, and so much the cell counts.
     """
-    difference = picture - wanted
+    difference = image - wanted
     if mask is None:
         return coarse(difference, cells).square().flatten(1).mean(1)
     cover = coarse(mask, cells)
@@ -95,7 +95,7 @@ def coarse(x: Tensor, cells: int) -> Tensor:
 
 
 def at(x: Tensor, points: Tensor) -> Tensor:
-    """`x` [B, C, H, W] at `points` [B, K, 2] (x, y), shares of the picture, bilinearly between pixel centres: [B, K, C].
+    """`x` [B, C, H, W] at `points` [B, K, 2] (x, y), shares of the image, bilinearly between pixel centres: [B, K, C].
 
     By indexing, whose gradient is the same each time on a GPU, as grid_sample's is not.
     """
@@ -103,8 +103,8 @@ def at(x: Tensor, points: Tensor) -> Tensor:
     place = (points * (last + 1) - 0.5).clamp(min=0).minimum(last)
     low = place.floor()
     share, low = place - low, low.long()
-    high, picture, x = (low + 1).minimum(last), torch.arange(len(x), device=x.device)[:, None], x.movedim(1, -1)
-    above, below = (torch.lerp(x[picture, row, low[..., 0]], x[picture, row, high[..., 0]], share[..., :1]) for row in (low[..., 1], high[..., 1]))
+    high, image, x = (low + 1).minimum(last), torch.arange(len(x), device=x.device)[:, None], x.movedim(1, -1)
+    above, below = (torch.lerp(x[image, row, low[..., 0]], x[image, row, high[..., 0]], share[..., :1]) for row in (low[..., 1], high[..., 1]))
     return torch.lerp(above, below, share[..., 1:])
 
 

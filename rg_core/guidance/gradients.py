@@ -1,4 +1,4 @@
-"""From targets and features to the gradient that moves a picture towards them."""
+"""From targets and features to the gradient that moves an image towards them."""
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
@@ -19,15 +19,15 @@ class EnergyError(ValueError):
 
 def at_taps(reading: Reading, targets: Sequence[Target], span: Tensor, references: Sequence[Tensor | None],
             balanced: bool = True, views: list[View] | None = None) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """What pulls at the taps of B pictures, and how hard: the joint gradient of the `targets`' energies.
+    """What pulls at the taps of B images, and how hard: the joint gradient of the `targets`' energies.
 
-    `reading` has features of the pictures, whose VP-scaled latents have the range `span` [B]; `references` are the readouts
+    `reading` has features of the images, whose VP-scaled latents have the range `span` [B]; `references` are the readouts
     [R, C, H, W] that the targets are compared with, None for those that need none. The targets were prepared by
     `Target.prepared`. Returns the gradients over their size, shaped like the features and in their dtype, the energies [B] of
     each target, and the size [B]: the gradient at a tap is the product. Numbers near 1 survive half precision.
 
     Heads differ in the size of their gradients by orders of magnitude. `balanced`, each target's is brought to the same
-    size at the taps, per picture: its root mean square over all taps that its head reads is the target's weight, times its force, which keeps
+    size at the taps, per image: its root mean square over all taps that its head reads is the target's weight, times its force, which keeps
     weights comparable, and the size is 1. Otherwise the energies add as they are, with the published weights beside the targets' own. Either way
     there is one pass back through the heads for each target but only one through the model.
 
@@ -97,6 +97,6 @@ def differentiated(target: Target, readout: Tensor, span: Tensor, reference: Ten
 
 
 def magnitude(gradient: Sequence[Tensor]) -> Tensor:
-    """The root mean square [B] of each picture over all of `gradient`, [B, ...] each."""
+    """The root mean square [B] of each image over all of `gradient`, [B, ...] each."""
     squares = reduce(add, (torch.linalg.vector_norm(g.flatten(1), dim=1).square() for g in gradient))
     return (squares / sum(g[0].numel() for g in gradient)).sqrt().clamp(min=1e-30)

@@ -1,4 +1,4 @@
-"""Targets: what a picture is steered towards, compared with what heads read of it, or with the predicted picture itself."""
+"""Targets: what an image is steered towards, compared with what heads read of it, or with the predicted image itself."""
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..features.taps import Head
-from ..images import pictures
-from ..images.regions import WHOLE, Box, boxed, mask_at, moved, of_pictures, repeat
+from ..images import control_images
+from ..images.regions import WHOLE, Box, boxed, mask_at, moved, of_images, repeat
 from ..images.resize import size_of
 from ..readout import views
 from ..readout.estimates import from_range
@@ -33,15 +33,15 @@ class Target(Generic[Compared]):
     weight: float = 1.0
     start: float = 0.0      # share of the noise schedule at which it begins to act
     end: float = 0.9        # and at which it stops
-    reference: Any = None   # what the caller reads with the same head, for targets that compare with another picture
+    reference: Any = None   # what the caller reads with the same head, for targets that compare with another image
     size: tuple[int, int] | None = None  # (H, W) of the readout, once known
     published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
-    BATCHED: ClassVar[tuple[str, ...]] = ("image", "known", "mask", "reference_mask", "points")  # fields with something for each picture
+    BATCHED: ClassVar[tuple[str, ...]] = ("image", "known", "mask", "reference_mask", "points")  # fields with something for each image
 
     def select(self, places: Tensor) -> "Target[Compared]":
-        """The same target for the pictures at these `places` [P] of the batch alone."""
+        """The same target for the images at these `places` [P] of the batch alone."""
         def own(x):
-            return tuple(map(own, x)) if isinstance(x, tuple) else of_pictures(x, places)
+            return tuple(map(own, x)) if isinstance(x, tuple) else of_images(x, places)
         return replace(self, **{name: own(x) for name in self.BATCHED if (x := getattr(self, name, None)) is not None})
 
     def prepared(self, size: tuple[int, int], device: torch.device) -> "Target[Compared]":
@@ -56,12 +56,12 @@ class Target(Generic[Compared]):
                 if (mask := getattr(self, name, None)) is not None}
 
     def cropped_share(self, size: tuple[int, int]) -> float:
-        """The share of what the target was given that does not fit into a picture of the shape of `size` (H, W)."""
+        """The share of what the target was given that does not fit into an image of the shape of `size` (H, W)."""
         return 0.0
 
     @property
     def count(self) -> int:
-        """How many pictures it has something for, its reference aside; of a larger batch the next ones have the same again."""
+        """How many images it has something for, its reference aside; of a larger batch the next ones have the same again."""
         return max((len(x) for name in self.BATCHED if isinstance(x := getattr(self, name, None), Tensor)), default=1)
 
     @property
@@ -70,7 +70,7 @@ class Target(Generic[Compared]):
         return None
 
     def energy(self, readout: Tensor, span: Tensor, reference: Compared) -> Tensor:
-        """[B], lower is better, of `readout` [B, C, H, W], each picture by itself; `reference` is the reference's readout, likewise.
+        """[B], lower is better, of `readout` [B, C, H, W], each image by itself; `reference` is the reference's readout, likewise.
         Without a head it is 0 where nothing is left to do, and never less."""
         raise NotImplementedError
 
@@ -79,7 +79,7 @@ class Target(Generic[Compared]):
         return self.energy(readout, span, reference)
 
     def view(self, readout: Tensor, reference: Compared) -> tuple[Tensor | None, Tensor | None]:
-        """What is wanted and what is read, to be looked at; see views.View. None for what there is no picture of."""
+        """What is wanted and what is read, to be looked at; see views.View. None for what there is no image of."""
         return None, None
 
     def pull_share(self, energy: Tensor) -> Tensor | float:
@@ -88,14 +88,14 @@ class Target(Generic[Compared]):
 
     @property
     def edit_mask(self) -> Tensor | None:
-        """Where the picture may leave the target's reference, [M, 1, h, w], 0 to 1, of any size; elsewhere the caller keeps the
+        """Where the image may leave the target's reference, [M, 1, h, w], 0 to 1, of any size; elsewhere the caller keeps the
         reference, at all noise levels. None: everywhere."""
         return None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Spatial(Target[None]):
-    """A picture of what the head should read."""
+    """An image of what the head should read."""
     head: ReadoutHead | LinearHead = field()  # needed, for its control range
     end: float = 0.8            # docs/measurements/moves.md
     image: Tensor               # [N, 3, h, w], 0 to 1
@@ -109,9 +109,9 @@ class Spatial(Target[None]):
     def resized(self, size, device):
         image, known = self.image.float(), self.known
         if known is not None:  # what is not known is not mixed into what is
-            image, known = pictures.fit(image * known, size), pictures.fit(known, size)
+            image, known = control_images.fit(image * known, size), control_images.fit(known, size)
             image = image / known.clamp(min=1e-6)
-        image = pictures.to_range(pictures.fit_for(self.head.kind, image, size), self.head.control_range)
+        image = control_images.to_range(control_images.fit_for(self.head.kind, image, size), self.head.control_range)
         known = None if known is None else known.to(device)
         return super().resized(size, device) | {"image": image.to(device), "known": known}
 
@@ -128,9 +128,9 @@ class Spatial(Target[None]):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Attribute(Target[None]):
-    """More of something, or less, in the picture or in a part of it, as a pooled head tells it: classifier guidance (Dhariwal and Nichol,
+    """More of something, or less, in the image or in a part of it, as a pooled head tells it: classifier guidance (Dhariwal and Nichol,
     arXiv 2105.05233, section 4) whose classifier is linear in the model's own features."""
-    level: float                # what the head should tell at least, or at most if it is negative: 1 of pictures with it, -1 of those without
+    level: float                # what the head should tell at least, or at most if it is negative: 1 of images with it, -1 of those without
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
 
     def energy(self, readout, span, reference):
@@ -138,7 +138,7 @@ class Attribute(Target[None]):
         return (self.level - told if self.level > 0 else told - self.level).clamp(min=0).square()
 
     def view(self, readout, reference):
-        """From white, what pictures with it are told, to black, those without."""
+        """From white, what images with it are told, to black, those without."""
         wanted = torch.full_like(readout, self.level)
         return (1 + wanted.clamp(-1, 1)) / 2, (1 + readout.clamp(-1, 1)) / 2
 
@@ -148,8 +148,8 @@ class Attribute(Target[None]):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Likeness(Target[Tensor]):
-    """What is in a reference, or in a part of it, should be in the picture, or in a part of it."""
-    mask: Tensor | None = None            # [M, 1, h, w], 0 to 1: where in the picture being made
+    """What is in a reference, or in a part of it, should be in the image, or in a part of it."""
+    mask: Tensor | None = None            # [M, 1, h, w], 0 to 1: where in the image being made
     reference_mask: Tensor | None = None  # and where in the reference
     box: Box = WHOLE                      # likewise
     reference_box: Box = WHOLE
@@ -157,7 +157,7 @@ class Likeness(Target[Tensor]):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Appearance(Likeness):
-    """The looks of the reference, pixel by pixel; its box is laid over the picture's."""
+    """The looks of the reference, pixel by pixel; its box is laid over the image's."""
 
     def view(self, readout, reference):
         """Where they are alike, white."""
@@ -184,7 +184,7 @@ class Identity(Likeness):
                                  boxed(other, self.reference_box, reference))
 
     def view(self, readout, reference):
-        """Where the picture is like who is in the reference, white."""
+        """Where the image is like who is in the reference, white."""
         other = boxed(repeat(self.reference_mask, len(readout)), self.reference_box, reference)
         return None, views.agreement(readout, energies.masked_mean(reference, other)[..., None, None])
 
@@ -192,8 +192,8 @@ class Identity(Likeness):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Drag(Target[Tensor]):
     """Points of the reference should be elsewhere; it lets go as they come there, for what pulls at nothing leaves specks."""
-    paths: Tensor                       # [K, F, 2]: (x, y) in shares of the picture, from where a point is to where it goes
-    stops: tuple[float, ...] = (1.0,)   # for each picture of the batch, how far along the paths it goes
+    paths: Tensor                       # [K, F, 2]: (x, y) in shares of the image, from where a point is to where it goes
+    stops: tuple[float, ...] = (1.0,)   # for each image of the batch, how far along the paths it goes
     mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; everything if None
     points: tuple[Tensor, ...] = ()     # start, end [N, K, 2] and counts [N, K], once ready
 
@@ -232,10 +232,10 @@ class Drag(Target[Tensor]):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Color(Target[None]):
-    """The coarse colors of a picture, given as its latents."""
+    """The coarse colors of an image, given as its latents."""
     end: float = 0.75           # docs/measurements/color.md
     image: Tensor               # [N, C, h, w], as VAE Encode gives them
-    cells: int = 8              # along the shorter side of the picture, each of which has one color
+    cells: int = 8              # along the shorter side of the image, each of which has one color
     mask: Tensor | None = None  # [M, 1, h, w], 0 to 1: where; everywhere if None
 
     @property
@@ -246,7 +246,7 @@ class Color(Target[None]):
         return cut_off(self.image, size)
 
     def resized(self, size, device):
-        return super().resized(size, device) | {"image": pictures.fit(self.image.float(), size).to(device)}
+        return super().resized(size, device) | {"image": control_images.fit(self.image.float(), size).to(device)}
 
     def energy(self, readout, span, reference):
         return energies.color(readout, repeat(self.image, len(readout)), self.cells, repeat(self.mask, len(readout)))
@@ -256,7 +256,7 @@ class Color(Target[None]):
 
 
 def heads(targets: Iterable[Target]) -> list[Head]:
-    """Those that `targets` have, each once; targets on the predicted picture have none."""
+    """Those that `targets` have, each once; targets on the predicted image have none."""
     return list(dict.fromkeys(t.head for t in targets if t.head is not None))
 
 
@@ -274,7 +274,7 @@ def numbered(targets: Iterable[Target], taken: Iterable[str] = ()) -> tuple[Targ
 
 
 def cut_off(image: Tensor, size: tuple[int, int]) -> float:
-    """The share of `image` [N, C, h, w] that pictures.fit leaves out at `size` (H, W)."""
+    """The share of `image` [N, C, h, w] that control_images.fit leaves out at `size` (H, W)."""
     shape = size[0] / size[1] * image.shape[-1] / image.shape[-2]
     return 1 - min(shape, 1 / shape)
 

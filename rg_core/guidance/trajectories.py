@@ -1,4 +1,4 @@
-"""References: a given picture at every noise level, to compare the picture being made with."""
+"""References: a given image at every noise level, to compare the image being made with."""
 import itertools
 import math
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def invert(clean: Tensor, sigmas: Tensor, denoise, refine: int, report=lambda st
     `sigmas` [S] ascend from 0; `denoise(x, sigma)` predicts the clean latent. Source: Song et al., arXiv 2010.02502,
     section 4.3. There the noise predicted before a step stands in for the one after it; here that is only the first
     guess, and `refine` more predictions solve for the latent whose own step leads back (fixed-point iteration, as in
-    Pan et al., arXiv 2309.04907, section 3.2). Long steps near the clean picture need more: in all steps together as many
+    Pan et al., arXiv 2309.04907, section 3.2). Long steps near the clean image need more: in all steps together as many
     as there are steps, while they help. `report(step, latent, off)` is called after each step, whose way back misses by up to
     about the share `off` of what it should lead to.
     """
@@ -76,5 +76,5 @@ def invert(clean: Tensor, sigmas: Tensor, denoise, refine: int, report=lambda st
 
 
 def rms(x: Tensor) -> Tensor:
-    """The root mean square of each picture of [B, C, H, W], [B]."""
+    """The root mean square of each image of [B, C, H, W], [B]."""
     return x.flatten(1).square().mean(1).sqrt()

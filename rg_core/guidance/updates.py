@@ -1,4 +1,4 @@
-"""Update rules: from a gradient to a move. Each keeps pictures of a batch apart."""
+"""Update rules: from a gradient to a move. Each keeps images of a batch apart."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ EPSILON = 1e-8
 
 
 def rms(gradient: Tensor) -> Tensor:
-    """The gradient [B, ...] of each picture over its root mean square: direction kept, size 1."""
+    """The gradient [B, ...] of each image over its root mean square: direction kept, size 1."""
     size = gradient.float().flatten(1).square().mean(1).sqrt().clamp(min=1e-30)
     return gradient.float() / size.view(-1, *[1] * (gradient.ndim - 1))
 
@@ -26,10 +26,10 @@ FORMS = {"rms": rms, "sign": sign}
 
 @dataclass(frozen=True)
 class Move:
-    """How a gradient becomes a shift of the picture. The defaults are what the measurements in docs/measurements/moves.md chose.
+    """How a gradient becomes a shift of the image. The defaults are what the measurements in docs/measurements/moves.md chose.
 
     With `per_step` the shift is the published one, made on the VP-scaled latent before each step; otherwise it is made on the
-    prediction of the denoised picture, in as many moves as the step is long.
+    prediction of the denoised image, in as many moves as the step is long.
     """
     strength: float = 0.1           # size of the shift, in units of the VP-scaled latent
     form: str = "rms"               # one of FORMS
@@ -37,14 +37,14 @@ class Move:
     fresh: bool = False             # with `per_step`: predicts again from the moved latent
     eta: float = 0.0                # with `per_step`: of the sampler's ancestral noise
     both: bool = False              # reads the unconditional branch too
-    published_energy: bool = False  # energies add with the published weights, scaled by L of the picture and its references
+    published_energy: bool = False  # energies add with the published weights, scaled by L of the image and its references
     # together, which are read in full precision; otherwise each target pulls as hard as its weight says
     moves: int = 0                  # at each noise level; 0: as many as the fall of the noise asks for; not with `per_step`
 
     def displacement(self, gradient: Tensor, scale: float, weights: Sequence[float | Tensor]) -> Tensor:
         """The shift [B, C, H, W] that lowers the energies whose `gradient` with respect to the VP-scaled latent this is.
 
-        What is shifted is larger by `scale` than the VP-scaled latent. The targets' `weights`, of all pictures or [B],
+        What is shifted is larger by `scale` than the VP-scaled latent. The targets' `weights`, of all images or [B],
         multiply the size; in the published procedure they only weigh the energies.
         """
         length = 1 if self.published_energy else sum(w**2 for w in weights) ** 0.5

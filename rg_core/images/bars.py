@@ -1,4 +1,4 @@
-"""Bars of one color at the edges of a picture, where padding was put beside it."""
+"""Bars of one color at the edges of an image, where padding was put beside it."""
 from torch import Tensor
 
 ALIKE, STEP = 0.05, 0.1  # of brightness: how far a bar's pixels differ at most, and those beside it from them at least
@@ -7,7 +7,7 @@ BLENDED = 1              # line beside a bar, which resizing may have mixed with
 
 
 def bars(image: Tensor, paired: bool) -> tuple[int, int, int, int]:
-    """How thick the bars of `image` [C, H, W] are: top, bottom, left and right. A picture may itself end in one color, as a depth map in its sky:
+    """How thick the bars of `image` [C, H, W] are: top, bottom, left and right. An image may itself end in one color, as a depth map in its sky:
     where that can be, only those count that are `paired`, alike on two opposite sides and on no others. In lines on black all count that are
     not black."""
     sides = [lines for way in (image.permute(1, 2, 0), image.permute(2, 1, 0)) for lines in (way, way.flip(0))]  # [N, M, C]
@@ -31,7 +31,7 @@ def bar(lines: Tensor) -> tuple[int, bool]:
 
 
 def pair(sides: list[Tensor], found: list[tuple[int, bool]]) -> list[int]:
-    """How thick the bars on two opposite sides are; the picture may go on in a bar's color on one of them."""
+    """How thick the bars on two opposite sides are; the image may go on in a bar's color on one of them."""
     ended = [run for run, ends in found if ends]
     width, most = min(ended, default=0), max(ended, default=0)
     if not 0 < width >= most - 1 or min(run for run, _ in found) < max(1, width - 1) or (sides[0][0, 0] - sides[1][0, 0]).abs().max() > ALIKE:

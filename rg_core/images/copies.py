@@ -1,4 +1,4 @@
-"""Copies of pictures, changed in ways that are known: turned, scaled, shifted, mirrored, in other colors."""
+"""Copies of images, changed in ways that are known: turned, scaled, shifted, mirrored, in other colors."""
 import math
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from .resize import size_of
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """Where things of a picture are in its copy: turned, scaled and mirrored by `matrix` [2, 2] about the middle, then shifted by
-    `shift` [2] (x, y). Both are in units of the picture's shorter side."""
+    """Where things of an image are in its copy: turned, scaled and mirrored by `matrix` [2, 2] about the middle, then shifted by
+    `shift` [2] (x, y). Both are in units of the image's shorter side."""
     matrix: Tensor
     shift: Tensor
 
     def of(self, points: Tensor, size: tuple[int, int]) -> Tensor:
-        """Where `points` [P, 2] (x, y) of a picture of `size` (H, W) are, both in shares of the picture."""
+        """Where `points` [P, 2] (x, y) of an image of `size` (H, W) are, both in shares of the image."""
         unit = units(size)
         return ((points - 0.5) * unit @ self.matrix.mT + self.shift) / unit + 0.5
 
     def copy(self, image: Tensor) -> Tensor:
-        """The copy of `image` [1, C, H, W]; what lies beyond the picture's edges is mirrored."""
+        """The copy of `image` [1, C, H, W]; what lies beyond the image's edges is mirrored."""
         size = size_of(image)
         unit, back = units(size), torch.linalg.inv(self.matrix)
         places = ((centres(size) - 0.5) * unit - self.shift) @ back.mT / unit + 0.5
@@ -50,11 +50,11 @@ def recolored(image: Tensor, rng: torch.Generator, least: float, most: float, ga
 
 
 def units(size: tuple[int, int]) -> Tensor:
-    """(width, height) of a picture in units of its shorter side."""
+    """(width, height) of an image in units of its shorter side."""
     return torch.tensor([size[1], size[0]]) / min(size)
 
 
 def centres(size: tuple[int, int]) -> Tensor:
-    """The pixels' centres [H * W, 2] (x, y) of a picture, in shares of it."""
+    """The pixels' centres [H * W, 2] (x, y) of an image, in shares of it."""
     rows, columns = ((torch.arange(n) + 0.5) / n for n in size)
     return torch.stack([columns.repeat(size[0]), rows.repeat_interleave(size[1])], -1)

@@ -1,19 +1,19 @@
-"""Regions of pictures: masks, boxes, and batches of them."""
+"""Regions of images: masks, boxes, and batches of them."""
 from typing import overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import pictures
+from . import control_images
 
-Box = tuple[float, float, float, float]  # left, top, width, height, in shares of the picture
+Box = tuple[float, float, float, float]  # left, top, width, height, in shares of the image
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 def mask_at(mask: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
     """`mask` [M, 1, h, w] as large as `size` (H, W)."""
-    return pictures.fit(mask.float(), size).clamp(0, 1).to(device)
+    return control_images.fit(mask.float(), size).clamp(0, 1).to(device)
 
 
 def boxed(mask: Tensor | None, box: Box, like: Tensor) -> Tensor | None:
@@ -48,9 +48,9 @@ def repeat(x: Tensor, batch: int) -> Tensor: ...
 def repeat(x: None, batch: int) -> None: ...
 def repeat(x: Tensor | None, batch: int) -> Tensor | None:
     """`x` [N, ...] repeated from its start, or cut, to [batch, ...]."""
-    return None if x is None else of_pictures(x, torch.arange(batch, device=x.device))
+    return None if x is None else of_images(x, torch.arange(batch, device=x.device))
 
 
-def of_pictures(x: Tensor, places: Tensor) -> Tensor:
+def of_images(x: Tensor, places: Tensor) -> Tensor:
     """`x` [N, ...], repeated over a batch, at these `places` [P] of it: [P, ...]."""
     return x[places.to(x.device) % len(x)]

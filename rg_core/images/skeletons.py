@@ -1,4 +1,4 @@
-"""Pictures of skeletons as people have them, brought to what heads were trained on: OpenPose's colors and sticks, on black."""
+"""Images of skeletons as people have them, brought to what heads were trained on: OpenPose's colors and sticks, on black."""
 import itertools
 
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import strokes
-from .pictures import HUES, LIMB_SHADE, LIMBS, STICK
+from .control_images import HUES, LIMB_SHADE, LIMBS, STICK
 
 SIDE = 512           # of a canvas's shorter side, at which the sticks of all drawers are as thick as heads know them; smaller ones are left alone
 NEAR = (0.75, 1.35)  # times as thick as they should be, sticks are left alone

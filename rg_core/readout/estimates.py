@@ -6,13 +6,13 @@ VISIBLE = 0.1  # what a heatmap must exceed; from the description of the publish
 
 
 def from_range(readout: Tensor, control_range: tuple[float, float]) -> Tensor:
-    """A readout in a head's control range as a picture in 0 to 1; the way back from `pictures.to_range`."""
+    """A readout in a head's control range as an image in 0 to 1; the way back from `control_images.to_range`."""
     low, high = control_range
     return ((readout - low) / (high - low)).clamp(0, 1)
 
 
 def keypoints(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
-    """The points [B, K, 3] (x, y, confidence) at the peaks of `heatmaps` [B, K, h, w], in a picture of `size` (H, W).
+    """The points [B, K, 3] (x, y, confidence) at the peaks of `heatmaps` [B, K, h, w], in an image of `size` (H, W).
 
     The confidence is the peak's height up to 1, and 0 for a point that is not visible.
     """
@@ -23,7 +23,7 @@ def keypoints(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def colors(features: Tensor) -> Tensor:
-    """The three principal components of `features` [B, C, h, w] over all pictures, each stretched to 0 to 1; [B, 3, h, w]."""
+    """The three principal components of `features` [B, C, h, w] over all images, each stretched to 0 to 1; [B, 3, h, w]."""
     x = features.movedim(1, -1).flatten(0, 2).double()
     x = x - x.mean(0)
     axes = torch.linalg.eigh(x.T @ x).eigenvectors[:, -3:].flip(1)  # by falling variance

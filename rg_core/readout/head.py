@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
 
 
 class ReadoutHead(nn.Module):
-    """Reads a property of the picture from the taps' features.
+    """Reads a property of the image from the taps' features.
 
     `kind` says which one: pose, depth, edge, appearance, identity, correspondence or keypoints. `channels` are the taps'
     channels that it was trained on, `control_range` the (low, high) of a spatial head's readout, `base_model` the

@@ -15,7 +15,7 @@ class LinearHead(nn.Module):
     The noise level is told by the timestep's embedding: `levels` [M, E] are those at M equally distant shares of the noise
     schedule, 0 and 1 among them; the bands are its equal parts. `weights` are [bands, outputs, C_l] for each tap, `bias` is
     [bands, outputs]. `start` is the share from which on it reads anything worth guiding by, `taps` as of a ReadoutHead. A head that
-    `compares` gives features of two pictures to compare, a `pooled` one a map whose mean says how much a picture has of something,
+    `compares` gives features of two images to compare, a `pooled` one a map whose mean says how much an image has of something,
     any other one a map in `control_range`. One whose `fold` is above 1 reads taps of one size, and `fold` x `fold` values in each place of them:
     a transformer's tokens are coarse, and each tells what is where within it.
     """
@@ -44,7 +44,7 @@ class LinearHead(nn.Module):
         return readout if self.fold == 1 else fitted_to(F.pixel_shuffle(readout, self.fold), size, self.fold)
 
     def blend(self, emb: Tensor) -> Tensor:
-        """How much of each band's map counts for each picture, [B, bands], by the embeddings [B, E]."""
+        """How much of each band's map counts for each image, [B, bands], by the embeddings [B, E]."""
         bands = len(self.bias)
         share = torch.cdist(emb.float(), self.levels).argmin(1) / max(1, len(self.levels) - 1)
         place = (share * bands - 0.5).clamp(0, bands - 1)
@@ -52,7 +52,7 @@ class LinearHead(nn.Module):
 
 
 def fitted_to(x: Tensor, size: tuple[int, int], fold: int) -> Tensor:
-    """A readout [B, C, h, w] of whole tokens in the `size` (H, W) of the picture, which ends within its last tokens; resized for other sizes."""
+    """A readout [B, C, h, w] of whole tokens in the `size` (H, W) of the image, which ends within its last tokens; resized for other sizes."""
     if all(0 <= n - m < fold for n, m in zip(x.shape[-2:], size)):
         return x[..., :size[0], :size[1]]
     return resize(x, size)

@@ -2,7 +2,7 @@
 
 Works on any model that has taps: the caller hands over a function that noises its own latents and reads the taps.
 Source of the recipe: Luo et al., "Readout Guidance", CVPR 2024, section 3.2 (features at random noise levels; a mean
-squared error against the property's picture, a contrastive loss over tracked points, or triplets).
+squared error against the property's image, a contrastive loss over tracked points, or triplets).
 """
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +43,7 @@ def deviations(readings: Iterable[Reading]) -> list[tuple[Tensor, Tensor]]:
     for reading in readings:
         flat = [f.double().movedim(1, -1).flatten(0, -2) for f in reading.features]
         sums = sums or [(0.0, 0.0)] * len(flat)
-        count += 1  # maps of one tap may differ in size, and each picture counts alike
+        count += 1  # maps of one tap may differ in size, and each image counts alike
         sums = [(one + f.mean(0), two + f.square().mean(0)) for (one, two), f in zip(sums, flat, strict=True)]
     found = []
     for one, two in sums:
@@ -96,7 +96,7 @@ def correspondence_losses(head: ReadoutHead, read: Read, pairs: Tensor, tracks: 
     """Losses for `train`: the contrastive loss of a correspondence head over tracked points.
 
     `pairs` [N, 2] are indices of latents that show the same things, `tracks` [N, 2, K, 2] where: (x, y) in shares of
-    the picture, in both. What is read at a point of one picture must be told, by its cosine, from what is read at any
+    the image, in both. What is read at a point of one image must be told, by its cosine, from what is read at any
     other pixel of the other one (InfoNCE, van den Oord et al., arXiv 1807.03748, equation 4), in both directions.
     `size` (H, W) is the readout's.
     """
@@ -140,7 +140,7 @@ def triplet_losses(head: ReadoutHead, read: Read, triplets: Tensor, energy: Call
 
 @torch.no_grad()
 def explained(head: ReadoutHead, read: Read, target: Tensor, t: int, *, batch: int = 32) -> float:
-    """How much of `target`'s variance [N, channels, H, W] around its mean picture `head` reads at timestep `t`; at most 1."""
+    """How much of `target`'s variance [N, channels, H, W] around its mean image `head` reads at timestep `t`; at most 1."""
     error = spread = 0.0
     mean = target.mean(0, keepdim=True)
     for pick in torch.arange(len(target)).split(batch):
@@ -153,8 +153,8 @@ def explained(head: ReadoutHead, read: Read, target: Tensor, t: int, *, batch: i
 @torch.no_grad()
 def point_accuracy(head: ReadoutHead, read: Read, pairs: Tensor, tracks: Tensor, t: int, size: tuple[int, int], within: float, *,
                    batch: int = 32) -> float:
-    """Share of tracked points that a correspondence `head` finds in the other picture, by the best cosine over all
-    pixels, `within` this distance (a share of the picture), at timestep `t`. Arguments as for `correspondence_losses`."""
+    """Share of tracked points that a correspondence `head` finds in the other image, by the best cosine over all
+    pixels, `within` this distance (a share of the image), at timestep `t`. Arguments as for `correspondence_losses`."""
     hits = []
     for part in torch.arange(len(pairs)).split(batch):
         reading = read(pairs[part].T.flatten(), torch.full((2 * len(part),), t))

@@ -8,7 +8,7 @@ STEPS = 4
 
 
 def workflow(control: str) -> dict:
-    """The template for it, with few steps and one picture."""
+    """The template for it, with few steps and one image."""
     content = json.loads(templates.path(control).read_text())
     for node in content["nodes"]:
         values = node.get("widgets_values", [])

@@ -13,7 +13,7 @@ LISTS = {"a drag": [ONE], "as long as a link": [ONE, ANOTHER], "points by name":
 
 
 def dragged(server, **inputs) -> bytes:
-    """The picture of the demo's drag with these inputs of Drag Target."""
+    """The image of the demo's drag with these inputs of Drag Target."""
     prompt = to_api(workflow("drag"), server.get("/object_info"))
     prompt["11"]["inputs"] |= inputs
     prompt["13"]["inputs"]["moves"] = 1

@@ -19,7 +19,7 @@ CONTROLS = ["pose", "drag"]
 
 
 def pixels(files) -> list[bytes]:
-    """Of pictures in no order."""
+    """Of images in no order."""
     return sorted(Image.open(file).convert("RGB").tobytes() for file in files)
 
 
@@ -31,7 +31,7 @@ def forget(server) -> None:
 
 
 class Case:
-    """A workflow as the page saves it and as a prompt, the pixels that it makes by POST /prompt, and a folder for a client's pictures."""
+    """A workflow as the page saves it and as a prompt, the pixels that it makes by POST /prompt, and a folder for a client's images."""
 
     def __init__(self, control: str, server, expected: dict, folder: Path):
         self.server, self.folder = server, folder / "pictures"
@@ -56,7 +56,7 @@ class Case:
         return run.stdout
 
     def agrees(self) -> None:
-        """The client has the expected pictures, of a prompt in which it has filled in no link that was left out."""
+        """The client has the expected images, of a prompt in which it has filled in no link that was left out."""
         sent, = (entry["prompt"][2] for entry in self.server.get("/history?max_items=1").values())
         given = {(node["class_type"], name) for node in self.content.values() for name in node["inputs"]}
         added = {(node["class_type"], name) for node in sent.values() for name in node["inputs"]} - given
@@ -91,7 +91,7 @@ def test_comfy_cli(case, environment):
 
 
 def test_comfy_api_simplified(case, environment):
-    """Hands out all binary messages for the saved pictures where there are any."""
+    """Hands out all binary messages for the saved images where there are any."""
     case.by([sys.executable, PROGRAMS / "simplified.py", case.server.address, case.prompt, case.folder], environment, *case.titles)
     case.agrees()
 
@@ -112,7 +112,7 @@ def test_comfy_script(case, environment):
 
 
 def test_stable_canvas_comfyui_client(case, environment, modules, node):
-    """Hands out previews before the saved pictures."""
+    """Hands out previews before the saved images."""
     program = modules / "canvas.mjs"
     program.write_bytes((PROGRAMS / "canvas.mjs").read_bytes())  # modules are looked for from where a program is
     case.by([node, program, case.server.address, case.prompt, case.folder], environment)

@@ -88,7 +88,7 @@ def test_previews_that_a_client_asks_for_are_sent(server):
 
 
 def test_the_report_of_a_fitted_head_is_sent_to_the_page_alone(server):
-    """Others would take it for a picture."""
+    """Others would take it for an image."""
     prompt = {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in {
         "model": ("LoadReadoutDemoModel", {}),
         "words": ("CLIPTextEncode", {"clip": ["model", 1], "text": ""}),

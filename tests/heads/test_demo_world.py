@@ -1,4 +1,4 @@
-"""The demo world's pictures say what is true of them, and the judge reads it without any network."""
+"""The demo world's images say what is true of them, and the judge reads it without any network."""
 import pytest
 import torch
 
@@ -7,14 +7,14 @@ from tools import train_demo
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80), (80, 48)])
-def test_the_judge_reads_drawn_pictures_right(size):
+def test_the_judge_reads_drawn_images_right(size):
     scene = world.draw(64, *size, seed=1)
     found = judge.figures(scene.image, scene, scene)
     assert found["pck"] == 1 and found["valid"] == 1 and found["fscore"] > 0.999
     assert found["mae"] < 0.01 and found["texture"] < 0.01 and found["color_error"] < 0.02
 
 
-def test_the_judge_tells_other_pictures_apart():
+def test_the_judge_tells_other_images_apart():
     scene, other = world.draw(64, seed=1), world.draw(64, seed=2)
     found = judge.figures(other.image, scene, scene)
     assert found["pck"] < 0.2 and found["mae"] > 0.1 and found["fscore"] < 0.6 and found["color_error"] > 0.3
@@ -36,7 +36,7 @@ def test_damage_shows():
     assert judge.valid(without_hand).mean() < 0.05
 
 
-def test_a_seed_gives_the_same_pictures_every_time():
+def test_a_seed_gives_the_same_images_every_time():
     assert torch.equal(world.draw(4, seed=3).image, world.draw(4, seed=3).image)
     assert not torch.equal(world.draw(4, seed=3).image, world.draw(4, seed=4).image)
 

@@ -1,6 +1,6 @@
 """The shipped workflows with full-size models: what the demo templates' notes say to swap for one's own checkpoint, and nothing else.
 
-The weights are random, so the pictures are noise; what is shown is that the whole way is there. `python run.py test -m slow`
+The weights are random, so the images are noise; what is shown is that the whole way is there. `python run.py test -m slow`
 """
 import json
 import logging
@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from own_models import is_a_picture, pictures, run, save_skeleton, traced
+from own_models import is_image, run, save_skeleton, shown_images, traced
 from tools import ROOT
 from tools.assets import templates
 from tools.host.server import Server
@@ -63,7 +63,7 @@ def swapped(path: Path) -> dict:
             node["widgets_values"][:2] = [SIZE, SIZE]
     for link in workflow["links"]:
         if link[1] in scenes:
-            link[2] = 0  # the picture of Load Image
+            link[2] = 0  # the image of Load Image
     return workflow
 
 
@@ -90,18 +90,18 @@ def test_the_host_takes_the_checkpoint_whole_and_as_sd15(checkpoint, caplog):
 def test_pose_workflow_with_an_sd15_checkpoint(home, checkpoint):
     with Server(home / "output", home=home) as server:
         outputs = run(server, traced(swapped(templates.path("pose"))), "pose, SD 1.5")
-    images = pictures(server, outputs)
-    assert is_a_picture(images["guided"], SIZE) and is_a_picture(images["unguided"], SIZE) and len(images["guided"]) == 4
-    assert not any(torch.equal(a, b) for a, b in zip(images["guided"], images["unguided"]))
+    found = shown_images(server, outputs)
+    assert is_image(found["guided"], SIZE) and is_image(found["unguided"], SIZE) and len(found["guided"]) == 4
+    assert not any(torch.equal(a, b) for a, b in zip(found["guided"], found["unguided"]))
     trace, = [output["text"][0] for output in outputs.values() if "text" in output]
     assert_a_trace_of(trace, "pose", batch=4)
 
 
 def test_drag_workflow_with_an_sd15_checkpoint(home, checkpoint):
     with Server(home / "output", home=home) as server:
-        images = pictures(server, run(server, swapped(templates.path("drag")), "drag, SD 1.5"))
-    assert is_a_picture(images["guided"], SIZE) and is_a_picture(images["target"], SIZE)
-    assert not torch.equal(images["guided"], images["target"])
+        found = shown_images(server, run(server, swapped(templates.path("drag")), "drag, SD 1.5"))
+    assert is_image(found["guided"], SIZE) and is_image(found["target"], SIZE)
+    assert not torch.equal(found["guided"], found["target"])
 
 
 def test_pose_guidance_of_the_sdxl_unet(home):

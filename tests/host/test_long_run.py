@@ -1,4 +1,4 @@
-"""A hundred guided runs in one server, interrupted ones among them: equal pictures, flat memory. `python run.py test -m slow -s`"""
+"""A hundred guided runs in one server, interrupted ones among them: equal images, flat memory. `python run.py test -m slow -s`"""
 import random
 import sys
 import threading
@@ -14,10 +14,10 @@ from tools.host.server import Server, WorkflowFailed
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the memory limit is one for glibc")]
 GUIDED, STEPS, CYCLES = "KSamplerReadoutGuidance", 6, 10
-# Of a picture and of the reference beside it. References change often, so that both runs that read a new one and runs that use what
+# Of an image and of the reference beside it. References change often, so that both runs that read a new one and runs that use what
 # was read before are interrupted, and the memory of old ones must come back.
 SEEDS = [(seed, reference) for seed in range(5) for reference in (10, 11)]
-INTERRUPTED = 3  # of the ten runs of a cycle, but none of the first cycle: its pictures are what later ones must equal
+INTERRUPTED = 3  # of the ten runs of a cycle, but none of the first cycle: its images are what later ones must equal
 # Between the medians of completed runs 10 to 30 and of the last 20, some 45 completed runs apart. A real run grew by 3.8, with the
 # host's history of runs in it; one batch of latents (96 KB) left behind by each run would add 4, what heads read of a reference
 # (4 MB) 180. Where more than 128 GB are free the host keeps all that nodes return, and this does not hold.
@@ -27,7 +27,7 @@ SHOWN = ((1, 20), (41, 60), (81, 100))
 
 def long_graph(run: int, seed: int, reference: int) -> dict:
     """A pose, a drag and the looks of a reference. Every run has a denoise of its own, which the host takes for 1 from 0.9999 on, so
-    that the host's cache never has the guided picture."""
+    that the host's cache never has the guided image."""
     prompt = graph(
         latent={"batch_size": 2}, scene={"batch_size": 2}, target={"end_percent": 0.9},
         drag_head=("LoadReadoutHead", {"head_name": "demo_correspondence.safetensors"}),
@@ -49,13 +49,13 @@ class Run:
     def __init__(self, server: Server, prompt: dict, delay: float | None = None):
         self.server, self.delay = server, delay
         self.moments: list[float] = []  # of the guided steps' progress
-        self.pictures: list[bytes] = []
+        self.images: list[bytes] = []
         self.timer = self.asked = self.stopped = None  # stopped: the node that the interruption hit
         process = psutil.Process(server.process.pid)
         start, before = time.monotonic(), process.cpu_times().user
         try:
             outputs = server.run(prompt, self.progress)
-            self.pictures = [Image.open(f).convert("RGB").tobytes() for f in server.files(outputs)["save"]]
+            self.images = [Image.open(f).convert("RGB").tobytes() for f in server.files(outputs)["save"]]
         except WorkflowFailed as failure:
             if str(failure) != "interrupted":
                 raise
@@ -104,7 +104,7 @@ def show(done: dict[int, Run], stopped: list[Run]) -> None:
                   f"{median(r.memory for r in part):.1f} MB (medians of {len(part)} completed)")
 
 
-def test_a_hundred_runs_with_interrupted_ones_give_equal_pictures_in_flat_memory(tmp_path, monkeypatch):
+def test_a_hundred_runs_with_interrupted_ones_give_equal_images_in_flat_memory(tmp_path, monkeypatch):
     # By default glibc keeps what was freed and gives it to what leaks, which hides it: 16 MB leaked in four runs did not show.
     # So blocks from the size of one latent on go back to the system as soon as they are freed.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
@@ -116,8 +116,8 @@ def test_a_hundred_runs_with_interrupted_ones_give_equal_pictures_in_flat_memory
             if run.stopped:
                 stopped.append(run)
                 continue
-            assert len(run.moments) == STEPS and len(run.pictures) == 2
-            assert run.pictures == first.setdefault(seeds, run.pictures), f"run {number} gave another picture than before"
+            assert len(run.moments) == STEPS and len(run.images) == 2
+            assert run.images == first.setdefault(seeds, run.images), f"run {number} gave another picture than before"
             done[number] = run
     show(done, stopped)
     assert len(set(map(tuple, first.values()))) == len(SEEDS)

@@ -20,7 +20,7 @@ from tools.assets.workflow import to_api
 from tools.host.server import Server, WorkflowFailed
 
 FEW = 6
-# How many pictures each node of a workflow saves.
+# How many images each node of a workflow saves.
 SAVED = {"pose": [4, 4, 4], "depth": [4, 4, 4], "edge": [4, 4, 4], "pose_and_depth": [4, 4, 4], "drag": [1, 1],
          "drag_given": [1, 1, 1], "appearance": [1, 4, 4], "identity": [1, 4, 4], "fit": [4, 4, 4],
          "attribute": [4, 4, 4], "transformer_pose": [4, 4, 4], "transformer_drag": [1, 1]}
@@ -59,7 +59,7 @@ def stock(model=("model", 0), **changes) -> dict:
     return prompt
 
 
-def picture(server: Server, prompt: dict) -> torch.Tensor:
+def image(server: Server, prompt: dict) -> torch.Tensor:
     return to_tensor(Image.open(server.files(server.run(prompt))["save"][0]))
 
 
@@ -68,7 +68,7 @@ def test_another_packs_target_acts_beside_ours(server):
     own = dict(target=("BalanceTarget", {"weight": 1.0, "end_percent": 0.9}), trace=("PreviewAny", {"source": ["sampler", 1]}))
     color = ("ReadoutColourTarget", {"image": ["scene", 0], "vae": ["model", 2], "detail": 8, "weight": 1.0, "start_percent": 0.0,
                                       "end_percent": 0.75, "guidance": ["own", 0]})
-    plain, balanced = picture(server, stock()), picture(server, graph(**own))
+    plain, balanced = image(server, stock()), image(server, graph(**own))
     imbalance = [(x - x.flip(-1)).abs().mean() for x in (torch.nn.functional.avg_pool2d(x, 8) for x in (plain, balanced))]
     assert imbalance[1] < 0.7 * imbalance[0]
     outputs = server.run(graph(**own | {"own": own["target"], "target": color}))
@@ -82,7 +82,7 @@ def test_the_server_is_of_the_version_asked_for_and_has_the_packages_that_it_wan
     assert system["installed_templates_version"] == system["required_templates_version"]
 
 
-def test_every_shipped_workflow_runs_and_saves_its_pictures(server):
+def test_every_shipped_workflow_runs_and_saves_its_images(server):
     assert set(templates.DEMO) == set(SAVED)
     for control in SAVED:
         prompt = to_api(traced(json.loads(templates.path(control).read_text())), server.get("/object_info"))
@@ -102,17 +102,17 @@ def test_every_shipped_workflow_runs_and_saves_its_pictures(server):
 
 
 def test_guided_and_stock_samplers_agree_to_the_bit_and_leave_no_trace_of_each_other(server):
-    plain = picture(server, stock())
-    guided = picture(server, graph())
-    patched = picture(server, stock(model=("apply", 0), apply=("ApplyReadoutGuidance", {
+    plain = image(server, stock())
+    guided = image(server, graph())
+    patched = image(server, stock(model=("apply", 0), apply=("ApplyReadoutGuidance", {
         "model": ["model", 0], "guidance": ["target", 0], "strength": 0.1})))
     assert torch.equal(guided, patched)
     assert not torch.equal(guided, plain)
-    assert torch.equal(plain, picture(server, graph(target={"weight": 0.0})))
+    assert torch.equal(plain, image(server, graph(target={"weight": 0.0})))
     # Seed 1 again with another steps value in between, so that nothing comes from the server's cache.
-    picture(server, graph(sampler={"steps": 5}))
-    assert torch.equal(guided, picture(server, graph(save={"filename_prefix": "again"}, sampler={"denoise": 0.9999})))
-    assert torch.equal(plain, picture(server, stock(sampler={"denoise": 0.9999})))
+    image(server, graph(sampler={"steps": 5}))
+    assert torch.equal(guided, image(server, graph(save={"filename_prefix": "again"}, sampler={"denoise": 0.9999})))
+    assert torch.equal(plain, image(server, stock(sampler={"denoise": 0.9999})))
 
 
 def interrupted(server: Server, prompt: dict) -> str:
@@ -131,14 +131,14 @@ def interrupted(server: Server, prompt: dict) -> str:
 
 
 def test_interrupting_a_guided_run_leaves_everything_as_it_was(server):
-    before = picture(server, stock(sampler={"seed": 2}))
+    before = image(server, stock(sampler={"seed": 2}))
     assert interrupted(server, graph(sampler={"seed": 2, "steps": 300})) == "KSamplerReadoutGuidance"
-    assert torch.equal(before, picture(server, stock(sampler={"seed": 2, "denoise": 0.9999})))
-    assert torch.equal(before, picture(server, graph(sampler={"seed": 2}, target={"weight": 0.0})))
+    assert torch.equal(before, image(server, stock(sampler={"seed": 2, "denoise": 0.9999})))
+    assert torch.equal(before, image(server, graph(sampler={"seed": 2}, target={"weight": 0.0})))
 
 
 def drag_graph(**changes) -> dict:
-    """A drag by tracks on a picture from the input folder, inverted, with other targets chained; `changes` as for `graph`."""
+    """A drag by tracks on an image from the input folder, inverted, with other targets chained; `changes` as for `graph`."""
     prompt = graph(
         photo=("LoadImage", {"image": "photo.png"}),
         small=("ImageScale", {"image": ["photo", 0], "upscale_method": "area", "width": 96, "height": 48, "crop": "disabled"}),
@@ -163,7 +163,7 @@ def drag_graph(**changes) -> dict:
 
 
 @pytest.mark.parametrize("tracks", ["head-turn.npy", r".\arm.npy"])
-def test_tracks_drag_a_given_picture_along_their_path_beside_a_pose(server, tracks):
+def test_tracks_drag_a_given_image_along_their_path_beside_a_pose(server, tracks):
     outputs = server.run(drag_graph(tracks={"file": tracks}))
     assert [Image.open(f).size for f in server.files(outputs)["save"]] == [(96, 48)] * 3
     shown, = outputs["drag"]["readout_picture"]  # what the editor draws on, although the node saves nothing
@@ -206,9 +206,9 @@ def test_bad_relations_are_explained_on_their_node_and_the_server_goes_on(server
 
 
 def test_interrupted_inversion_leaves_the_server_as_it_was(server):
-    before = picture(server, stock(sampler={"seed": 3}))
+    before = image(server, stock(sampler={"seed": 3}))
     assert interrupted(server, drag_graph(invert={"steps": 300})) == "ReadoutInvert"
-    assert torch.equal(before, picture(server, stock(sampler={"seed": 3, "denoise": 0.9999})))
+    assert torch.equal(before, image(server, stock(sampler={"seed": 3, "denoise": 0.9999})))
 
 
 BAD = {
@@ -290,14 +290,14 @@ def test_a_saved_head_can_be_loaded_at_once_and_nothing_is_overwritten(server):
     server.run(alone)
     listed = server.get("/object_info/LoadReadoutHead")["LoadReadoutHead"]["input"]["required"]["head_name"][1]["options"]
     assert [name for name in listed if "mine" in name] == ["mine_00001_.safetensors", "mine_00002_.safetensors"]
-    assert torch.equal(picture(server, graph()), picture(server, graph(head={"head_name": "mine_00002_.safetensors"})))
+    assert torch.equal(image(server, graph()), image(server, graph(head={"head_name": "mine_00002_.safetensors"})))
 
 
 ESTIMATE = ("ReadoutEstimate", {"model": ["model", 0], "head": ["head", 0], "positive": ["negative", 0], "percent": 0.9, "seed": 0,
                                 "image": ["scene", 0], "vae": ["model", 2]})
 
 
-def test_an_estimate_is_a_picture_and_a_target(server):
+def test_an_estimate_is_image_and_a_target(server):
     estimate = server.files(server.run(graph(estimate=ESTIMATE, save={"images": ["estimate", 0]})))["save"]
     assert [Image.open(f).size for f in estimate] == [(64, 64)]
     outputs = server.run(graph(estimate=ESTIMATE, target={"image": ["estimate", 0]}, sampler={"steps": 3}))

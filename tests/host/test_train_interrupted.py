@@ -62,8 +62,8 @@ def test_interrupted_twice_and_resumed_it_gives_what_it_gives_uninterrupted(serv
                      (server.output / "saved" / "whole_00001_.safetensors", server.output / "saved" / "parts_00001_.safetensors")):
         assert one.read_bytes() == two.read_bytes()
     assert load_head(folder / "whole_00001_.safetensors").kind == "depth"
-    pictures = [[Image.open(f).tobytes() for f in server.files(outputs)["shown"]] for outputs in (whole, parts)]
-    assert pictures[0] == pictures[1] and all(outputs["plot"]["images"] for outputs in (whole, parts))
+    images = [[Image.open(f).tobytes() for f in server.files(outputs)["shown"]] for outputs in (whole, parts)]
+    assert images[0] == images[1] and all(outputs["plot"]["images"] for outputs in (whole, parts))
     assert f"for {STEPS} steps (the first {done} of them earlier)" in parts["report"]["text"][0]
 
 

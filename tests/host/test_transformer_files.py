@@ -1,7 +1,7 @@
 """The shipped workflows for transformers with files laid out like the published ones, loaded by the host's stock loaders: what docs/using.md
 says to swap for one's own model, and nothing else.
 
-Each model has few blocks and random weights, so the pictures are noise; what is shown is that the whole way is there. `python run.py test -m slow`
+Each model has few blocks and random weights, so the images are noise; what is shown is that the whole way is there. `python run.py test -m slow`
 """
 import json
 import shutil
@@ -9,14 +9,14 @@ import shutil
 import pytest
 import torch
 
-from own_models import is_a_picture, pictures, run
+from own_models import is_image, run, shown_images
 from tools import ROOT
 from tools.assets import templates
 from tools.host.server import Server
 from tools.random_weights import transformer_checkpoints
 
 pytestmark = pytest.mark.slow
-SIZE, PICTURES, STEPS = 128, 12, 4
+SIZE, IMAGES, STEPS = 128, 12, 4
 TEXT_ENCODER, QWEN_WORDS = "clip_l.safetensors", 3584
 # Which VAE goes with each file, which empty latent, cfg, and what the host's Load CLIP is told.
 USED_WITH = {"flux1-dev": ("ae", "EmptySD3LatentImage", 1.0, "stable_diffusion"),
@@ -79,11 +79,11 @@ def swapped(workflow: str, model: str) -> dict:
             node |= {"type": "RandomConditioning", "widgets_values": [node["id"], QWEN_WORDS], "inputs": []}
         elif node["type"] == "EmptyLatentImage":
             node |= {"type": empty, "widgets_values": [SIZE, SIZE, 1]}
-        elif node["type"] == "ReadoutDemoScene":  # pictures and skeletons, in place of photographs and a pose detector
-            widgets[2:] = [SIZE, SIZE, PICTURES if node.get("title", "").endswith("to fit on") else 1]
+        elif node["type"] == "ReadoutDemoScene":  # images and skeletons, in place of photographs and a pose detector
+            widgets[2:] = [SIZE, SIZE, IMAGES if node.get("title", "").endswith("to fit on") else 1]
         elif node["type"].startswith("KSampler"):
             widgets[2:4] = [STEPS, cfg]
-    if text is None:  # Qwen-Image's VAE takes a batch of pictures for a video
+    if text is None:  # Qwen-Image's VAE takes a batch of images for a video
         keep_apart(workflow, new + 2)
     workflow["nodes"] += [{"id": loaders[1], "type": "CLIPLoader", "widgets_values": [TEXT_ENCODER, text or "stable_diffusion", "default"]},
                           {"id": loaders[2], "type": "VAELoader", "widgets_values": [f"{vae}.safetensors"]}]
@@ -94,9 +94,9 @@ def swapped(workflow: str, model: str) -> dict:
 
 
 def test_the_workflows_with_a_published_layout(server, model):
-    posed = pictures(server, run(server, swapped("transformer_pose", model), f"pose, {model}", expected="the pose head is not fit for use"))
-    assert is_a_picture(posed["guided"], SIZE) and is_a_picture(posed["unguided"], SIZE)
+    posed = shown_images(server, run(server, swapped("transformer_pose", model), f"pose, {model}", expected="the pose head is not fit for use"))
+    assert is_image(posed["guided"], SIZE) and is_image(posed["unguided"], SIZE)
     assert not torch.equal(posed["guided"], posed["unguided"])
-    dragged = pictures(server, run(server, swapped("transformer_drag", model), f"drag, {model}"))
-    assert is_a_picture(dragged["guided"], SIZE) and is_a_picture(dragged["target"], SIZE)
+    dragged = shown_images(server, run(server, swapped("transformer_drag", model), f"drag, {model}"))
+    assert is_image(dragged["guided"], SIZE) and is_image(dragged["target"], SIZE)
     assert not torch.equal(dragged["guided"], dragged["target"])

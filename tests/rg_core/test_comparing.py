@@ -100,7 +100,7 @@ def test_points_of_a_copy_are_where_it_says(seed, size):
     assert torch.allclose(energies.at(copy, there[inside][None])[0].mT, smooth(points[inside]), atol=0.02)
 
 
-def test_a_similarity_keeps_shapes_on_pictures_that_are_not_square():
+def test_a_similarity_keeps_shapes_on_images_that_are_not_square():
     way, size = copies.similarity(torch.Generator().manual_seed(1), 30, 1.3, 0.1, flip=False), (40, 80)
     pixels = torch.tensor([80.0, 40.0])
     corner = way.of(torch.tensor([[0.5, 0.5], [0.6, 0.5], [0.5, 0.7]]), size) * pixels
@@ -118,7 +118,7 @@ def test_grey_stays_grey_and_colors_turn():
 
 
 def test_points_found_and_triplets_ordered():
-    """Readouts that are the pictures themselves: a copy shifted by a quarter finds all its points; a near copy is nearer than another."""
+    """Readouts that are the images themselves: a copy shifted by a quarter finds all its points; a near copy is nearer than another."""
     rng = torch.Generator().manual_seed(3)
     image = torch.randn(1, 8, 16, 16, generator=rng)
     cells = copies.centres((16, 16)).view(16, 16, 2)[:, :12].flatten(0, 1)
@@ -132,15 +132,15 @@ def test_points_found_and_triplets_ordered():
 
 
 @pytest.mark.parametrize("kind", pairs.RULES)
-def test_comparisons_are_pictures_of_the_given_size(kind):
+def test_comparisons_are_images_of_the_given_size(kind):
     rng = torch.Generator().manual_seed(2)
     image, other = torch.rand(2, 1, 3, 24, 40, generator=rng)
     made = pairs.RULES[kind].comparison(image, other, rng)
-    assert made.pictures.shape == (2 if kind == "correspondence" else 3, 3, 24, 40) and torch.equal(made.pictures[:1], image)
-    assert 0 <= made.pictures.min() and made.pictures.max() <= 1
+    assert made.images.shape == (2 if kind == "correspondence" else 3, 3, 24, 40) and torch.equal(made.images[:1], image)
+    assert 0 <= made.images.min() and made.images.max() <= 1
     if kind == "identity":  # its own ground stays beside the one in other colors, and goes beside the one that is the same
-        assert torch.equal(made.pictures[2:, ..., :3], image[..., :3]) and not torch.equal(made.pictures[1:2], image)
-    rows = pairs.RULES[kind].rows(torch.rand(len(made.pictures), 5, 12, 20, generator=rng), made.points, rng)
+        assert torch.equal(made.images[2:, ..., :3], image[..., :3]) and not torch.equal(made.images[1:2], image)
+    rows = pairs.RULES[kind].rows(torch.rand(len(made.images), 5, 12, 20, generator=rng), made.points, rng)
     assert len(rows) == 3 and all(x.shape == rows[0].shape and x.shape[1] == 5 for x in rows)
 
 

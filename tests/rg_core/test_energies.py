@@ -25,7 +25,7 @@ def test_mask_limits_the_energy_and_its_gradient_to_its_area():
     assert (gradient[..., 2:] == 0).all() and (gradient[..., :2] != 0).all()
 
 
-def test_update_rules_keep_pictures_apart_and_have_size_one():
+def test_update_rules_keep_images_apart_and_have_size_one():
     gradient = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-12, 1e3]).view(2, 1, 1, 1)
     for name, rule in updates.FORMS.items():
         both = rule(gradient)

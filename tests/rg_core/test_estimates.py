@@ -1,13 +1,13 @@
 import torch
 
-from readout_guidance_pack.rg_core.images import pictures
+from readout_guidance_pack.rg_core.images import control_images
 from readout_guidance_pack.rg_core.readout import estimates
 
 
 def test_from_range_is_the_way_back_and_clamps():
     image = torch.rand(2, 3, 4, 5, generator=torch.manual_seed(0))
     for span in ((-0.5, 0.5), (-1.0, 1.0), (0.0, 2.0)):
-        assert torch.allclose(estimates.from_range(pictures.to_range(image, span), span), image, atol=1e-6)
+        assert torch.allclose(estimates.from_range(control_images.to_range(image, span), span), image, atol=1e-6)
     assert estimates.from_range(torch.tensor([-0.7, 0.0, 0.9]), (-0.5, 0.5)).tolist() == [0.0, 0.5, 1.0]
 
 

@@ -18,7 +18,7 @@ def rows(features) -> torch.Tensor:
 
 
 def fitted(shared: float = 0.0, ridge: float = 1e-3):
-    """Two bands of eight pictures each with targets that have nothing to do with them; the maps, and all pixels of each band."""
+    """Two bands of eight images each with targets that have nothing to do with them; the maps, and all pixels of each band."""
     sums, seen = fitting.Sums(2, sum(CHANNELS), 3, torch.float64), {}
     for band in (0, 1):
         x = rows(taps(8, band))
@@ -59,7 +59,7 @@ def test_a_linear_head_reads_what_was_fitted_up_to_the_middle_of_a_band_and_a_bl
     assert torch.allclose(readouts[2], (readouts[0] + readouts[4]) / 2, atol=1e-5)
 
 
-def test_pictures_of_a_batch_may_be_at_different_levels():
+def test_images_of_a_batch_may_be_at_different_levels():
     head, features = head_of(fitted()[0]), taps(2, 5)
     both = head(features, torch.eye(5)[[0, 4]], SIZE)
     for i, level in enumerate((0, 4)):

@@ -4,7 +4,7 @@ import torch
 from readout_guidance_pack.rg_core.guidance import trajectories
 
 
-def test_a_renoised_picture_has_its_noise_at_every_level_and_its_clean_self_as_prediction():
+def test_a_renoised_image_has_its_noise_at_every_level_and_its_clean_self_as_prediction():
     clean, noise = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
     way = trajectories.renoised(clean, clean + 14.6 * noise, 14.6)
     for sigma in (0.0, 0.03, 5.0, 14.6, 20.0):  # the last one is beyond what was recorded

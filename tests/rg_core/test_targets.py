@@ -53,7 +53,7 @@ def test_targets_add_whatever_the_size_of_their_energies():
         assert torch.allclose(b, x + y, atol=1e-5)
 
 
-def test_one_picture_of_a_batch_does_not_feel_the_others():
+def test_one_image_of_a_batch_does_not_feel_the_others():
     wanted, span = target(1), torch.tensor([3.0, 4.0])
     seen = reading()
     both, values, _ = gradients.at_taps(seen, [wanted], span, [None])
@@ -94,22 +94,22 @@ def test_what_is_in_one_box_is_moved_into_another():
     assert torch.allclose(moved, wanted, atol=1e-5)
 
 
-def test_a_drag_along_its_path_stops_where_each_picture_says():
+def test_a_drag_along_its_path_stops_where_each_image_says():
     paths = torch.tensor([[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]]])
     drag = targets.Drag(name="drag", head=target(1).head, paths=paths, stops=(0.0, 0.25, 0.75, 1.0)).prepared((8, 8), CPU)
     start, end, counts = drag.points
     assert torch.allclose(end[:, 0], torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.5, 0.5], [0.5, 1.0]]))
-    assert (start == 0).all() and counts[:, 0].tolist() == [0, 1, 1, 1]  # nothing is dragged in the first picture
+    assert (start == 0).all() and counts[:, 0].tolist() == [0, 1, 1, 1]  # nothing is dragged in the first image
 
 
 class Away(targets.Target):
-    """Without a head: how far the picture is from a constant, squared."""
+    """Without a head: how far the image is from a constant, squared."""
 
     def energy(self, readout, span, reference):
         return (readout - (0.5 if reference is None else reference)).square().flatten(1).sum(1)
 
 
-def picture(batch=2, seed=3):
+def image(batch=2, seed=3):
     return torch.randn(batch, 4, 6, 10, generator=torch.Generator().manual_seed(seed))
 
 
@@ -118,7 +118,7 @@ def seen(x):
 
 
 def test_the_gradient_at_a_prediction_is_that_of_the_energy_seen_through_the_latents_scale():
-    x, wanted = picture(), targets.Color(name="color", image=picture(1, 5), cells=3, mask=torch.rand(1, 1, 6, 10)).prepared((6, 10), CPU)
+    x, wanted = image(), targets.Color(name="color", image=image(1, 5), cells=3, mask=torch.rand(1, 1, 6, 10)).prepared((6, 10), CPU)
     (gradient,), (energy,) = gradients.at_prediction(x, seen, [wanted], torch.ones(2), [None])
     exact = replace(wanted, image=wanted.image.double(), mask=wanted.mask.double())
     step, rng = 1e-4, torch.Generator().manual_seed(0)
@@ -130,7 +130,7 @@ def test_the_gradient_at_a_prediction_is_that_of_the_energy_seen_through_the_lat
 
 
 def test_a_shift_is_as_long_as_the_strength_says_but_never_beyond_the_goal():
-    x, target = picture(), Away(name="away")
+    x, target = image(), Away(name="away")
     found = gradients.at_prediction(x, seen, [target], torch.ones(2), [None])
     short = Move(1e-3).approach(found[0][0], found[1][0], scale=5.0, weight=2.0)
     assert torch.allclose(short.square().mean((1, 2, 3)).sqrt(), torch.full((2,), 1e-2))
@@ -141,13 +141,13 @@ def test_a_shift_is_as_long_as_the_strength_says_but_never_beyond_the_goal():
 
 
 def test_a_reference_is_seen_as_the_prediction_is():
-    x, other = picture(), picture(1, 8)
+    x, other = image(), image(1, 8)
     _, (energy,) = gradients.at_prediction(x, seen, [Away(name="away")], torch.ones(2), [other])
     assert torch.allclose(energy, (seen(x) - seen(other)).square().flatten(1).sum(1))
 
 
 def test_colors_are_compared_cell_by_cell_where_the_mask_is_white():
-    x, wanted = picture().double(), picture(1, 5).double()
+    x, wanted = image().double(), image(1, 5).double()
     cells = [(slice(0, 3), slice(0, 4)), (slice(0, 3), slice(3, 7)), (slice(0, 3), slice(6, 10)),
              (slice(3, 6), slice(0, 4)), (slice(3, 6), slice(3, 7)), (slice(3, 6), slice(6, 10))]  # 2 x 3 of 6 x 10; shared columns are in both
     by_hand = torch.stack([(x[:, :, r, c] - wanted[:, :, r, c]).mean((2, 3)).square().mean(1) for r, c in cells]).mean(0)
@@ -171,4 +171,4 @@ def test_energies_that_cannot_be_are_named(energy, said):
         def energy(self, readout, span, reference):
             return energy(readout)
     with pytest.raises(gradients.EnergyError, match=said):
-        gradients.at_prediction(picture(), seen, [Own(name="own")], torch.ones(2), [None])
+        gradients.at_prediction(image(), seen, [Own(name="own")], torch.ones(2), [None])

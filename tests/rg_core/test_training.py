@@ -26,18 +26,18 @@ def reader(features):
 
 
 def test_correspondence_is_learnt_from_tracks():
-    """Each picture holds four marks at random places in channels of their own, under clutter in the others."""
+    """Each image holds four marks at random places in channels of their own, under clutter in the others."""
     rng = torch.Generator().manual_seed(1)
     count, marks = 64, torch.randn(4, 4, generator=rng)
-    pictures, tracks = torch.zeros(2, count, 8, *SIZE), torch.zeros(count, 2, 4, 2)
-    pictures[:, :, 4:] = 3 * torch.randn(2, count, 4, *SIZE, generator=rng)
+    images, tracks = torch.zeros(2, count, 8, *SIZE), torch.zeros(count, 2, 4, 2)
+    images[:, :, 4:] = 3 * torch.randn(2, count, 4, *SIZE, generator=rng)
     for side in range(2):
         for i in range(count):
             for k, cell in enumerate(torch.randperm(64, generator=rng)[:4].tolist()):
-                pictures[side, i, :4, cell // 8, cell % 8] = 3 * marks[k]
+                images[side, i, :4, cell // 8, cell % 8] = 3 * marks[k]
                 tracks[i, side, k] = torch.tensor([cell % 8 + 0.5, cell // 8 + 0.5]) / 8
     pairs = torch.stack([torch.arange(count), torch.arange(count) + count], 1)
-    read, network = reader(pictures.flatten(0, 1)), head("correspondence")
+    read, network = reader(images.flatten(0, 1)), head("correspondence")
     before = training.point_accuracy(network, read, pairs, tracks, 0, SIZE, 0.01)
     losses = training.correspondence_losses(network, read, pairs, tracks, 10, SIZE)
     training.train({"correspondence": network}, losses, 60, lr=3e-3, report=lambda text: None)
@@ -51,15 +51,15 @@ def test_identity_is_learnt_from_triplets_wherever_it_stands():
     count = 96
     who = torch.randint(2, (count,), generator=rng)
     ground = torch.randn(2, count, 6, *SIZE, generator=rng)
-    pictures = []
+    images = []
     for person, behind in ((who, 0), (who, 1), (1 - who, 0)):
         x = torch.cat([torch.zeros(count, 2, *SIZE), ground[behind]], 1)
         for i in range(count):
             for cell in torch.randperm(64, generator=rng)[:8].tolist():
                 x[i, int(person[i]), cell // 8, cell % 8] = 2
-        pictures.append(x)
+        images.append(x)
     triplets = torch.arange(3 * count).view(3, count).T
-    read, network = reader(torch.cat(pictures)), head("identity")
+    read, network = reader(torch.cat(images)), head("identity")
     losses = training.triplet_losses(network, read, triplets, energies.identity, 10, SIZE)
     before = training.ordered(network, read, triplets, energies.identity, 0, SIZE)
     training.train({"identity": network}, losses, 80, lr=3e-3, report=lambda text: None)

@@ -49,7 +49,7 @@ def test_a_target_pulls_where_its_mask_is(features):
     assert view.pull[:, :, :4].min() > 0 or view.pull[:, :, :4].mean() > 100 * view.pull[:, :, 4:].mean()
 
 
-def test_likenesses_show_where_pictures_are_alike(features):
+def test_likenesses_show_where_images_are_alike(features):
     reference = Features(1)(features, None, (8, 6))
     alike = seen(Appearance(name="appearance", head=Features(1)), features, reference).read
     assert torch.allclose(alike, torch.ones(2, 1, 8, 6), atol=1e-5)

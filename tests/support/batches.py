@@ -16,4 +16,4 @@ def sampled(w, model, batch, first=0, size=(64, 64)):
 
 
 def close(one, two):
-    return ((one - two).norm() / two.norm()).item() < 5e-3  # rounding differs with the size of a batch; unguided pictures are 0.6 and more away
+    return ((one - two).norm() / two.norm()).item() < 5e-3  # rounding differs with the size of a batch; unguided images are 0.6 and more away

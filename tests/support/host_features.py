@@ -53,7 +53,7 @@ class Graph:
     def __init__(self, model=None, name="small"):
         self.name, self.model = name, model or random_model(name)
         self.positive, self.negative = self.said(1), self.said(2)
-        self.latent = {"samples": torch.zeros_like(self.picture())}
+        self.latent = {"samples": torch.zeros_like(self.image())}
         self.cfg, self.options, self.recompute = 3.0, {}, "off"
         self.guider = self.sigmas = None
         self.target = Spatial(name="pose", head=self.head(), end=0.9,
@@ -63,7 +63,7 @@ class Graph:
         """A conditioning."""
         return conditioning(MODELS[self.name][1]["context_dim"], seed)
 
-    def picture(self) -> torch.Tensor:
+    def image(self) -> torch.Tensor:
         """Latents of one."""
         return torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(9))
 
@@ -258,15 +258,15 @@ def lora_hooks_in_turn(graph):
 
 
 def inpainting_mask(graph):
-    graph.latent = {"samples": graph.picture(), "noise_mask": left_mask()[None]}
+    graph.latent = {"samples": graph.image(), "noise_mask": left_mask()[None]}
 
 
 def img2img(graph):
-    graph.latent, graph.options = {"samples": graph.picture()}, {"denoise": 0.6}
+    graph.latent, graph.options = {"samples": graph.image()}, {"denoise": 0.6}
 
 
 def start_and_end_steps(graph):
-    graph.latent, graph.options = {"samples": graph.picture()}, {"start_step": 1, "last_step": 3, "force_full_denoise": False}
+    graph.latent, graph.options = {"samples": graph.image()}, {"start_step": 1, "last_step": 3, "force_full_denoise": False}
 
 
 def custom_sigmas(graph):
@@ -297,7 +297,7 @@ def patched(node, *arguments):
     return feature
 
 
-def two_pictures(graph):
+def two_images(graph):
     graph.latent = {"samples": torch.cat([graph.latent["samples"]] * 2)}
 
 
@@ -311,7 +311,7 @@ FEATURES = {
     "LoRA hooks in turn": lora_hooks_in_turn,
     "inpainting mask": inpainting_mask, "img2img": img2img, "start and end steps": start_and_end_steps, "custom sigmas": custom_sigmas,
     "dual CFG": dual_cfg, "perpendicular negative": perpendicular_negative, "basic guider": basic_guider, "cfg 1": cfg_1,
-    "two pictures": two_pictures,
+    "two pictures": two_images,
     "perturbed attention": patched(nodes_pag.PerturbedAttentionGuidance.execute, 2.0),
     "self-attention guidance": patched(nodes_sag.SelfAttentionGuidance.execute, 0.5, 2.0),
     "token merging": patched(nodes_tomesd.TomePatchModel.execute, 0.4),

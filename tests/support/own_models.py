@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from readout_guidance_pack.rg_core.images.pictures import draw_pose
+from readout_guidance_pack.rg_core.images.control_images import draw_pose
 from tools.host.server import Server
 
 # The host's words where weights do not fit, and for anything that went wrong.
@@ -17,7 +17,7 @@ BODY = [(128, 40), (128, 70), (100, 72), (85, 105), (80, 140), (156, 72), (175, 
 
 
 def save_skeleton(path: Path, size: int) -> None:
-    """A picture of a standing body, as OpenPose draws it; BODY is on 256 by 256 pixels."""
+    """An image of a standing body, as OpenPose draws it; BODY is on 256 by 256 pixels."""
     body = torch.tensor([[(x * size / 256, y * size / 256, 1.0) for x, y in BODY]])
     to_pil_image(draw_pose(body[None], (size, size))[0]).save(path)
 
@@ -45,11 +45,11 @@ def run(server: Server, workflow: dict, name: str, expected: str = "$^") -> dict
     return outputs
 
 
-def pictures(server: Server, outputs: dict) -> dict[str, torch.Tensor]:
-    """The saved pictures [B, 3, H, W] by the row that their names tell."""
+def shown_images(server: Server, outputs: dict) -> dict[str, torch.Tensor]:
+    """The saved images [B, 3, H, W] by the row that their names tell."""
     return {re.search(r"target|unguided|guided", files[0].stem)[0]: torch.stack([to_tensor(Image.open(f)) for f in files])
             for files in server.files(outputs).values()}
 
 
-def is_a_picture(image: torch.Tensor, size: int) -> bool:
+def is_image(image: torch.Tensor, size: int) -> bool:
     return image.shape[1:] == (3, size, size) and all(one.std() > 0.01 for one in image)

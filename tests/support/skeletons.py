@@ -6,7 +6,7 @@ import torch
 from comfy_extras.nodes_sdpose import KeypointDraw
 
 from readout_guidance_pack.heads.demo import world
-from readout_guidance_pack.rg_core.images.pictures import HUES, LIMB_SHADE
+from readout_guidance_pack.rg_core.images.control_images import HUES, LIMB_SHADE
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 import numpy as np
 import torch
 
-from readout_guidance_pack.rg_core.images.pictures import draw_pose
+from readout_guidance_pack.rg_core.images.control_images import draw_pose
 
 RNG = np.random.default_rng(0)
 XY = RNG.uniform(60, 450, (18, 2)).round(1)

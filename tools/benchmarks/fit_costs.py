@@ -1,6 +1,6 @@
-"""What fitting a head costs on a real architecture: part of bench.py, `--fit [--pictures N]`.
+"""What fitting a head costs on a real architecture: part of bench.py, `--fit [--images N]`.
 
-Random pictures and targets of the subject's size; where the seconds go, the most memory beside what is there before, and what is multiplied,
+Random images and targets of the subject's size; where the seconds go, the most memory beside what is there before, and what is multiplied,
 from which the time on a GPU can be told: billions of operations in the model (its own type), in the sums (float32) and in the solutions
 (float64).
 """
@@ -41,10 +41,10 @@ class Timed(fitter.Fitter):
 
 
 @torch.inference_mode()
-def fit_costs(subject: Subject, pictures: int) -> dict:
+def fit_costs(subject: Subject, images: int) -> dict:
     rng = torch.Generator().manual_seed(5)
     shape = (1, *subject.shape[1:])
-    given = [Example(torch.randn(shape, generator=rng), subject.conditioning, torch.rand(1, 3, *shape[2:], generator=rng)) for _ in range(pictures)]
+    given = [Example(torch.randn(shape, generator=rng), subject.conditioning, torch.rand(1, 3, *shape[2:], generator=rng)) for _ in range(images)]
     data = TrainingSet("bench", subject.model, given, "depth")
     with FlopCounterMode(display=False) as counter:
         sample(subject.model, subject.conditioning, subject.shape, STEPS[:2])
@@ -57,8 +57,8 @@ def fit_costs(subject: Subject, pictures: int) -> dict:
     finally:
         fitter.Fitter = own
     took = time.monotonic() - start
-    billions = {"model": forward * pictures * BANDS, "sums": 2.0 * places * pictures * BANDS * features**2,
+    billions = {"model": forward * images * BANDS, "sums": 2.0 * places * images * BANDS * features**2,
                 "solutions": (len(fitter.RIDGES) + 1) * BANDS * features**3 / 3}
-    return {"pictures": pictures, "features": features, "seconds": round(took, 1),
+    return {"pictures": images, "features": features, "seconds": round(took, 1),
             "seconds_in": {name: round(value, 1) for name, value in Timed.seconds.items()} | {"model": round(took - sum(Timed.seconds.values()), 1)},
             "peak_bytes": peak_bytes() - before, "billions": {name: round(value / 1e9) for name, value in billions.items()}}

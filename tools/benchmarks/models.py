@@ -114,7 +114,7 @@ def steps(subject: Subject) -> dict:
             "drag, reference carried along": guided_by(subject, drag(subject, 0, **ALL_THE_TIME))}
 
 
-def pictures(subject: Subject) -> dict:
-    """The MODELs whose whole pictures are compared, with targets that act when they do by default."""
+def images(subject: Subject) -> dict:
+    """The MODELs whose whole images are compared, with targets that act when they do by default."""
     return {"plain": subject.model, "default": guided_by(subject, spatial(subject.head)), "fitted head": guided_by(subject, spatial(linear(subject))),
             "drag": guided_by(subject, drag(subject, 4096))}

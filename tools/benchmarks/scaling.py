@@ -1,6 +1,6 @@
 """How the cost of a step grows: `python run.py bench --scaling [--json FILE] [--plot FILE]`.
 
-Steps of the demo model, plain and guided by the defaults, over the picture's pixels, the batch and the number of targets. Where
+Steps of the demo model, plain and guided by the defaults, over the image's pixels, the batch and the number of targets. Where
 a law is to be expected, seconds = a * size^exponent, it is fitted by least squares to the logarithms.
 """
 import math

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from readout_guidance_pack.heads.demo import text, world
 
-SHAPES = {(64, 64): 16384, (48, 80): 4096, (80, 48): 4096}  # height, width: how many pictures
+SHAPES = {(64, 64): 16384, (48, 80): 4096, (80, 48): 4096}  # height, width: how many images
 # Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556, equation 8: their cap of
 # 5 draws figures soonest; raised in the second half, it also cleans the grain that is left.
 LOSS_SNR_CAPS = 5.0, 20.0
 EMA_DECAY = 0.999
 
 
-def pictures(seed: int) -> list[tuple[Tensor, Tensor]]:
-    """For each of SHAPES its pictures [N, 3, H, W] as bytes and their tokens [N, 3]."""
+def drawn(seed: int) -> list[tuple[Tensor, Tensor]]:
+    """For each of SHAPES its images [N, 3, H, W] as bytes and their tokens [N, 3]."""
     rng = torch.Generator().manual_seed(seed)
     sets = []
     for (height, width), count in SHAPES.items():
@@ -34,7 +34,7 @@ class Noise:
         self.sigmas = sigmas
 
     def draw(self, x0: Tensor, late: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of pictures [B, 3, H, W], noised: what the network is given, its timesteps [B], what it should predict, and what the error of each
+        """Of images [B, 3, H, W], noised: what the network is given, its timesteps [B], what it should predict, and what the error of each
         counts; `late` in the training or not."""
         t = torch.randint(len(self.sigmas), (len(x0),)).to(x0.device)
         sigma = self.sigmas.to(x0.device)[t][:, None, None, None]
@@ -43,7 +43,7 @@ class Noise:
 
 
 class Flow:
-    """What a network learns that predicts the way from picture to noise; most often halfway, as Esser et al., "Scaling Rectified Flow
+    """What a network learns that predicts the way from image to noise; most often halfway, as Esser et al., "Scaling Rectified Flow
     Transformers", arXiv 2403.03206, section 3.1, logit-normal with location 0 and scale 1."""
 
     def draw(self, x0: Tensor, late: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -61,7 +61,7 @@ def train(unet: nn.Module, words: text.TextEncoder, learns: Noise | Flow, steps:
     `save(unet, words, step)` is called now and then with the averages so far; `first` takes training up again there.
     """
     torch.manual_seed(seed + first)
-    data = pictures(seed)
+    data = drawn(seed)
     model = nn.ModuleDict({"unet": unet, "text": words}).to(device).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)

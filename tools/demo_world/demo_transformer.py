@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from readout_guidance_pack.heads.demo import text
 
-# 256 tokens of a picture of 64x64, and three of text.
+# 256 tokens of an image of 64x64, and three of text.
 CONFIG = {"patch_size": 4, "in_channels": 3, "dim": 192, "n_layers": 9, "n_refiner_layers": 1, "n_heads": 3, "n_kv_heads": 3, "multiple_of": 64,
           "ffn_dim_multiplier": 8 / 3, "qk_norm": True, "cap_feat_dim": text.WIDTH, "axes_dims": [16, 24, 24], "axes_lens": [64, 64, 64],
           "rope_theta": 256.0, "time_scale": 1000.0}

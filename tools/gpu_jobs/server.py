@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from readout_guidance_pack.rg_core.images.pictures import draw_pose
+from readout_guidance_pack.rg_core.images.control_images import draw_pose
 from tools import ROOT
 from tools.host.server import Server, WorkflowFailed
 

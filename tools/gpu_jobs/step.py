@@ -174,8 +174,8 @@ def cost(trial: Trial) -> dict:
     return {"ratio": ratio, **found, "again": sorted(set(again)), "weights_gib": round(trial.model.loaded_size() / 2**30, 2)}
 
 
-def picture(trial: Trial) -> dict:
-    """Seconds of whole pictures, 20 steps of DPM++ 2M, that stay in the range in which targets act by default."""
+def image(trial: Trial) -> dict:
+    """Seconds of whole images, 20 steps of DPM++ 2M, that stay in the range in which targets act by default."""
     from dataclasses import replace
 
     import comfy.samplers
@@ -191,7 +191,7 @@ def picture(trial: Trial) -> dict:
 
 
 def fit(trial: Trial) -> dict:
-    """What it costs to fit a head to pictures of the trial's size."""
+    """What it costs to fit a head to images of the trial's size."""
     from tools.benchmarks.fit_costs import fit_costs
     from tools.benchmarks.models import Subject
     return fit_costs(Subject(trial.model, trial.target.head, conditioning(trial.job["model"], 1), trial.shape), trial.job["pictures"])
@@ -216,7 +216,7 @@ def after_failure(trial: Trial) -> dict:
     return {"afterwards": all(bool(trial.sample(guided).isfinite().all()) for guided in (False, True))}
 
 
-ACTIONS = {"move": move, "cost": cost, "picture": picture, "fit": fit, "profiled": profiled}
+ACTIONS = {"move": move, "cost": cost, "picture": image, "fit": fit, "profiled": profiled}
 
 
 def run(job: dict) -> dict:

@@ -1,1 +1,1 @@
-"""ComfyUI as a process, and folders of pictures."""
+"""ComfyUI as a process, and folders of images."""

@@ -1,4 +1,4 @@
-"""Folders of pictures, and of what should be read of each: files of the same name, whatever the ending."""
+"""Folders of images, and of what should be read of each: files of the same name, whatever the ending."""
 import codecs
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 CAPTIONS = (".txt", ".caption")
 MOST_NAMED = 5  # files in a message
-DEEP = {"I": 65535, "F": 1}  # what is white in pictures whose mode begins so
+DEEP = {"I": 65535, "F": 1}  # what is white in images whose mode begins so
 
 
 class FolderError(ValueError):
     """A folder that cannot be trained on; the message names the files."""
 
 
-def pictures(folder: Path) -> dict[str, Path]:
-    """The picture files of a folder by name without its ending, in the order of the alphabet. Raises FolderError."""
+def images(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by name without its ending, in the order of the alphabet. Raises FolderError."""
     if not folder.is_dir():
         raise FolderError(f"{folder} is no folder.")
     found: dict[str, Path] = {}
@@ -32,8 +32,8 @@ def pictures(folder: Path) -> dict[str, Path]:
 
 
 def pairs(pictures_folder: Path, targets_folder: Path) -> list[tuple[Path, Path]]:
-    """Each picture, and what should be read of it. Raises FolderError; targets without a picture are passed over."""
-    shown, wanted = pictures(pictures_folder), pictures(targets_folder)
+    """Each image, and what should be read of it. Raises FolderError; targets without an image are passed over."""
+    shown, wanted = images(pictures_folder), images(targets_folder)
     missing = [path.name for stem, path in shown.items() if stem not in wanted]
     if missing:
         more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
@@ -42,9 +42,9 @@ def pairs(pictures_folder: Path, targets_folder: Path) -> list[tuple[Path, Path]
     return [(path, wanted[stem]) for stem, path in shown.items()]
 
 
-def caption(picture: Path) -> str:
-    """What the text file beside a picture says of it; nothing where there is none. Raises FolderError."""
-    path = next((path for path in map(picture.with_suffix, CAPTIONS) if path.exists()), None)
+def caption(image: Path) -> str:
+    """What the text file beside an image says of it; nothing where there is none. Raises FolderError."""
+    path = next((path for path in map(image.with_suffix, CAPTIONS) if path.exists()), None)
     if path is None:
         return ""
     text = path.read_bytes()
@@ -55,7 +55,7 @@ def caption(picture: Path) -> str:
 
 
 def load(path: Path) -> Tensor:
-    """A picture as the host's IMAGE [1, H, W, 3], from 0 to 1, of 16 bits too, as depth maps often are; floats as they are. Raises
+    """An image as the host's IMAGE [1, H, W, 3], from 0 to 1, of 16 bits too, as depth maps often are; floats as they are. Raises
     FolderError."""
     try:
         with Image.open(path) as image:

@@ -135,6 +135,6 @@ class Server:
         raise WorkflowFailed(f"the server closed the connection; its last words:\n{self.last_words()}")
 
     def files(self, outputs: dict) -> dict[str, list[Path]]:
-        """The pictures that a run saved, by the id of the node that saved them."""
+        """The images that a run saved, by the id of the node that saved them."""
         return {node: [self.output / image["subfolder"] / image["filename"] for image in output["images"]]
                 for node, output in outputs.items() if any(i.get("type") == "output" for i in output.get("images", ()))}

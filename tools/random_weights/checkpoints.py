@@ -1,7 +1,7 @@
 """Whole checkpoints and published-format heads with random weights, for trials where the real ones are not at hand.
 
 The host's own classes are built on torch's meta device, where weights cost nothing, and the host's own saving names the
-keys; only then is each weight drawn. So a file has every key and shape of its kind, and pictures made with it are noise.
+keys; only then is each weight drawn. So a file has every key and shape of its kind, and images made with it are noise.
 """
 from collections.abc import Mapping
 from os import PathLike

@@ -1,7 +1,7 @@
 """Checkpoints of transformers with random weights, few blocks and, where the host lets them, narrow ones, in the layout of the published files.
 
 As in checkpoints.py the host's own classes name the keys; where published files call a weight otherwise, that is said here. With them go a text
-encoder and VAEs, by which the host's stock loaders make pictures.
+encoder and VAEs, by which the host's stock loaders make images.
 """
 from collections.abc import Mapping
 from os import PathLike

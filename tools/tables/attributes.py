@@ -1,7 +1,7 @@
-"""What no shipped head reads, steered by heads fitted from drawn pictures: `python run.py evaluate --attributes [--seeds N]`.
+"""What no shipped head reads, steered by heads fitted from drawn images: `python run.py evaluate --attributes [--seeds N]`.
 
-Attributes: arms raised (both hands above the neck) and scenes at dusk, learnt from 100 pictures with it and 100 without, at three amounts, and
-less of it. A map: where the shirt is, fitted from 100 pictures, towards the shirts of the other tables' scenes. Prompts are those of the other
+Attributes: arms raised (both hands above the neck) and scenes at dusk, learnt from 100 images with it and 100 without, at three amounts, and
+less of it. A map: where the shirt is, fitted from 100 images, towards the shirts of the other tables' scenes. Prompts are those of the other
 tables; those for dusk leave the scene open, which they would else ask for.
 """
 from copy import copy
@@ -20,12 +20,12 @@ from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools.tables.control import Bench, Setting, show
 
 SEED = 9000
-EACH, PICTURES = 100, 100
+EACH, IMAGES = 100, 100
 AMOUNTS = (0.5, 1.0, 2.0, -1.0)
 
 
 class AttributeBench(Bench):
-    """Pictures to fit on, and what is measured."""
+    """Images to fit on, and what is measured."""
 
     def figures(self, image: torch.Tensor) -> dict[str, float]:
         measures = {"valid": judge.valid(image), "texture": judge.texture(image),
@@ -40,12 +40,12 @@ class AttributeBench(Bench):
 @torch.inference_mode()
 def attributes(seeds: int) -> dict:
     bench, results = AttributeBench(seeds), {}
-    drawn, unguided = world.draw(PICTURES * 8, seed=SEED).image, bench.sample((), Setting())
+    drawn, unguided = world.draw(IMAGES * 8, seed=SEED).image, bench.sample((), Setting())
     results["arms raised"] = amounts(bench, drawn, "arms raised", unguided)
     no_scene = copy(bench)
     no_scene.said_context = bench.encoded([prompt.rsplit(",", 1)[0] for prompt in bench.said.prompts()])
     results["dusk"] = amounts(no_scene, drawn, "dusk", no_scene.sample((), Setting()))
-    return results | {"shirt": shirts(bench, drawn[:PICTURES], unguided)}
+    return results | {"shirt": shirts(bench, drawn[:IMAGES], unguided)}
 
 
 def amounts(bench: AttributeBench, drawn: torch.Tensor, name: str, unguided: torch.Tensor) -> dict:
@@ -71,10 +71,10 @@ def shirts(bench: AttributeBench, drawn: torch.Tensor, unguided: torch.Tensor) -
     head, _ = fit_head(TrainingSet("evaluate", bench.model, bench.examples(drawn, shown(drawn)), "the shirt"), 0)
     image = shown(bench.scene.image).movedim(1, -1)
     for setting, weight in (("unguided", 0.0), ("weight 0.5", 0.5), ("weight 1", 1.0), ("weight 2", 2.0)):
-        pictures = unguided if not weight else bench.sampled(
+        images = unguided if not weight else bench.sampled(
             lambda part: MapTarget.execute(head, image[part], weight, 0.0, Spatial.end)[0], Setting(Move()))
-        found = judge.shirt(pictures)
+        found = judge.shirt(images)
         overlap = (found & wanted).flatten(1).sum(1) / (found | wanted).flatten(1).sum(1).clamp(min=1)
-        results[setting] = {"overlap": round(overlap.mean().item(), 4)} | bench.figures(pictures)
+        results[setting] = {"overlap": round(overlap.mean().item(), 4)} | bench.figures(images)
         show("shirt", setting, results[setting])
     return results

@@ -1,6 +1,6 @@
-"""Heads that compare, fitted from pictures alone, beside the shipped ones and none: `python run.py evaluate --compare [--seeds N]`.
+"""Heads that compare, fitted from images alone, beside the shipped ones and none: `python run.py evaluate --compare [--seeds N]`.
 
-From drawn pictures, of which nobody says anything; for one row from drawn pictures of people who are in several each.
+From drawn images, of which nobody says anything; for one row from drawn images of people who are in several each.
 """
 import time
 from copy import copy
@@ -17,25 +17,25 @@ from tools.tables.fit import SEED
 from tools.tables.relations import LikenessBench, RelationBench, to_be_dragged
 from tools.train_demo import load_model, measured
 
-PICTURES, PEOPLE = 32, 8
+IMAGES, PEOPLE = 32, 8
 HELD_OUT, TIMESTEPS = 32, (50, 400, 700)
 
 
 def people() -> tuple[torch.Tensor, str]:
-    """Drawn pictures [N, 3, H, W] of people, known by their clothes, and who is in each."""
-    who = torch.arange(PICTURES) % PEOPLE
+    """Drawn images [N, 3, H, W] of people, known by their clothes, and who is in each."""
+    who = torch.arange(IMAGES) % PEOPLE
     clothes = torch.randperm(len(world.CLOTHES)**2, generator=torch.Generator().manual_seed(SEED))[who]
-    plan = replace(world.plan(PICTURES, seed=SEED), shirt=clothes // len(world.CLOTHES), trousers=clothes % len(world.CLOTHES))
+    plan = replace(world.plan(IMAGES, seed=SEED), shirt=clothes // len(world.CLOTHES), trousers=clothes % len(world.CLOTHES))
     return world.render(plan).image, ",".join(map(str, who.tolist()))
 
 
 @torch.inference_mode()
 def fitted(bench: RelationBench) -> dict:
     """The heads, by what they are fitted from: kind, or kind and groups."""
-    images, (grouped, who), heads = world.draw(PICTURES, seed=SEED).image, people(), {}
-    for name, pictures, groups in (*((kind, images, None) for kind in RULES), ("identity, grouped", grouped, [who])):
+    drawn, (grouped, who), heads = world.draw(IMAGES, seed=SEED).image, people(), {}
+    for name, images, groups in (*((kind, drawn, None) for kind in RULES), ("identity, grouped", grouped, [who])):
         start = time.monotonic()
-        heads[name], report, _ = FitComparingHead.execute([bench.model], [bench.vae], [pictures.movedim(1, -1)], [bench.negative],
+        heads[name], report, _ = FitComparingHead.execute([bench.model], [bench.vae], [images.movedim(1, -1)], [bench.negative],
                                                           [name.split(",")[0]], [0], groups=groups).args
         print(f"{name}, {time.monotonic() - start:.0f} s: {report}", flush=True)
     return heads

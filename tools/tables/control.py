@@ -17,11 +17,11 @@ from readout_guidance_pack.nodes.targets.depth import DepthTarget
 from readout_guidance_pack.nodes.targets.edge import EdgeTarget
 from readout_guidance_pack.nodes.targets.pose import PoseTarget
 from readout_guidance_pack.rg_core.guidance.targets import Spatial
-from readout_guidance_pack.rg_core.images.pictures import draw_pose
+from readout_guidance_pack.rg_core.images.control_images import draw_pose
 
 CONTROLS = {"pose": ("pose",), "depth": ("depth",), "edge": ("edge",), "pose+depth": ("pose", "depth")}
 STEPS, CFG = 20, 3.0
-BATCH = 4  # pictures at a time: as many as a core's cache holds, a fifth faster there than 16
+BATCH = 4  # images at a time: as many as a core's cache holds, a fifth faster there than 16
 SCENE_SEED, PROMPT_SEED, NOISE_SEED = 1000, 2000, 3000
 
 
@@ -76,14 +76,14 @@ class Bench:
         return chain
 
     def sample(self, kinds: tuple[str, ...], setting: Setting) -> torch.Tensor:
-        """Decoded pictures [seeds, 3, H, W], guided by heads of these kinds."""
+        """Decoded images [seeds, 3, H, W], guided by heads of these kinds."""
         return self.sampled(lambda part: () if setting.move is None else self.guidance(kinds, setting.end, part), setting)
 
     @torch.inference_mode()
     def sampled(self, targets, setting: Setting) -> torch.Tensor:
-        """Decoded pictures [seeds, 3, H, W], guided by what `targets(part)` gives for each part of the scenes, unguided where that is
+        """Decoded images [seeds, 3, H, W], guided by what `targets(part)` gives for each part of the scenes, unguided where that is
         nothing; sampled in batches, with the noise of one large batch."""
-        pictures = []
+        images = []
         for first in range(0, self.seeds, BATCH):
             part = slice(first, min(first + BATCH, self.seeds))
             chain = targets(part)
@@ -91,8 +91,8 @@ class Bench:
             latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
             latent, = host_nodes.common_ksampler(model, NOISE_SEED, setting.steps, setting.cfg, setting.sampler or self.sampler,
                                                  setting.scheduler or self.scheduler, [[self.said_context[part], {}]], self.negative, latent)
-            pictures.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
-        return torch.cat(pictures)
+            images.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
+        return torch.cat(images)
 
     def measure(self, kinds: tuple[str, ...], setting: Setting) -> dict[str, float]:
         start = time.monotonic()

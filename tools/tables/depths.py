@@ -28,7 +28,7 @@ def stretched(nearness: Tensor) -> Tensor:
 
 
 def holes(like: Tensor, share: float) -> Tensor:
-    """Where a sensor found nothing: boxes of all sizes over this `share` of each picture, [B, H, W], boolean."""
+    """Where a sensor found nothing: boxes of all sizes over this `share` of each image, [B, H, W], boolean."""
     rng = torch.Generator().manual_seed(HOLE_SEED)
     found = torch.zeros(like.shape, dtype=torch.bool)
     for one in found:
@@ -39,7 +39,7 @@ def holes(like: Tensor, share: float) -> Tensor:
     return found
 
 
-def picture(x: Tensor) -> Tensor:
+def image(x: Tensor) -> Tensor:
     return x[..., None].expand(-1, -1, -1, 3)
 
 
@@ -49,15 +49,15 @@ def given(nearness: Tensor) -> dict[str, dict]:
     from comfy_extras.nodes_moge import _normalize_disparity
     far = metres(nearness)
     drawn, grey = torch.stack([normalize_depth_v2_style(x) for x in far]), far / FARTHEST
-    rows = {"true nearness": {"image": picture(nearness)}, "MoGe's drawing": {"image": picture(_normalize_disparity(far))},
-            "MoGe's geometry": {"geometry": {"depth": far}}, "DA3's drawing": {"image": picture(drawn)},
-            "DA3's drawing, distance": {"image": picture(drawn), "greys": DISTANCE}, "DA3's raw": {"image": picture(far)},
-            "DA3's raw, near black": {"image": picture(far), "greys": NEAR_BLACK}, "DA3's geometry": {"geometry": {"depth": far, "mode": "mono"}}}
+    rows = {"true nearness": {"image": image(nearness)}, "MoGe's drawing": {"image": image(_normalize_disparity(far))},
+            "MoGe's geometry": {"geometry": {"depth": far}}, "DA3's drawing": {"image": image(drawn)},
+            "DA3's drawing, distance": {"image": image(drawn), "greys": DISTANCE}, "DA3's raw": {"image": image(far)},
+            "DA3's raw, near black": {"image": image(far), "greys": NEAR_BLACK}, "DA3's geometry": {"geometry": {"depth": far, "mode": "mono"}}}
     for share in HOLES:
         none, name = holes(far, share), f"{share:.0%} holes"
-        rows[f"{name}: nearness"] = {"image": picture((nearness * 0.9 + 0.1).masked_fill(none, 0.0))}
-        rows[f"{name}: grey, invert"] = {"image": picture(grey.masked_fill(none, 0.0)), "invert": True}
-        rows[f"{name}: grey, near black"] = {"image": picture(grey.masked_fill(none, 0.0)), "greys": NEAR_BLACK}
+        rows[f"{name}: nearness"] = {"image": image((nearness * 0.9 + 0.1).masked_fill(none, 0.0))}
+        rows[f"{name}: grey, invert"] = {"image": image(grey.masked_fill(none, 0.0)), "invert": True}
+        rows[f"{name}: grey, near black"] = {"image": image(grey.masked_fill(none, 0.0)), "greys": NEAR_BLACK}
         rows[f"{name}: MoGe's geometry"] = {"geometry": {"depth": far.masked_fill(none, torch.inf), "mask": ~none}}
         rows[f"{name}: DA3's geometry"] = {"geometry": {"depth": far.masked_fill(none, 0.0), "mode": "mono"}}
     return rows

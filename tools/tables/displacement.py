@@ -1,4 +1,4 @@
-"""How far the defaults move a picture: `python run.py evaluate --displacement`, on each family of models, and by each sampler and number of steps.
+"""How far the defaults move an image: `python run.py evaluate --displacement`, on each family of models, and by each sampler and number of steps.
 
 The sum of the lengths of all moves, in units of the variance-preserving latent and of the strength, with the noise levels that the host gives each
 family: of those of latents, and of what lands of the shifts in the latents of the host's own sampler. It is arithmetic, for a move is as long as

@@ -2,7 +2,7 @@
 import torch
 
 from readout_guidance_pack.nodes.make_heads.estimate import ReadoutEstimate
-from readout_guidance_pack.rg_core.images.pictures import fit
+from readout_guidance_pack.rg_core.images.control_images import fit
 from tools.tables.control import BATCH, NOISE_SEED, Bench, show
 
 PERCENTS = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)

@@ -1,6 +1,6 @@
-"""Heads fitted from a few pictures beside the shipped ones: `python run.py evaluate --fit [--seeds N]`.
+"""Heads fitted from a few images beside the shipped ones: `python run.py evaluate --fit [--seeds N]`.
 
-Pictures are drawn, or sampled by the demo model itself with an empty prompt. What should be read of drawn pictures is known; of sampled ones the
+Images are drawn, or sampled by the demo model itself with an empty prompt. What should be read of drawn images is known; of sampled ones the
 world's rules tell depth and edges, and the shipped pose head, at percent 0.95, poses: in the place of the detectors that people have.
 """
 import time
@@ -22,7 +22,7 @@ SEED = 7000
 
 
 def drawn(bench: Bench, count: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Pictures [N, 3, H, W], and what each spatial head should read of them, likewise, 0 to 1."""
+    """Images [N, 3, H, W], and what each spatial head should read of them, likewise, 0 to 1."""
     sample, wanted = scenes(count, SEED)
     return sample.image, {kind: (wanted[kind] - low) / (high - low) for kind, (low, high) in DEMO_RANGES.items()}
 
@@ -52,8 +52,8 @@ def fits(seeds: int) -> dict:
             show(kind, setting, result)
     for source, make in SOURCES.items():
         bench.heads = shipped
-        pictures, wanted = make(bench, max(COUNTS))
-        latents = bench.vae.encode(pictures.movedim(1, -1))
+        images, wanted = make(bench, max(COUNTS))
+        latents = bench.vae.encode(images.movedim(1, -1))
         for count in COUNTS:
             for kind in DEMO_RANGES:
                 given = [Example(latents[i:i + 1], bench.negative, wanted[kind][i:i + 1]) for i in range(count)]

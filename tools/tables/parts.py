@@ -1,9 +1,9 @@
 """Control where a node samples a part at a time: `python run.py evaluate --parts [--seeds N]`.
 
-`windows`: ComfyUI's Context Windows of 4 on 8 pictures with a pose each, the first four and the last four figures, beside the same
-pictures sampled without windows. `tiles`: a model function that shows the diffusion model overlapping tiles of 64x64 of a picture of
-96x96, beside the same unguided and the same untiled. `crops`: a crop of 64x64 with the figure out of a picture of 96x96, sampled again at
-denoise 0.6 as detailers do, with the MODEL from before guidance, with the whole picture's target, and with the crop's own.
+`windows`: ComfyUI's Context Windows of 4 on 8 images with a pose each, the first four and the last four figures, beside the same
+images sampled without windows. `tiles`: a model function that shows the diffusion model overlapping tiles of 64x64 of an image of
+96x96, beside the same unguided and the same untiled. `crops`: a crop of 64x64 with the figure out of an image of 96x96, sampled again at
+denoise 0.6 as detailers do, with the MODEL from before guidance, with the whole image's target, and with the crop's own.
 """
 import inspect
 from dataclasses import replace
@@ -21,7 +21,7 @@ LENGTH, TILE = 4, 64
 
 
 def tiled(apply_model, given):
-    """What packs for large pictures do, blended evenly."""
+    """What packs for large images do, blended evenly."""
     x, timestep, c = given["input"], given["timestep"], given["c"]
     out, times = torch.zeros_like(x), torch.zeros_like(x)
     for top in sorted({0, x.shape[-2] - TILE}):
@@ -41,16 +41,16 @@ def windowed(model, length: int, overlap: int, causal: bool, **more):
 
 
 def part_of(x, part: slice):
-    """Of a scene or its words, some pictures."""
+    """Of a scene or its words, some images."""
     return replace(x, **{name: value[part] for name, value in vars(x).items() if isinstance(value, (torch.Tensor, list, tuple)) and len(value)})
 
 
 def cropped(scene, skeletons):
-    """A part of each picture of a scene with its figure in the middle; the scene of these parts, and their skeletons."""
+    """A part of each image of a scene with its figure in the middle; the scene of these parts, and their skeletons."""
     size = scene.image.shape[-1]
     corner = (scene.joints.mean(1) - TILE / 2).round().clamp(0, size - TILE).long()
-    image, skeleton = (torch.stack([picture[..., y:y + scale * TILE, x:x + scale * TILE] for picture, (x, y) in zip(pictures, scale * corner)])
-                       for pictures, scale in ((scene.image, 1), (skeletons.movedim(-1, 1), skeletons.shape[1] // size)))
+    image, skeleton = (torch.stack([one[..., y:y + scale * TILE, x:x + scale * TILE] for one, (x, y) in zip(images, scale * corner)])
+                       for images, scale in ((scene.image, 1), (skeletons.movedim(-1, 1), skeletons.shape[1] // size)))
     return replace(scene, image=image, joints=scene.joints - corner[:, None]), skeleton.movedim(1, -1)
 
 
@@ -60,10 +60,10 @@ def crops(seeds: int) -> dict:
     part, own = cropped(bench.scene, whole)
     context = torch.cat([bench.clip.encode_from_tokens_scheduled(bench.clip.tokenize(words))[0][0] for words in said])
     latent = {"samples": bench.vae.encode(part.image.movedim(1, -1))}
-    for name, picture in (("the MODEL from before", None), ("the whole picture's target", whole), ("the crop's own target", own)):
+    for name, image in (("the MODEL from before", None), ("the whole picture's target", whole), ("the crop's own target", own)):
         model = bench.model
-        if picture is not None:
-            bench.images["pose"] = picture
+        if image is not None:
+            bench.images["pose"] = image
             model = guided("evaluate", model, bench.guidance(("pose",), Setting.end, slice(None)), Move())
         out, = host_nodes.common_ksampler(model, NOISE_SEED, STEPS, CFG, bench.sampler, bench.scheduler, [[context, {}]], bench.negative, latent,
                                           denoise=0.6)
@@ -83,10 +83,10 @@ def parts(seeds: int) -> dict:
                         "windows, overlap 2, causal fix": windowed(whole, LENGTH, 2, True)}.items():
         bench.model = model
         for kinds, setting in (((), Setting()), (("pose",), Setting(Move()))):
-            pictures = bench.sample(kinds, setting)
+            images = bench.sample(kinds, setting)
             for label, part in (("1 to 4", slice(0, LENGTH)), ("5 to 8", slice(LENGTH, 2 * LENGTH))):
                 row = f"{'guided' if kinds else 'unguided'}, {name}, {label}"
-                results["windows"][row] = judge.figures(pictures[part], part_of(bench.scene, part), part_of(bench.said, part))
+                results["windows"][row] = judge.figures(images[part], part_of(bench.scene, part), part_of(bench.said, part))
                 show("windows", row, results["windows"][row])
     bench = Bench(seeds, 96, 96)
     whole, tiles = bench.model, bench.model.clone()

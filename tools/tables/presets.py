@@ -22,15 +22,15 @@ LCM = {"sampler": "lcm", "scheduler": "sgm_uniform", "cfg": 1.0}
 
 @torch.inference_mode()
 def published(bench: Bench, kinds: tuple[str, ...], cfg: float) -> torch.Tensor:
-    pictures = []
+    images = []
     for first in range(0, bench.seeds, BATCH):
         part = slice(first, min(first + BATCH, bench.seeds))
         latent = {"samples": torch.zeros(part.stop - first, 3, *bench.size), "batch_index": list(range(first, part.stop))}
         latent = KSamplerReadoutGuidancePublished.execute(
             bench.model, NOISE_SEED, 100, cfg, 1.0, True, [[bench.said_context[part], {}]], bench.negative, latent,
             guidance=bench.guidance(kinds, END, part), strength=PUBLISHED.strength)[0]
-        pictures.append(bench.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
-    return torch.cat(pictures)
+        images.append(bench.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
+    return torch.cat(images)
 
 
 def presets(seeds: int) -> dict:
@@ -48,9 +48,9 @@ def presets(seeds: int) -> dict:
         figures, seconds = {}, {}
         for setting, make in rows.items():
             start = time.monotonic()
-            pictures = make()  # decoding them is but a copy in the demo world
+            images = make()  # decoding them is but a copy in the demo world
             seconds[setting] = time.monotonic() - start
-            figures[setting] = judge.figures(pictures, bench.scene, bench.said)
+            figures[setting] = judge.figures(images, bench.scene, bench.said)
         results[name] = {setting: figures[setting] | {"seconds": round(seconds[setting], 2),
                                                       "time_ratio": round(seconds["published"] / seconds[setting], 2)} for setting in rows}
         for setting, result in results[name].items():

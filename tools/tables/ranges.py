@@ -1,6 +1,6 @@
 """How exactly targets are met by how long and how hard they act: `python run.py evaluate --ranges [--seeds N]`.
 
-`picture_ratio` is the time of the guided pictures over that of the unguided ones.
+`picture_ratio` is the time of the guided images over that of the unguided ones.
 """
 import math
 import time

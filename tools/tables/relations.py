@@ -1,6 +1,6 @@
 """Control by relations to a reference: drag, appearance and identity; part of `python run.py evaluate`.
 
-Dragged pictures are sampled one by one, for each has a drag of its own; all else as in control.py.
+Dragged images are sampled one by one, for each has a drag of its own; all else as in control.py.
 """
 from copy import copy
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ LEAST_WAY = 6.0     # pixels that a drag goes at least
 
 @dataclass
 class DragPlan:
-    """One drag for each of B pictures, in pixels."""
+    """One drag for each of B images, in pixels."""
     joint: torch.Tensor  # [B], index of the dragged joint
     start: torch.Tensor  # [B, 2]
     place: torch.Tensor  # [B, 2], where it should go
@@ -44,14 +44,14 @@ class DragPlan:
 
 
 def drag_plan(seeds: int, size: tuple[int, int]) -> tuple:
-    """Scenes, the same scenes with one arm or leg moved, and the drags that lead from one to the other, inside the picture."""
+    """Scenes, the same scenes with one arm or leg moved, and the drags that lead from one to the other, inside the image."""
     rng = torch.Generator().manual_seed(DRAG_SEED)
     plan = world.plan(4 * seeds, rng=rng)
     scene, moved = world.render(plan, *size), world.render(world.move_limb(plan, rng=rng), *size)
     way = (moved.joints - scene.joints).norm(dim=-1)
     limit = torch.tensor(size[::-1])
     inside = ((scene.joints >= 0) & (scene.joints < limit) & (moved.joints >= 0) & (moved.joints < limit)).all(-1)
-    way = way * inside  # a drag cannot lead out of the picture
+    way = way * inside  # a drag cannot lead out of the image
     picked = (way.max(1).values >= LEAST_WAY).nonzero()[:seeds, 0]
     joint = way.argmax(1)[picked]
     each = torch.arange(len(picked))
@@ -73,7 +73,7 @@ class RelationBench(Bench):
         super().__init__(seeds)
         self.heads |= self.shipped(("correspondence", "appearance", "identity"))
 
-    def picture(self, latent: dict) -> torch.Tensor:
+    def image(self, latent: dict) -> torch.Tensor:
         return self.vae.decode(latent["samples"]).movedim(-1, 1).cpu()
 
     def ksampler(self, model, said, latent: dict, seed: int = NOISE_SEED, sampler: str | None = None, cfg: float = CFG,
@@ -92,12 +92,12 @@ class RelationBench(Bench):
 
     def dragged(self, plan: DragPlan, starts: list, move: Move = Move(), end: float = Drag.end, mask: bool = False,
                 **options) -> torch.Tensor:
-        """One picture for each start (conditioning, noise, reference), made by its own drag."""
-        pictures = []
+        """One image for each start (conditioning, noise, reference), made by its own drag."""
+        images = []
         for i, (said, noise, reference) in enumerate(starts):
             model = self.guide_by(self.drag_targets(plan, i, reference, end, mask), move)
-            pictures.append(self.picture(self.ksampler(model, said, noise, noise=False, **{"sampler": "euler"} | options)))
-        return torch.cat(pictures)
+            images.append(self.image(self.ksampler(model, said, noise, noise=False, **{"sampler": "euler"} | options)))
+        return torch.cat(images)
 
     def drag_figures(self, plan: DragPlan, image: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
         return mean(distance=judge.distance(image, plan.joint, plan.place, plan.start),
@@ -106,7 +106,7 @@ class RelationBench(Bench):
 
     @torch.inference_mode()
     def inverted(self, image: torch.Tensor, prompts: list[str], steps: int = INVERSION_STEPS) -> list:
-        """Of each given picture [B, 3, H, W]: (conditioning, noise, reference); inverted in batches."""
+        """Of each given image [B, 3, H, W]: (conditioning, noise, reference); inverted in batches."""
         found = []
         for part in torch.arange(len(image)).split(BATCH):
             said = self.context([prompts[i] for i in part])
@@ -121,15 +121,15 @@ class RelationBench(Bench):
     @torch.inference_mode()
     def unguided(self, starts: list, noise: bool = True, batch: int = BATCH, **options) -> torch.Tensor:
         """What is sampled for each start (conditioning, latent, reference) without guidance, in batches; from new noise, or none."""
-        pictures = []
+        images = []
         for first in range(0, len(starts), batch):
             part = starts[first:first + batch]
             latent = {"samples": torch.cat([latent["samples"] for _, latent, _ in part])}
             if noise:
                 latent = {"samples": torch.zeros_like(latent["samples"]), "batch_index": list(range(first, first + len(part)))}
             said = [[torch.cat([c[0][0] for c, _, _ in part]), {}]]
-            pictures.append(self.picture(self.ksampler(self.model, said, latent, noise=noise, **options)))
-        return torch.cat(pictures)
+            images.append(self.image(self.ksampler(self.model, said, latent, noise=noise, **options)))
+        return torch.cat(images)
 
 
 def mean(**values: torch.Tensor) -> dict[str, float]:
@@ -138,7 +138,7 @@ def mean(**values: torch.Tensor) -> dict[str, float]:
 
 @torch.inference_mode()
 def inversions(seeds: int) -> dict:
-    """Given pictures, inverted and sampled again with as many Euler steps."""
+    """Given images, inverted and sampled again with as many Euler steps."""
     bench, results = RelationBench(1), {}
     scene = world.draw(seeds, seed=REFERENCE_SEED)
     everywhere = torch.ones(1, *bench.size)
@@ -151,7 +151,7 @@ def inversions(seeds: int) -> dict:
 
 
 def to_be_dragged(seeds: int, kind: type[RelationBench] = RelationBench) -> tuple:
-    """A bench of this kind, the drags, the given pictures, and these inverted."""
+    """A bench of this kind, the drags, the given images, and these inverted."""
     bench = kind(1)
     picked, scene, _, plan = drag_plan(seeds, bench.size)
     given, prompts = scene.image[picked], [scene.prompts()[i] for i in picked]
@@ -160,7 +160,7 @@ def to_be_dragged(seeds: int, kind: type[RelationBench] = RelationBench) -> tupl
 
 @torch.inference_mode()
 def drags(seeds: int) -> dict:
-    """A hand or foot of given pictures, dragged to where the same scene with that limb moved has it."""
+    """A hand or foot of given images, dragged to where the same scene with that limb moved has it."""
     bench, plan, given, starts = to_be_dragged(seeds)
     results, headless = {}, copy(bench)
     headless.heads = {}
@@ -195,7 +195,7 @@ class LikenessBench(RelationBench):
 
     @torch.inference_mode()
     def likeness(self, targets) -> dict[str, float]:
-        pictures = []
+        images = []
         for first in range(0, self.seeds, BATCH):
             part = slice(first, min(first + BATCH, self.seeds))
             latent = {"samples": self.vae.encode(self.shown.image[part].movedim(1, -1)), "batch_index": list(range(first, part.stop))}
@@ -203,8 +203,8 @@ class LikenessBench(RelationBench):
             chain = targets(reference, part)
             empty = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": latent["batch_index"]}
             words = [[torch.cat([c[0][0] for c in self.open[part]]), {}]]
-            pictures.append(self.picture(self.ksampler(self.guide_by(chain) if chain else self.model, words, empty)))
-        image = torch.cat(pictures)
+            images.append(self.image(self.ksampler(self.guide_by(chain) if chain else self.model, words, empty)))
+        image = torch.cat(images)
         return mean(clothes_change=judge.clothes_change(image, self.shown.image), valid=judge.valid(image), texture=judge.texture(image),
                     pck=judge.pck(image, self.scene.joints, self.scene.height),
                     psnr=judge.psnr(image, self.shown.image, torch.ones(self.seeds, *self.size)))
@@ -227,15 +227,15 @@ def structures(seeds: int) -> dict:
     """The structure of drawn scenes, with the prompts of others: where things are should come from the scene, colors from the words."""
     bench, results = RelationBench(seeds), {}
     for setting in ("unguided", "guided"):
-        pictures = []
+        images = []
         for part in torch.arange(seeds).split(BATCH):
             latent = {"samples": bench.vae.encode(bench.scene.image[part].movedim(1, -1)), "batch_index": part.tolist()}
             reference = ReadoutReference.execute(bench.model, bench.negative, latent, REFERENCE_SEED, 1024)[0]
             chain = StructureTarget.execute(reference, 1.0, Appearance.start, Appearance.end)[0]
             empty = {"samples": torch.zeros(len(part), 3, *bench.size), "batch_index": part.tolist()}
             model = bench.guide_by(chain) if setting == "guided" else bench.model
-            pictures.append(bench.picture(bench.ksampler(model, [[bench.said_context[part], {}]], empty)))
-        results[setting] = judge.figures(torch.cat(pictures), bench.scene, bench.said)
+            images.append(bench.image(bench.ksampler(model, [[bench.said_context[part], {}]], empty)))
+        results[setting] = judge.figures(torch.cat(images), bench.scene, bench.said)
         show("structure", setting, results[setting])
     return results
 

@@ -18,15 +18,15 @@ def rows() -> dict[str, tuple[str, str, int]]:
 
 def samplers(seeds: int) -> dict:
     """Pose, in few steps by each sampler, in more by each with its usual scheduler and by each scheduler with DPM++ 2M; `same` is 1 if
-    sampling again gives the very same pictures."""
+    sampling again gives the very same images."""
     bench, results = Bench(seeds), {}
     again = Bench(min(2, seeds))
     for label, (sampler, scheduler, steps) in rows().items():
         results[label] = {}
         for setting, move in (("unguided", None), ("guided", Move())):
             result = bench.measure(("pose",), Setting(move, steps=steps, sampler=sampler, scheduler=scheduler))
-            pictures = [again.sample(("pose",), Setting(move, steps=4, sampler=sampler, scheduler=scheduler)) for _ in range(2)]
-            result["same"] = float(torch.equal(*pictures))
+            images = [again.sample(("pose",), Setting(move, steps=4, sampler=sampler, scheduler=scheduler)) for _ in range(2)]
+            result["same"] = float(torch.equal(*images))
             results[label][setting] = result
             show(label, setting, result)
     return results

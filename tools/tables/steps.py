@@ -1,6 +1,6 @@
 """Control in 4 to 20 steps, by samplers of today's few-step models and others: `python run.py evaluate --steps [--seeds N]`.
 
-As control.py and relations.py have it. Drags are of given pictures, without a head, half as many as scenes.
+As control.py and relations.py have it. Drags are of given images, without a head, half as many as scenes.
 """
 import torch
 
@@ -42,7 +42,7 @@ def steps(seeds: int, names: tuple[str, ...] = tuple(RUNS), counts: tuple[int, .
 
 
 def drags(seeds: int, kind: type[RelationBench], runs: dict, counts: tuple[int, ...], note) -> None:
-    """Each given picture is inverted once, and dragged in all ways."""
+    """Each given image is inverted once, and dragged in all ways."""
     bench, plan, given, starts = to_be_dragged(seeds, kind)
     bench.heads.clear()
     for name, (_, sampler, scheduler, cfg) in runs.items():

@@ -1,4 +1,4 @@
-"""Heads trained on a hundred drawn pictures beside fitted and shipped ones: `python run.py evaluate --train [--seeds N]`."""
+"""Heads trained on a hundred drawn images beside fitted and shipped ones: `python run.py evaluate --train [--seeds N]`."""
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +20,7 @@ COUNT, STEPS = 100, (500, 1000)
 
 
 class Shared(TrainingSet):
-    """For heads that are trained in step on the same pictures by the same dice: the model is asked once for all of them."""
+    """For heads that are trained in step on the same images by the same dice: the model is asked once for all of them."""
     asked: tuple = ()
 
     def read(self, places: list[int], rng: torch.Generator, use, band: int = 0, bands: int = 1) -> Iterator[tuple]:
@@ -37,8 +37,8 @@ class Shared(TrainingSet):
 def trains(seeds: int) -> dict:
     bench, results = Bench(seeds), {kind: {} for kind in DEMO_RANGES}
     shipped, unguided = bench.heads, bench.measure((), Setting())
-    pictures, wanted = drawn(bench, COUNT)
-    latents = bench.vae.encode(pictures.movedim(1, -1))
+    images, wanted = drawn(bench, COUNT)
+    latents = bench.vae.encode(images.movedim(1, -1))
     given = {kind: [Example(latents[i:i + 1], bench.negative, wanted[kind][i:i + 1]) for i in range(COUNT)] for kind in DEMO_RANGES}
 
     def add(kind: str, setting: str, head, **more) -> None:

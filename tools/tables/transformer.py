@@ -1,4 +1,4 @@
-"""The demo's flow transformer, by heads fitted from drawn pictures and drags without one: `python run.py evaluate --transformer [--seeds N]`.
+"""The demo's flow transformer, by heads fitted from drawn images and drags without one: `python run.py evaluate --transformer [--seeds N]`.
 
 As the UNet's tables are made (control.py, relations.py), but sampled with Euler steps and the scheduler "simple", and also in eight of them.
 """
@@ -15,7 +15,7 @@ from tools.tables.fit import drawn
 from tools.tables.relations import RelationBench, to_be_dragged
 from tools.train_demo import DEMO_RANGES
 
-PICTURES = 100
+IMAGES = 100
 FEW = 8  # steps
 
 
@@ -32,10 +32,10 @@ class FlowBench(RelationBench):
         return {}
 
     def fit_heads(self) -> None:
-        pictures, wanted = drawn(self, PICTURES)
-        latents = self.vae.encode(pictures.movedim(1, -1))
+        images, wanted = drawn(self, IMAGES)
+        latents = self.vae.encode(images.movedim(1, -1))
         for kind in DEMO_RANGES:
-            given = [Example(latents[i:i + 1], self.negative, wanted[kind][i:i + 1]) for i in range(PICTURES)]
+            given = [Example(latents[i:i + 1], self.negative, wanted[kind][i:i + 1]) for i in range(IMAGES)]
             self.heads[kind], _ = fit_head(TrainingSet("evaluate", self.model, given, kind), 0)
 
 

@@ -1,4 +1,4 @@
-"""Context windows: calls of the model for some of a batch's pictures."""
+"""Context windows: calls of the model for some of a batch's images."""
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -6,9 +6,9 @@ from torch import Tensor
 from ...common.log import Log
 
 
-def pictures(x: Tensor, whole: Tensor | None, options: dict, log: Log) -> Tensor | None:
-    """The places in the batch `whole` [B, ...] of the pictures `x` [P, ...] that one call of the model makes; None if it makes
-    all. The first ones where nobody can tell, which it says once. Raises ValueError for parts of pictures."""
+def batch_index(x: Tensor, whole: Tensor | None, options: dict, log: Log) -> Tensor | None:
+    """The places in the batch `whole` [B, ...] of the images `x` [P, ...] that one call of the model makes; None if it makes
+    all. The first ones where nobody can tell, which it says once. Raises ValueError for parts of images."""
     if whole is None:
         return None
     window = options.get("transformer_options", {}).get("context_window")  # the host's
@@ -16,8 +16,8 @@ def pictures(x: Tensor, whole: Tensor | None, options: dict, log: Log) -> Tensor
         raise ValueError(f"{log.node}: the model is given parts of the image ({x.shape[-1]}x{x.shape[-2]} latents of "
                          f"{whole.shape[-1]}x{whole.shape[-2]}), as from Context Windows along height or width (dim 2 or 3), but targets are for the "
                          "whole image. Let Context Windows divide the batch (dim 0), or sample the MODEL from before guidance.")
-    if window is not None:  # also where it has as many pictures as the batch: in another order, maybe
-        kept = getattr(options.get("context_handler"), "latent_retain_index_list", [])  # pictures that all windows are shown in their own places
+    if window is not None:  # also where it has as many images as the batch: in another order, maybe
+        kept = getattr(options.get("context_handler"), "latent_retain_index_list", [])  # images that all windows are shown in their own places
         places = window.get_tensor(torch.arange(len(whole)), **({"retain_index_list": kept} if kept else {}))
         if len(places) == len(x):
             return places

@@ -1,4 +1,4 @@
-"""Which part of the picture each conditioning paints."""
+"""Which part of the image each conditioning paints."""
 import comfy.samplers
 import torch
 import torch.nn.functional as F
@@ -7,11 +7,11 @@ from torch import Tensor
 from ....rg_core.features import taps
 from ...common.latents import one_frame
 
-GAP = 0.05  # of a picture: areas in shares may leave out a row of latents between them
+GAP = 0.05  # of an image: areas in shares may leave out a row of latents between them
 
 
 def active_areas(conds: list[dict], x: Tensor, timestep: Tensor) -> dict:
-    """Of each of `conds` that acts at this timestep, by its uuid, the part of the picture that it paints: a taps.Part."""
+    """Of each of `conds` that acts at this timestep, by its uuid, the part of the image that it paints: a taps.Part."""
     whole, acting = torch.zeros_like(one_frame(x)[:, :1]), []
 
     for c in sorted(conds, key=lambda c: "default" in c):
@@ -29,7 +29,7 @@ def within(area: tuple[int, ...] | None, whole: Tensor) -> Tensor:
 
 
 def uncovered(acting: dict, x: Tensor) -> float:
-    """The share of pictures `x` that none of `acting`, which are `active_areas` of them, paints: features are zeros there."""
+    """The share of images `x` that none of `acting`, which are `active_areas` of them, paints: features are zeros there."""
     whole = torch.zeros_like(one_frame(x)[:, :1])
     for part in acting.values():
         within(part.area, whole).add_(part.weight)
@@ -56,5 +56,5 @@ def by_hooks(conds: list[dict]) -> list[list[dict]]:
 
 
 def nonzero_areas(areas: dict) -> set:
-    """The labels of those parts of a picture that show anywhere."""
+    """The labels of those parts of an image that show anywhere."""
     return {label for label, part in areas.items() if part.weight.any()}

@@ -8,7 +8,7 @@ import torch
 class DetachedControl:
     """A ControlNet or T2I-Adapter whose hints are given: the gradient takes the way through the diffusion model alone.
 
-    What adapters make of their hints they keep, and use it for another number of pictures too, where it does not fit; so it is kept here by that."""
+    What adapters make of their hints they keep, and use it for another number of images too, where it does not fit; so it is kept here by that."""
 
     def __init__(self, control):
         self.control = control

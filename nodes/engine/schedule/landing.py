@@ -97,7 +97,7 @@ def remaining(model, found: Tensor, base: int, call: int, start: float, after: f
     An Euler step leaves r = after / start of what a latent differs by, and the model, which sees it, predicts some of it again: in all
     r + (1 - r) j, where j is how far its prediction follows. A sampler that draws noise anew leaves less of the latent, in the extreme
     (LCM) nothing: what is missing is forgotten but for its j. So (r - left) (1 - j) more should remain than the sampler leaves. For j stands that of
-    pictures whose values are independent and as large as noise of 1, 1 / (1 + ratio^2): next to nothing in much noise, all in little."""
+    images whose values are independent and as large as noise of 1, 1 / (1 + ratio^2): next to nothing in much noise, all in little."""
     first = found[:, -1]
     left = float(first[call + 1] / first[base]) if first[base].abs() > GONE else 0.0
     return left + (after / start - left) * (1 - 1 / (1 + noise_ratio(model, start)**2))
@@ -171,14 +171,14 @@ class Landed:
             return replace(euler(sigma, sigmas), short=self.short)
         return replace(landing, sigma=sigma, start=sigma if landing.start == landing.sigma else landing.start)
 
-    def again(self, landing: Landing, x: Tensor, pictures: Tensor | None) -> Tensor | None:
-        """What must be added to this prediction of `x`, the `pictures` of the batch or all, for what earlier ones were shifted by."""
+    def again(self, landing: Landing, x: Tensor, batch_index: Tensor | None) -> Tensor | None:
+        """What must be added to this prediction of `x`, those at `batch_index` or all, for what earlier ones were shifted by."""
         known = {call: self.shifts[call] for call in landing.again if call in self.shifts}
-        own = {call: shift if pictures is None else shift[pictures] for call, shift in known.items() if shift.shape[1:] == x.shape[1:]}
+        own = {call: shift if batch_index is None else shift[batch_index] for call, shift in known.items() if shift.shape[1:] == x.shape[1:]}
         return sum(landing.again[call] * shift for call, shift in own.items()) if own else None
 
-    def keep(self, shift: Tensor, whole: Tensor, pictures: Tensor | None) -> None:
-        """Of the last prediction, for these `pictures` of the batch `whole`, or all."""
+    def keep(self, shift: Tensor, whole: Tensor, batch_index: Tensor | None) -> None:
+        """Of the last prediction, for those at `batch_index` of the batch `whole`, or all."""
         if self.count - 1 in self.wanted:
             kept = self.shifts.setdefault(self.count - 1, torch.zeros_like(whole))
-            kept[slice(None) if pictures is None else pictures] = shift
+            kept[slice(None) if batch_index is None else batch_index] = shift

@@ -1,4 +1,4 @@
-"""In how many moves a picture is guided at one noise level, and how long they are.
+"""In how many moves an image is guided at one noise level, and how long they are.
 
 A level stands for the noise from halfway to the level before to halfway to the next one, for as long as targets act. Where that is
 much, one long move by the gradient at the level would lead past what is wanted: so several short ones are made, each by a fresh
@@ -18,7 +18,7 @@ A_MOVE = 0.28  # times the strength: the way that one move is made for, in units
 SPARED = 0.3   # of a move, that no further one is made for
 SHIFT = 2      # times as long as the moves before it the shift of the prediction is
 MORE = 1.12    # times the fall is gone in few steps: 20 Euler steps go about so much beyond it
-LEAST_NOISE = 0.3  # over the picture: with less of it the model gives moves of the last latents back as they are
+LEAST_NOISE = 0.3  # over the image: with less of it the model gives moves of the last latents back as they are
 MANY = 20      # steps in which every level gets one move
 
 

@@ -1,7 +1,7 @@
 """How much noise a latent has, whatever scale the host's model keeps it in.
 
-A variance-preserving latent is cos(a) of the picture plus sin(a) of noise, and the angle a tells the noise level: tan(a) is the sigma of
-the host's models of noise and velocity. Flow models keep 1 - sigma of the picture plus sigma of noise.
+A variance-preserving latent is cos(a) of the image plus sin(a) of noise, and the angle a tells the noise level: tan(a) is the sigma of
+the host's models of noise and velocity. Flow models keep 1 - sigma of the image plus sigma of noise.
 """
 import math
 
@@ -13,7 +13,7 @@ from comfy.model_sampling import CONST
 from torch import Tensor
 
 EMBEDDED = 256     # channels of a noise level's embedding
-MOST_NOISE = 15  # sigma beyond which a picture tells too little; Stable Diffusion 1.5 begins at 14.6. docs/measurements/transformers.md
+MOST_NOISE = 15  # sigma beyond which an image tells too little; Stable Diffusion 1.5 begins at 14.6. docs/measurements/transformers.md
 
 
 def is_flow(sampling) -> bool:
@@ -27,10 +27,10 @@ def latent_scale(model, sigma: float) -> float:
 
 
 def prediction_scale(model, sigma: float) -> float:
-    """What a shift of the predicted picture is larger by than the one of a variance-preserving latent that does the same work: 1 / cos(a).
+    """What a shift of the predicted image is larger by than the one of a variance-preserving latent that does the same work: 1 / cos(a).
 
     Beyond MOST_NOISE it grows no more: models with a zero terminal SNR begin at a sigma of 4518 and step to 20, where a shift of its size would be
-    all there is (docs/measurements/moves.md). Flow models begin with noise alone, and those for large pictures stay near it for long: beyond
+    all there is (docs/measurements/moves.md). Flow models begin with noise alone, and those for large images stay near it for long: beyond
     MOST_NOISE times their noise halfway the shift fades, as (1 + r^2)^-1, to nothing."""
     if not is_flow(model.model_sampling):
         return latent_scale(model, min(sigma, MOST_NOISE))
@@ -42,7 +42,7 @@ def prediction_scale(model, sigma: float) -> float:
 
 def depth(model, sigma: float) -> float:
     """How far from no noise `sigma` is, on a scale on which guidance goes equally far everywhere: a short step to `after` moves a
-    variance-preserving latent by depth(sigma) - depth(after) times the strength. It is the logarithm of the noise over the picture, and grows less
+    variance-preserving latent by depth(sigma) - depth(after) times the strength. It is the logarithm of the noise over the image, and grows less
     where prediction_scale does."""
     ratio = noise_ratio(model, sigma)
     if is_flow(model.model_sampling):
@@ -53,7 +53,7 @@ def depth(model, sigma: float) -> float:
 
 
 def noise_ratio(model, sigma: float) -> float:
-    """What a latent has of noise over what it has of the picture."""
+    """What a latent has of noise over what it has of the image."""
     if not is_flow(model.model_sampling):
         return sigma
     return sigma / (1 - sigma) if sigma < 1 else math.inf

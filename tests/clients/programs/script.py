@@ -1,6 +1,6 @@
-"""ComfyScript: the script that it makes of a prompt, run by its runtime, and the pictures of that. SERVER PROMPT FOLDER
+"""ComfyScript: the script that it makes of a prompt, run by its runtime, and the images of that. SERVER PROMPT FOLDER
 
-What saves pictures has a result of its own in newer hosts, and is a comment in its script; here it is not.
+What saves images has a result of its own in newer hosts, and is a comment in its script; here it is not.
 """
 import sys
 from pathlib import Path
@@ -17,8 +17,8 @@ saved = []
 with runtime.Workflow(wait=True):
     exec(script, vars(nodes) | {"SaveImage": lambda *inputs: saved.append(nodes.SaveImage(*inputs))})
 for place, output in enumerate(saved):
-    for turn, picture in enumerate(output.wait().wait()):
-        picture.save(Path(folder, f"{place}-{turn}.png"))
+    for turn, image in enumerate(output.wait().wait()):
+        image.save(Path(folder, f"{place}-{turn}.png"))
 # A type and a node of one name: the node has an underscore (docs/using.md).
 assert type(nodes.ReadoutReference).__name__ != type(nodes.ReadoutReference_).__name__
 print(nodes.ReadoutReference, nodes.ReadoutReference_)

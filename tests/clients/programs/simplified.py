@@ -1,4 +1,4 @@
-"""comfy-api-simplified: the pictures of the outputs with these titles. SERVER WORKFLOW FOLDER TITLE ..."""
+"""comfy-api-simplified: the images of the outputs with these titles. SERVER WORKFLOW FOLDER TITLE ..."""
 import sys
 from pathlib import Path
 

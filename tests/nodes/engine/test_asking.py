@@ -18,18 +18,18 @@ from tiny_transformers import HERE, tiny_model
 from transformer_sampling import depth_head, sampled
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
-ROUNDING = 1e-5  # over the largest number of a picture
+ROUNDING = 1e-5  # over the largest number of an image
 NOTHING = Move(1e-7, moves=1)
 
 
 def off(graph: Graph) -> float:
-    """How far the picture guided by nothing is from the plain one."""
+    """How far the image guided by nothing is from the plain one."""
     graph.move = NOTHING
     plain = graph.run(False)
     return ((graph.run() - plain).abs().max() / plain.abs().max()).item()
 
 
-def pictures(graph: Graph, count: int) -> None:
+def images(graph: Graph, count: int) -> None:
     graph.latent = graph.latent | {"samples": graph.latent["samples"][:1].repeat(count, 1, 1, 1)}
 
 
@@ -44,7 +44,7 @@ def halves(graph: Graph) -> None:
 
 
 def shared_in_halves(graph: Graph) -> None:
-    """Shares the keys of the first picture with all others of its half, as StyleAligned does."""
+    """Shares the keys of the first image with all others of its half, as StyleAligned does."""
     def patch(q, k, v, _options):
         def shared(x):
             return torch.cat([half[:1].expand_as(half) for half in x.chunk(2)])
@@ -82,7 +82,7 @@ CASES = [pytest.param(feature, count, marks=SLOW if feature in FEATURES and coun
 def test_guided_by_nothing_is_plain(feature, count):
     graph = Graph()
     graph.cfg = 7.0
-    pictures(graph, count)
+    images(graph, count)
     (FEATURES | ASKED_APART)[feature](graph)
     if feature == "several hints" and count == 1:
         pytest.skip("the host itself gives each branch another hint then")
@@ -100,7 +100,7 @@ def test_patches_that_want_both_branches_are_seen_through():
 
     asking, halving = Graph(), Graph()
     for graph, count_of in ((asking, lambda options: len(options["cond_or_uncond"])), (halving, lambda _options: 2)):
-        pictures(graph, 2)
+        images(graph, 2)
         shares(graph, count_of)
         graph.move = Move(0.3, moves=1)
     guided_run = asking.run()
@@ -113,7 +113,7 @@ def test_patches_that_want_both_branches_are_seen_through():
 def test_no_sampler_makes_something_of_nothing(sampler, count):
     graph = Graph()
     graph.cfg, graph.sampler = 7.0, sampler
-    pictures(graph, count)
+    images(graph, count)
     assert off(graph) < ROUNDING
 
 

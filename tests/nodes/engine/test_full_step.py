@@ -95,8 +95,8 @@ def test_a_guided_step_equals_the_formulas(model, embedded, preset, eta):
     head = randomised(ReadoutHead("pose", channels, emb_channels=4 * config["model_channels"] if embedded else None))
     head.eval().requires_grad_(False)
     positive, negative = conditioning(config["context_dim"], 1), conditioning(config["context_dim"], 2)
-    picture = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(4))
-    target = Spatial(name="pose", head=head, image=picture, end=1.0)
+    image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(4))
+    target = Spatial(name="pose", head=head, image=image, end=1.0)
     move = Move() if preset == "default" else replace(PUBLISHED, eta=eta)
     sigmas = patcher.get_model_object("model_sampling").sigmas[[HIGH, LOW]]
     unet = patcher.model.diffusion_model
@@ -112,7 +112,7 @@ def test_a_guided_step_equals_the_formulas(model, embedded, preset, eta):
     sure = InFloat64(patcher, [negative[0], positive[0]])
     x_vp = (x.double() * high.sqrt()).requires_grad_()
     span = (x_vp.max() - x_vp.min()).detach()
-    wanted = picture.double() * (head.control_range[1] - head.control_range[0]) + head.control_range[0]
+    wanted = image.double() * (head.control_range[1] - head.control_range[0]) + head.control_range[0]
     if preset == "published":
         energy = sum(0.5 * sure.energy(head, x_vp, span, branch, wanted) for branch in (0, 1))
         g, = torch.autograd.grad(energy, x_vp)
@@ -137,13 +137,13 @@ def test_a_guided_step_equals_the_formulas(model, embedded, preset, eta):
 
 
 def at(readout, x: float, y: float):
-    """A readout [1, C, H, W] at a place in shares of the picture, bilinearly: [1, C]."""
+    """A readout [1, C, H, W] at a place in shares of the image, bilinearly: [1, C]."""
     grid = torch.tensor([x, y], dtype=torch.float64).view(1, 1, 1, 2) * 2 - 1
     return F.grid_sample(readout, grid, align_corners=False)[:, :, 0, 0]
 
 
 def test_the_published_drag_procedure_equals_the_formulas(model):
-    """Both steps of two, through the node: noise of variance 1 at first, L over the picture and its reference, which is read
+    """Both steps of two, through the node: noise of variance 1 at first, L over the image and its reference, which is read
     unrounded beside both branches; a guided step by a drag and an appearance, and an unguided one."""
     name, patcher = model
     _, config, channels = MODELS[name]

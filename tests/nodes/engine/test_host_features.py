@@ -61,7 +61,7 @@ def test_hints_that_the_host_adds_in_place_are_differentiated_right(feature, mon
     assert close(got, graph.run())
 
 
-def test_conditionings_that_share_the_picture_are_one(plain):
+def test_conditionings_that_share_the_image_are_one(plain):
     """The same words in two parts, as masks or as areas, are the same words once."""
     graph = Graph()
     graph.positive = [part for mask in (left_mask(), 1 - left_mask())
@@ -74,7 +74,7 @@ def test_conditionings_that_share_the_picture_are_one(plain):
 
 
 @pytest.mark.parametrize("factor", [1.3, 1.5, 2.0, 2.5, 3.0])
-def test_conditionings_that_share_a_picture_under_deep_shrink_are_one(factor):
+def test_conditionings_that_share_an_image_under_deep_shrink_are_one(factor):
     """Whatever the maps of features are shrunk by."""
     one, two = Graph(), Graph()
     for graph in (one, two):
@@ -86,7 +86,7 @@ def test_conditionings_that_share_a_picture_under_deep_shrink_are_one(factor):
 
 
 def test_hooked_conditionings_of_one_lora_are_one():
-    """Two groups of hooks with the same LoRA, each on a part of the picture: weights change between forward and backward."""
+    """Two groups of hooks with the same LoRA, each on a part of the image: weights change between forward and backward."""
     one, two = Graph(), Graph()
     one.positive = comfy.hooks.set_hooks_for_conditioning(one.positive, lora_hook())
     two.positive = [part for mask in (left_mask(), 1 - left_mask()) for part in host_nodes.ConditioningSetMask().append(
@@ -185,7 +185,7 @@ def test_weights_that_another_pack_has_packed(plain):
 
 
 def test_patches_can_tell_the_branches_apart():
-    """By cond_or_uncond, as self-attention guidance and packs for picture prompts do."""
+    """By cond_or_uncond, as self-attention guidance and packs for image prompts do."""
     graph, seen = Graph(), []
 
     def patch(n, context, value, options):
@@ -258,8 +258,8 @@ def test_inpainting_models():
 def test_an_inpainting_model_with_a_reference_of_plain_words():
     graph = Graph(random_model("small", in_channels=9))
     graph.model.model.set_inpaint()
-    reference = ReadoutReference.execute(graph.model, graph.positive, {"samples": graph.picture()}, 5, 64)[0]
-    graph.latent = {"samples": graph.picture(), "noise_mask": left_mask()[None]}
+    reference = ReadoutReference.execute(graph.model, graph.positive, {"samples": graph.image()}, 5, 64)[0]
+    graph.latent = {"samples": graph.image(), "noise_mask": left_mask()[None]}
     graph.target = Appearance(name="appearance", head=make_head("small", "appearance"), reference=reference, end=0.9)
     checked(graph)
 

@@ -1,4 +1,4 @@
-"""Models that are shown a mask and a picture beside the noisy latents, of the host's own classes with random weights."""
+"""Models that are shown a mask and an image beside the noisy latents, of the host's own classes with random weights."""
 import nodes as host_nodes
 import pytest
 import torch
@@ -29,7 +29,7 @@ HOLE = left_mask()[None]
 
 
 class World:
-    """A model; pictures of its own latents by number; what a picture made of one differs from a reference by."""
+    """A model; images of its own latents by number; what an image made of one differs from a reference by."""
 
     def __init__(self, name: str):
         self.name, unet = name, name.startswith("sd")
@@ -43,22 +43,22 @@ class World:
             self.model.model.set_inpaint()
         self.words = said_to_unets(768, 1) if unet else said_to_transformers("flux" if name == "flux fill" else name, 1)
 
-    def picture(self, k: int) -> Tensor:
+    def image(self, k: int) -> Tensor:
         return torch.randn(self.shape, generator=torch.Generator().manual_seed(k))
 
     def inpainting(self, k: int, mask: Tensor = HOLE) -> list:
         """The words as Inpaint Model Conditioning completes them: the encoded hole is 0.3, and around it latents differ a little."""
-        mixed = torch.where(mask.reshape(-1, *[1] * (len(self.shape) - 3), *SIZE) > 0, 0.3, self.picture(k) + 0.1 * self.picture(90))
+        mixed = torch.where(mask.reshape(-1, *[1] * (len(self.shape) - 3), *SIZE) > 0, 0.3, self.image(k) + 0.1 * self.image(90))
         return [[c, more | {"concat_latent_image": mixed, "concat_mask": mask}] for c, more in self.words]
 
     def reference(self, k: int, words: list | None = None):
-        return ReadoutReference.execute(self.model, words or self.words, {"samples": self.picture(k)}, SEED, 64)[0]
+        return ReadoutReference.execute(self.model, words or self.words, {"samples": self.image(k)}, SEED, 64)[0]
 
     def target(self, reference) -> Appearance:
         return Appearance(name="appearance", head=AS_THEY_ARE, reference=reference, end=0.99)
 
     def sample(self, reference, samples: Tensor, mask: Tensor | None = None, words: list | None = None, move: Move = Move(moves=1)):
-        """The picture that is made of `samples`, and by what [B] it differs from the reference at first. From a level at which flow models are
+        """The image that is made of `samples`, and by what [B] it differs from the reference at first. From a level at which flow models are
         guided too."""
         latent = {"samples": samples} | ({} if mask is None else {"noise_mask": mask})
         trace, words = Trace(), words or self.words
@@ -85,54 +85,54 @@ def unet():
         return World("sd inpainting")
 
 
-def test_a_picture_with_a_noise_mask_is_like_itself(w):
-    assert abs(w.differs(w.reference(9), w.picture(9), HOLE)) < NOTHING < 0.02 < w.differs(w.reference(10), w.picture(9), HOLE)
-    assert abs(w.differs(w.reference(9), w.picture(9))) < NOTHING
+def test_an_image_with_a_noise_mask_is_like_itself(w):
+    assert abs(w.differs(w.reference(9), w.image(9), HOLE)) < NOTHING < 0.02 < w.differs(w.reference(10), w.image(9), HOLE)
+    assert abs(w.differs(w.reference(9), w.image(9))) < NOTHING
 
 
 @pytest.mark.parametrize("noise_mask", [None, HOLE], ids=["without a noise mask", "with a noise mask"])
-def test_a_picture_that_the_conditioning_holds_is_like_itself(w, noise_mask):
+def test_an_image_that_the_conditioning_holds_is_like_itself(w, noise_mask):
     words = w.inpainting(9)
     for of_reference in (w.words, words, w.inpainting(11)):
         reference = w.reference(9, of_reference)
-        assert abs(w.differs(reference, w.picture(9), noise_mask, words)) < NOTHING
+        assert abs(w.differs(reference, w.image(9), noise_mask, words)) < NOTHING
 
 
-def test_a_reference_is_seen_with_the_runs_hole_and_its_own_picture_around_it(unet, monkeypatch):
+def test_a_reference_is_seen_with_the_runs_hole_and_its_own_image_around_it(unet, monkeypatch):
     seen = []
     monkeypatch.setattr(unet.model.model, "apply_model", lambda x, t, c_concat=None, ask=unet.model.model.apply_model, **more: (
         seen.append(c_concat), ask(x, t, c_concat=c_concat, **more))[1])
-    own, hole = unet.model.model.process_latent_in(unet.picture(10)), HOLE > 0
+    own, hole = unet.model.model.process_latent_in(unet.image(10)), HOLE > 0
     for of_reference in (None, unet.inpainting(9), unet.inpainting(11)):
         seen.clear()
-        unet.sample(unet.reference(10, of_reference), unet.picture(9), words=unet.inpainting(9))
-        mask, picture = seen[0][:1].split([1, 4], 1)  # references are read first
-        assert torch.equal(mask, HOLE) and torch.allclose(picture, torch.where(hole, unet.model.model.process_latent_in(torch.tensor(0.3)), own))
+        unet.sample(unet.reference(10, of_reference), unet.image(9), words=unet.inpainting(9))
+        mask, image = seen[0][:1].split([1, 4], 1)  # references are read first
+        assert torch.equal(mask, HOLE) and torch.allclose(image, torch.where(hole, unet.model.model.process_latent_in(torch.tensor(0.3)), own))
         seen.clear()
-        unet.sample(unet.reference(10, of_reference), unet.picture(9), HOLE)
-        mask, picture = seen[0][:1].split([1, 4], 1)
-        assert torch.equal(mask, HOLE) and torch.allclose(picture, torch.where(hole, unet.model.model.process_latent_in(unet.picture(9)), own))
+        unet.sample(unet.reference(10, of_reference), unet.image(9), HOLE)
+        mask, image = seen[0][:1].split([1, 4], 1)
+        assert torch.equal(mask, HOLE) and torch.allclose(image, torch.where(hole, unet.model.model.process_latent_in(unet.image(9)), own))
 
 
-def test_a_picture_that_was_made_with_a_mask_is_like_itself(unet):
-    """Its own picture is no longer the one that was sampled on."""
-    latent = {"samples": unet.picture(9), "noise_mask": HOLE}
+def test_an_image_that_was_made_with_a_mask_is_like_itself(unet):
+    """Its own image is no longer the one that was sampled on."""
+    latent = {"samples": unet.image(9), "noise_mask": HOLE}
     made, reference = recording_ksampler.KSamplerReadoutReference.execute(unet.model, SEED, 4, 2.0, "euler", "normal", unet.words, unet.words, latent,
                                                                           0.7, 64).args
-    assert not torch.allclose(made["samples"], unet.picture(9), atol=0.1)
-    assert abs(unet.differs(reference, unet.picture(9), HOLE)) < NOTHING
+    assert not torch.allclose(made["samples"], unet.image(9), atol=0.1)
+    assert abs(unet.differs(reference, unet.image(9), HOLE)) < NOTHING
 
 
 def test_the_negative_branch_of_the_published_procedure_is_shown_the_same(w):
-    assert abs(w.differs(w.reference(9), w.picture(9), HOLE, move=PUBLISHED)) < NOTHING
-    assert abs(w.differs(w.reference(9), w.picture(9), words=w.inpainting(9), move=PUBLISHED)) < NOTHING
+    assert abs(w.differs(w.reference(9), w.image(9), HOLE, move=PUBLISHED)) < NOTHING
+    assert abs(w.differs(w.reference(9), w.image(9), words=w.inpainting(9), move=PUBLISHED)) < NOTHING
 
 
-def test_each_picture_of_a_batch_has_its_own_mask_and_picture(unet):
-    masks, pictures = torch.cat([HOLE, 1 - HOLE, HOLE]), torch.cat([unet.picture(9), unet.picture(10), unet.picture(11)])
-    _, energy = unet.sample(unet.reference(9), pictures, masks)
+def test_each_image_of_a_batch_has_its_own_mask_and_image(unet):
+    masks, images = torch.cat([HOLE, 1 - HOLE, HOLE]), torch.cat([unet.image(9), unet.image(10), unet.image(11)])
+    _, energy = unet.sample(unet.reference(9), images, masks)
     assert abs(energy[0]) < NOTHING and energy[1:].min() > 0.1
-    same = pictures[:1].repeat(3, 1, 1, 1)
+    same = images[:1].repeat(3, 1, 1, 1)
     reference = ReadoutReference.execute(unet.model, unet.words, {"samples": same}, SEED, 64)[0]  # with the batch's noises
     assert unet.sample(reference, same, masks)[1].abs().max() < NOTHING
 
@@ -148,21 +148,21 @@ def test_what_is_kept_of_a_reference_is_kept_for_what_was_shown(name):
     world = World(name)
     world.calls = 0
     world.model.model.diffusion_model.register_forward_pre_hook(lambda *_: setattr(world, "calls", world.calls + 1))
-    reference, picture = world.reference(10), world.picture(9)
-    first, again, other, without = (readings(world, reference, picture, mask) for mask in (HOLE, HOLE, 1 - HOLE, None))
+    reference, image = world.reference(10), world.image(9)
+    first, again, other, without = (readings(world, reference, image, mask) for mask in (HOLE, HOLE, 1 - HOLE, None))
     assert again < first
     assert other == without == (first if name == "sd inpainting" else again)
-    assert readings(world, reference, picture, HOLE) == again
-    pair = torch.cat([picture, world.picture(12)])
+    assert readings(world, reference, image, HOLE) == again
+    pair = torch.cat([image, world.image(12)])
     assert readings(world, world.reference(10), pair) == first  # once for both
 
 
 @pytest.mark.parametrize("holed", [False, True], ids=["plain words", "words with a hole"])
-def test_an_inverted_picture_comes_back_from_its_noise(holed):
-    """That is sampled without a mask, so a mask of the picture's latent is not shown either: the picture would be 1.09 of its size off."""
+def test_an_inverted_image_comes_back_from_its_noise(holed):
+    """That is sampled without a mask, so a mask of the image's latent is not shown either: the image would be 1.09 of its size off."""
     world = World("sd inpainting")
     world.model.model.diffusion_model.out[2].weight.data *= 0.02  # a model that hardly changes its mind can be inverted
-    words, latent = world.inpainting(9) if holed else world.words, {"samples": world.picture(9), "noise_mask": HOLE}
+    words, latent = world.inpainting(9) if holed else world.words, {"samples": world.image(9), "noise_mask": HOLE}
     noise, _ = ReadoutInvert.execute(world.model, words, words, latent, 20, 1.0, "normal", 64).args
     assert "noise_mask" not in noise
 
@@ -174,13 +174,13 @@ def test_an_inverted_picture_comes_back_from_its_noise(holed):
 
 
 def rough(count: int, seed: int) -> Tensor:
-    """Grey pictures [count, 1, *SIZE]."""
+    """Grey images [count, 1, *SIZE]."""
     grid = torch.rand(count, 1, 4, 5, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(grid, SIZE, mode="bicubic").clamp(0, 1)
 
 
 def test_a_head_reads_inside_of_a_hole_around_it_and_without_one():
-    """Mean errors of greys whose own is 0.20, of a head that was made from pictures: fitted without holes 0.05 without one, but 0.13 in it and 0.21
+    """Mean errors of greys whose own is 0.20, of a head that was made from images: fitted without holes 0.05 without one, but 0.13 in it and 0.21
     around it."""
     fill = World("flux fill")
 
@@ -205,26 +205,26 @@ def test_a_head_reads_inside_of_a_hole_around_it_and_without_one():
     assert errors(fill.words).mean() < 0.08 and holed[where].mean() < 0.08 and holed[~where].mean() < 0.08
 
 
-def test_compared_pictures_have_one_hole_with_their_own_picture_around_it(unet, monkeypatch):
-    seen, samples = [], torch.cat([unet.picture(9), unet.picture(10)])
+def test_compared_images_have_one_hole_with_their_own_image_around_it(unet, monkeypatch):
+    seen, samples = [], torch.cat([unet.image(9), unet.image(10)])
     monkeypatch.setattr(comparer, "read_features", lambda node, model, positive, *_: seen.append(positive))
     monkeypatch.setattr(comparer, "of_model", lambda model: {"stride": 1})
-    made = comparer.Comparer("test", unet.model, None, comparer.Pictures([], []), "appearance", 0)
+    made = comparer.Comparer("test", unet.model, None, comparer.Images([], []), "appearance", 0)
     for _ in range(16):
         made.look(2, comparer.Comparison(samples), unet.words, None)
     parts = 0
     for (_, more), in seen:
-        hole, picture = more["concat_mask"] > 0, more["concat_latent_image"]
-        assert torch.equal(hole[0], hole[1]) and torch.equal(torch.where(hole, 0, picture), torch.where(hole, 0, samples))
+        hole, image = more["concat_mask"] > 0, more["concat_latent_image"]
+        assert torch.equal(hole[0], hole[1]) and torch.equal(torch.where(hole, 0, image), torch.where(hole, 0, samples))
         blank = unet.model.model.process_latent_out(unet.model.model.blank_inpaint_image_like(samples))
-        assert torch.equal(torch.where(hole, picture, blank), blank)
+        assert torch.equal(torch.where(hole, image, blank), blank)
         parts += not hole.all()
     assert 2 < parts < 14
 
 
 def test_only_inpainting_models_are_shown_holes_that_nobody_gave(w):
     rng = torch.Generator().manual_seed(0)
-    begin, samples = rng.get_state(), torch.cat([w.picture(9), w.picture(10)])
+    begin, samples = rng.get_state(), torch.cat([w.image(9), w.image(10)])
     if w.name in ("sd", "cosmos-predict2"):
         assert with_holes(w.model, w.words, samples, rng, 2) is w.words
     given = w.inpainting(9)
@@ -243,7 +243,7 @@ def test_holes_are_of_every_size_from_a_quarter_of_the_sides():
 
 def test_a_reference_whose_words_leave_out_a_part_is_said_once(unet, caplog):
     left, = host_nodes.ConditioningSetAreaPercentage().append(unet.words, 0.5, 1.0, 0.0, 0.0, 1.0)
-    unet.sample(unet.reference(9, left), unet.picture(9))
+    unet.sample(unet.reference(9, left), unet.image(9))
     said = [record.getMessage() for record in caplog.records if "leaves out" in record.getMessage()]
     assert len(said) == 1 and said[0].startswith("test: the reference of the appearance target was made with a conditioning that leaves out 50% of "
                                                  "the image")

@@ -1,4 +1,4 @@
-"""Interrupts at any operation, and failures of the host and of other packs: afterwards everything is as if nothing had been, the next picture too."""
+"""Interrupts at any operation, and failures of the host and of other packs: afterwards everything is as if nothing had been, the next image too."""
 import random
 
 import comfy.model_management
@@ -40,7 +40,7 @@ class Follower:
 
 
 class Scene:
-    """From loading to the decoded picture, watched, with another pack's hands in it: an inversion, a drag and a pose from its noise, a picture."""
+    """From loading to the decoded image, watched, with another pack's hands in it: an inversion, a drag and a pose from its noise, an image."""
 
     def __init__(self, recompute: str = "off"):
         self.recompute = recompute
@@ -48,11 +48,11 @@ class Scene:
         self.model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another pack", Follower())
         self.heads = {kind: load_head(HEADS_FOLDER / f"demo_{kind}.safetensors") for kind in ("pose", "correspondence")}
         self.positive, self.negative = (self.clip.encode_from_tokens_scheduled(self.clip.tokenize(said)) for said in ("a figure, sea", ""))
-        self.picture, self.skeleton = demo_nodes.DemoScene.execute(5, 64, 64, 1).args[:2]
+        self.image, self.skeleton = demo_nodes.DemoScene.execute(5, 64, 64, 1).args[:2]
 
     def run(self) -> torch.Tensor:
         comfy.model_management.unload_all_models()
-        latent = {"samples": self.vae.encode(self.picture)}
+        latent = {"samples": self.vae.encode(self.image)}
         noise, reference = ReadoutInvert.execute(self.model, self.positive, self.negative, latent, 3, 1.0, "karras", 64).args
         guidance = DragTarget.execute(reference, "[[[0.3, 0.4], [0.6, 0.5]]]", 1.0, 0.0, 0.9, self.heads["correspondence"],
                                       mask=torch.ones(1, 64, 64)).args[0]
@@ -103,11 +103,11 @@ def check_interrupts(scene, times: int) -> None:
         comfy.model_management.unload_all_models()  # during which the host asks nobody whether to stop, and 0.18.2 would not survive it
         try:
             with At(place):
-                picture = scene.run()
+                image = scene.run()
         except Interrupted:
             interrupted += 1
         else:  # after an interrupted load the host has less to load
-            assert torch.equal(picture, scene.expected)
+            assert torch.equal(image, scene.expected)
         assert scene.state() == before, place
     assert torch.equal(scene.run(), scene.expected)
 

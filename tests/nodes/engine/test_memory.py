@@ -21,7 +21,7 @@ GIGABYTES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sd
 
 
 def same_move(graph) -> bool:
-    """Whether one guided step moves the picture where it does without computing blocks again."""
+    """Whether one guided step moves the image where it does without computing blocks again."""
     graph.sigmas, moved = torch.tensor([14.0, 5.0]), []
     for graph.recompute in ("off", "on"):
         moved.append(graph.run())

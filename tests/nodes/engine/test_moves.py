@@ -64,7 +64,7 @@ def test_schedules_that_begin_with_less_noise_are_moved_from_there_on(history):
 
 
 @pytest.mark.parametrize("kind", ["unet", "transformer"])
-def test_pictures_in_few_steps_are_moved_as_far_as_in_many(history, kind):
+def test_images_in_few_steps_are_moved_as_far_as_in_many(history, kind):
     ways = [way(history[kind], steps) for steps in (4, 6, 8, 12, 20)]
     assert max(ways) < 1.15 * min(ways), ways
 
@@ -79,13 +79,13 @@ def test_targets_that_begin_later_lose_no_more_of_their_way_in_few_steps(history
 
 @pytest.mark.parametrize("wanted", [0, 4])
 def test_where_a_sampler_makes_short_steps_of_its_own_each_is_moved_as_in_many_steps(w, wanted):
-    """dpm_adaptive asks at fifty levels between the six that it was given; with several moves at each the picture was lost."""
+    """dpm_adaptive asks at fifty levels between the six that it was given; with several moves at each the image was lost."""
     asked, trace = [], Trace()
     model = guided("test", w.model, w.pose(1), Move(moves=wanted), trace)
     model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "count", lambda executor, *args, **kwargs: asked.append(1) or executor(*args, **kwargs))
     latent = {"samples": torch.zeros(1, 3, 64, 64)}
-    picture, = host_nodes.common_ksampler(model, 1, 6, 3.0, "dpm_adaptive", "karras", w.positive, w.negative, latent)
-    assert torch.isfinite(picture["samples"]).all() and picture["samples"].std() < 1.5
+    image, = host_nodes.common_ksampler(model, 1, 6, 3.0, "dpm_adaptive", "karras", w.positive, w.negative, latent)
+    assert torch.isfinite(image["samples"]).all() and image["samples"].std() < 1.5
     assert len(asked) > 12 and {row["move"] for row in trace.rows} == {1}
 
 
@@ -113,7 +113,7 @@ def test_a_number_that_was_asked_for_is_made_and_comes_to_the_same(history):
     assert totals == pytest.approx(totals[:1] * 4, rel=1e-6)
 
 
-def test_the_trace_has_every_move_and_the_readouts_a_picture_of_each(w):
+def test_the_trace_has_every_move_and_the_readouts_an_image_of_each(w):
     latent = {"samples": torch.zeros(1, 3, 64, 64)}
     _, trace, readouts = guided_ksampler.KSamplerReadoutGuidance.execute(w.model, 1, 4, 1.0, "lcm", "sgm_uniform", w.positive, w.negative, latent,
                                                                          1.0, w.pose(1, end_percent=0.8), 0.1, moves=2).args
@@ -131,7 +131,7 @@ def test_each_further_move_lowers_the_energy(w):
 
 
 @pytest.mark.parametrize("sampler", ["euler", "lcm", "dpmpp_2m"])
-def test_moves_of_no_strength_are_the_plain_picture(w, sampler):
+def test_moves_of_no_strength_are_the_plain_image(w, sampler):
     plain, _ = w.sample(batch=1, sampler=sampler)
     nearly, _ = w.sample(w.pose(1, end_percent=0.9), batch=1, sampler=sampler, strength=1e-8)  # four steps make a thousand times as much of it
     assert (plain - nearly).abs().max() < 1e-4
@@ -150,11 +150,11 @@ def seen_by(model):
 
 
 def test_what_a_mask_holds_fast_is_not_moved_before_the_model_looks_again(w):
-    """Outside the mask the model is shown the given picture with its noise, at every move."""
-    picture, mask = demo_nodes.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1, torch.zeros(1, 1, 64, 64)
+    """Outside the mask the model is shown the given image with its noise, at every move."""
+    image, mask = demo_nodes.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1, torch.zeros(1, 1, 64, 64)
     mask[..., 32:] = 1
     model, shown = seen_by(w.model)
-    w.sample(w.pose(1, end_percent=0.9), batch=1, model=model, samples=picture, noise_mask=mask, cfg=1.0)
+    w.sample(w.pose(1, end_percent=0.9), batch=1, model=model, samples=image, noise_mask=mask, cfg=1.0)
     assert max(map(len, shown.values())) > 2
     for first, *others in shown.values():
         assert all(torch.equal(first[..., :32], other[..., :32]) and not torch.equal(first, other) for other in others)

@@ -1,4 +1,4 @@
-"""What is said of a guided MODEL that is sampled several times in one run of a workflow: steps one by one, the same picture again, parts of it."""
+"""What is said of a guided MODEL that is sampled several times in one run of a workflow: steps one by one, the same image again, parts of it."""
 import logging
 
 import comfy.utils
@@ -56,7 +56,7 @@ def test_steps_that_are_sampled_one_by_one_are_one_run(w, caplog, start, unguide
     assert said(caplog, "is cut off at its edges") == 1 - unguided
 
 
-def test_a_picture_enlarged_and_sampled_again_in_one_node_is_no_part(w, caplog):
+def test_an_image_enlarged_and_sampled_again_in_one_node_is_no_part(w, caplog):
     """As KSampler (Efficient) does with a script for hires fix; and a second run that ends before targets act is part of a guided one."""
     model = applied(w, end_percent=0.5)
     with CurrentNodeContext("prompt", "7"):
@@ -111,7 +111,7 @@ def test_warnings_are_seen_where_a_pack_silences_the_root_logger(w, caplog):
     assert said(caplog, "one node samples with its MODEL more than once") == 1
 
 
-def test_parts_of_a_picture_are_noticed_once(w, caplog):
+def test_parts_of_an_image_are_noticed_once(w, caplog):
     """As detailers and tile upscalers sample: smaller, or again and again in one node, from given latents."""
     model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
 
@@ -120,7 +120,7 @@ def test_parts_of_a_picture_are_noticed_once(w, caplog):
         host_nodes.common_ksampler(model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, latent, denoise=0.5 if given else 1.0)
 
     run((64, 64), False)
-    run((96, 96), True)  # a second sampler on the enlarged picture
+    run((96, 96), True)  # a second sampler on the enlarged image
     run((48, 48), False)
     assert "from before guidance" not in caplog.text
     run((48, 48), True)
@@ -129,7 +129,7 @@ def test_parts_of_a_picture_are_noticed_once(w, caplog):
 
 
 def test_a_workflow_that_is_run_again_is_no_part_of_the_first_run(w, caplog):
-    """A given picture sampled again, then enlarged: in the second run that picture is smaller than what the first ended with."""
+    """A given image sampled again, then enlarged: in the second run that image is smaller than what the first ended with."""
     model = ApplyReadoutGuidance.execute(w.model, w.pose(1), 0.1)[0]
 
     def run(prompt, *sizes):

@@ -24,9 +24,9 @@ def test_what_is_no_noise_level_is_refused(w, levels):
 @pytest.mark.parametrize("levels", [[0.0, 0.0, 0.0], [14.6, 3.0, 0.0, 0.0]])
 def test_levels_of_which_the_host_itself_makes_nothing_are_no_error(w, levels):
     model = ApplyReadoutGuidance.execute(w.model, w.pose(1, end_percent=1.0), 0.1)[0]
-    picture, plain = (comfy.sample.sample_custom(source, torch.ones(1, 3, 64, 64), 1.0, comfy.samplers.sampler_object("euler"), torch.tensor(levels),
+    image, plain = (comfy.sample.sample_custom(source, torch.ones(1, 3, 64, 64), 1.0, comfy.samplers.sampler_object("euler"), torch.tensor(levels),
                                                  w.positive, w.negative, torch.zeros(1, 3, 64, 64), disable_pbar=True) for source in (model, w.model))
-    assert torch.allclose(picture, plain, equal_nan=True)
+    assert torch.allclose(image, plain, equal_nan=True)
 
 
 def test_a_scheduler_without_levels_makes_no_reference(w):
@@ -59,6 +59,6 @@ def test_nan_in_a_conditioning_is_blamed_on_it(w):
         host_nodes.common_ksampler(model, 1, STEPS, 3.0, "euler", "karras", positive, w.negative, w_latent())
 
 
-def test_a_picture_of_another_shape_than_the_target_is_said_once(w, caplog):
+def test_an_image_of_another_shape_than_the_target_is_said_once(w, caplog):
     w.sample(w.pose(1, size=(64, 64)), batch=1, size=(64, 96))
     assert ["33% of the pose target's input is cut off" in r.message for r in caplog.records] == [True]

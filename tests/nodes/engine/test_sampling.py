@@ -32,16 +32,16 @@ def demo_world():
 
 @pytest.mark.parametrize("steps, denoise, said", [(4, 0.9, "Set denoise to 0.8 or less"), (4, 0.8, None), (20, 0.96, "Set denoise to 0.95 or less"),
                                                   (20, 0.95, None), (4, 1.0, None), (4, 0.0, None)])
-def test_a_denoise_of_a_picture_that_is_the_same_as_1_is_said(demo_world, steps, denoise, said, caplog):
+def test_a_denoise_of_an_image_that_is_the_same_as_1_is_said(demo_world, steps, denoise, said, caplog):
     ksampler_inputs.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.full((1, 3, 8, 8), 0.06)})
-    assert not caplog.records  # no picture is given
+    assert not caplog.records  # no image is given
     ksampler_inputs.compare_denoise("KSampler (Readout Guidance)", steps, denoise, {"samples": torch.rand(1, 3, 8, 8)})
     own, whole = (comfy.samplers.KSampler(demo_world.model, steps, "cpu", "euler", "normal", share).sigmas for share in (denoise, 1.0))
     assert bool(said) == (denoise < 1 and torch.equal(own, whole))
     assert (said in caplog.text) if said else not caplog.records
 
 
-def test_a_step_from_far_more_noise_does_not_drown_the_picture(demo_world):
+def test_a_step_from_far_more_noise_does_not_drown_the_image(demo_world):
     """Models with a zero terminal SNR step from a sigma of 4518 to one of 20 or so."""
     w, (model,) = demo_world, nodes_model_advanced.ModelSamplingDiscrete().patch(demo_world.model, "eps", True)
     seen = []
@@ -148,7 +148,7 @@ def test_failing_in_the_middle_of_a_guided_step_restores_too(demo_world):
     assert [id(p) for p in unet.parameters()] == ids and not any(m._forward_hooks for m in unet.modules())
 
 
-def test_a_picture_does_not_depend_on_its_batch(demo_world):
+def test_an_image_does_not_depend_on_its_batch(demo_world):
     three, trace = demo_world.sample(demo_world.pose(3), batch=3)
     scenes = demo_nodes.DemoScene.execute(5, 64, 64, 3).args[1]
     alone, lone_trace = demo_world.sample(demo_world.pose(image=scenes[1:2]), batch=1, batch_index=[1])
@@ -205,18 +205,18 @@ def test_the_step_that_ends_with_little_noise_or_none_is_not_guided(demo_world, 
 
 
 def test_guidance_works_outside_a_denoise_mask_only_where_the_mask_lets_it(demo_world):
-    picture = demo_nodes.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1
+    image = demo_nodes.DemoScene.execute(9, 64, 64, 1).args[0].movedim(-1, 1) * 2 - 1
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 32:] = 1
-    guided, _ = demo_world.sample(demo_world.pose(1), batch=1, samples=picture, noise_mask=mask)
-    plain, _ = demo_world.sample(batch=1, samples=picture, noise_mask=mask)
-    assert torch.allclose(guided[..., :30], picture[..., :30], atol=1e-4)
+    guided, _ = demo_world.sample(demo_world.pose(1), batch=1, samples=image, noise_mask=mask)
+    plain, _ = demo_world.sample(batch=1, samples=image, noise_mask=mask)
+    assert torch.allclose(guided[..., :30], image[..., :30], atol=1e-4)
     assert (guided - plain)[..., 32:].abs().max() > 0.05
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
 def test_pose_is_controlled(demo_world, size):
-    """Eight pictures; `run.py evaluate` measures many."""
+    """Eight images; `run.py evaluate` measures many."""
     scene = world.draw(8, *size, seed=5)
     images = [demo_world.vae.decode(demo_world.sample(g, batch=8, size=size, steps=12, sampler="dpmpp_2m")[0]).movedim(-1, 1)
               for g in (None, demo_world.pose(8, size=size))]

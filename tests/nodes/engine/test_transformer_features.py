@@ -34,7 +34,7 @@ from transformer_sampling import depth_head
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 CPU = torch.device("cpu")
-# Features added to in place and text apart; text before the picture, and filled up; latents of five dimensions.
+# Features added to in place and text apart; text before the image, and filled up; latents of five dimensions.
 NAMES = [name for name in ("flux", "z-image", "qwen-image") if name in HERE]
 
 
@@ -44,7 +44,7 @@ class Transformer(Graph):
     def said(self, seed):
         return conditioning(self.name, seed)
 
-    def picture(self):
+    def image(self):
         return drawn(1, *TINY[self.name].shape[:-2], *SIZE, seed=9)
 
     def head(self):
@@ -107,12 +107,12 @@ def qwen_patch(graph):
 
 
 def reference_latent(graph):
-    graph.positive = nodes_edit_model.ReferenceLatent.execute(graph.positive, {"samples": drawn(*graph.picture().shape[:-2], 8, 8, seed=5)})[0]
+    graph.positive = nodes_edit_model.ReferenceLatent.execute(graph.positive, {"samples": drawn(*graph.image().shape[:-2], 8, 8, seed=5)})[0]
 
 
 def two_reference_latents(graph):
     reference_latent(graph)
-    graph.positive = nodes_edit_model.ReferenceLatent.execute(graph.positive, {"samples": graph.picture()})[0]
+    graph.positive = nodes_edit_model.ReferenceLatent.execute(graph.positive, {"samples": graph.image()})[0]
 
 
 def flux_guidance(graph):
@@ -256,30 +256,30 @@ def test_torch_compile(plain, name):
 
 @every_model
 def test_context_windows(name):
-    """Three pictures, the model seeing two at a time."""
+    """Three images, the model seeing two at a time."""
     graph = transformer(name)
     graph.latent = {"samples": torch.cat([graph.latent["samples"]] * 3)}
     whole = checked(graph)
     graph.model = nodes_context_windows.ContextWindowsManualNode.execute(graph.model, 2, 1, "standard_static", 1, False, "pyramid", 0, False)[0]
-    assert close(checked(graph), whole)  # these models look at each picture by itself
+    assert close(checked(graph), whole)  # these models look at each image by itself
 
 
 @pytest.mark.skipif("flux2" not in HERE or not hasattr(nodes_flux, "FluxKVCache"), reason="this ComfyUI has no Flux KV Cache")
 def test_a_cache_of_reference_latents_is_filled_and_used_by_unguided_steps_alone(caplog):
-    """The first call of a picture that is edited is a guided one, which may leave the model at the last tap."""
+    """The first call of an image that is edited is a guided one, which may leave the model at the last tap."""
     graph = transformer("flux2", depth_single_blocks=4)
     reference_latent(graph)
-    graph.latent, graph.options, graph.cfg = {"samples": graph.picture()}, {"denoise": 0.6}, 1.0
+    graph.latent, graph.options, graph.cfg = {"samples": graph.image()}, {"denoise": 0.6}, 1.0
     reference = ReadoutReference.execute(graph.model, graph.positive, graph.latent, 7, 0)[0]
     caching, whole = nodes_flux.FluxKVCache.execute(graph.model)[0], graph.model.clone()
     whole.object_patches = dict(caching.object_patches)  # how the model sees reference latents
 
     def both(end):
         graph.target = Appearance(name="appearance", head=AS_THEY_ARE, reference=reference, end=end)
-        pictures = []
+        images = []
         for graph.model in (caching, whole):
-            pictures.append(graph.run())
-        return pictures
+            images.append(graph.run())
+        return images
 
     assert not torch.equal(*both(0.5))  # the last step uses it
     graph.recompute = "on"

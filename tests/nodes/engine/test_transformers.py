@@ -35,7 +35,7 @@ every_row = pytest.mark.parametrize("name", ROWS)
 
 
 class Subject:
-    """A tiny model, and latents of two pictures."""
+    """A tiny model, and latents of two images."""
 
     def __init__(self, name: str):
         self.tiny, self.model = TINY[name], build(name)
@@ -80,7 +80,7 @@ def test_gradients_are_finite_differences_and_the_same_with_blocks_computed_agai
         aside = torch.zeros_like(way)
         aside[i] = step * way[i]
         numeric = (subject.energy(subject.x + aside) - subject.energy(subject.x - aside)).double() / (2 * step)
-        assert numeric[1 - i].abs() < 1e-2 * numeric[i].abs()  # pictures are apart
+        assert numeric[1 - i].abs() < 1e-2 * numeric[i].abs()  # images are apart
         assert (plain[i] * way[i]).sum().item() == pytest.approx(numeric[i].item(), rel=1e-2)
 
 
@@ -99,7 +99,7 @@ def test_predictions_do_not_change_by_a_bit_and_nothing_is_left_on_the_model(nam
 
 
 @every_row
-def test_features_are_maps_of_the_picture_with_the_channels_that_heads_are_told(name):
+def test_features_are_maps_of_the_image_with_the_channels_that_heads_are_told(name):
     subject = Subject(name)
     _, reading = subject.read(subject.x)
     patch = architectures.architecture_of(subject.model).patch_of(subject.model)
@@ -109,7 +109,7 @@ def test_features_are_maps_of_the_picture_with_the_channels_that_heads_are_told(
 
 
 def references(name: str) -> dict:
-    """As the host hands them to the model; of a smaller size than the picture where they can be."""
+    """As the host hands them to the model; of a smaller size than the image where they can be."""
     flat, large = drawn(1, 16, 4, 4, seed=9).repeat(2, 1, 1, 1), drawn(2, 16, 8, 6, seed=9)
     return {"flux": {"ref_latents": [flat, flat]}, "flux2": {"ref_latents": [drawn(2, 128, 2, 2, seed=9)]},
             "qwen-image": {"ref_latents": [flat[:, :, None]]}, "omnigen2": {"ref_latents": [flat]},
@@ -124,7 +124,7 @@ BESIDE = [*((param.values[0], {}) for param in ROWS), *((name, references(name))
 @pytest.mark.parametrize("name,more", [pytest.param(name, more, id=f"{name}{', references' if more else ''}",
                                                     marks=pytest.mark.skipif(kind(name) is None, reason="this host has it not yet"))
                                        for name, more in BESIDE])
-def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name, more):
+def test_what_is_in_one_place_of_the_image_is_in_that_place_of_the_map(name, more):
     subject = Subject(name)
     patch = architectures.architecture_of(subject.model).patch_of(subject.model)
     before = subject.read(subject.x, **more)[1].features[0]
@@ -137,8 +137,8 @@ def test_what_is_in_one_place_of_the_picture_is_in_that_place_of_the_map(name, m
 
 
 def appearance(model, name: str) -> Appearance:
-    picture = {"samples": drawn(1, *TINY[name].shape, seed=8)}
-    reference = ReadoutReference.execute(model, conditioning(name, 1), picture, 7, 64)[0]
+    image = {"samples": drawn(1, *TINY[name].shape, seed=8)}
+    reference = ReadoutReference.execute(model, conditioning(name, 1), image, 7, 64)[0]
     return Appearance(name="appearance", head=AS_THEY_ARE, reference=reference)
 
 
@@ -340,7 +340,7 @@ def test_a_network_is_counted_by_its_readout_also_where_latents_are_pixels(infer
 
 
 @pytest.mark.usefixtures("inference_mode")
-def test_words_and_reference_pictures_count():
+def test_words_and_reference_images_count():
     """As many tokens again, in two references of half the size, and then the same in words, keep as much again."""
     name, model = "qwen-image", tiny_model("qwen-image", **WIDE["qwen-image"])
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16), end=1.0)
@@ -361,7 +361,7 @@ def test_words_and_reference_pictures_count():
 
 @pytest.mark.skipif("hidream" not in HERE, reason="this host has it not yet")
 @pytest.mark.usefixtures("inference_mode")
-def test_a_picture_to_edit_counts():
+def test_an_image_to_edit_counts():
     """HiDream-E1's goes through the blocks as so many tokens again."""
     model = tiny_model("hidream")
     target = Spatial(name="depth", head=depth_head(model), image=torch.rand(1, 3, 16, 16), end=1.0)

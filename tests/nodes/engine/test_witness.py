@@ -184,6 +184,6 @@ def test_a_model_is_looked_at_once_and_again_with_other_layers(w, monkeypatch):
     assert any(isinstance(layer, Right) for layer in looked)
 
 
-def test_looking_changes_no_picture(w):
+def test_looking_changes_no_image(w):
     first = run(w)
     assert torch.equal(run(w), first)

@@ -11,7 +11,7 @@ from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.nodes.targets.depth import DepthTarget
 from readout_guidance_pack.nodes.targets.edge import EdgeTarget
 from readout_guidance_pack.nodes.targets.pose import PoseTarget
-from readout_guidance_pack.rg_core.images.pictures import draw_pose
+from readout_guidance_pack.rg_core.images.control_images import draw_pose
 
 
 def padded(image, width, height, color="white", interpolation="area"):
@@ -20,7 +20,7 @@ def padded(image, width, height, color="white", interpolation="area"):
 
 @pytest.mark.parametrize("kind", ["pose", "edge", "depth"])
 @pytest.mark.parametrize("size, mode", [((96, 64), "area"), ((64, 96), "bicubic"), ((97, 64), "nearest-exact")])
-def test_bars_are_no_picture(heads, caplog, kind, size, mode):
+def test_bars_are_no_image(heads, caplog, kind, size, mode):
     """Resize And Pad Image's, white and left and right or above and below."""
     nodes = {"pose": PoseTarget, "edge": EdgeTarget, "depth": DepthTarget}
     scene = world.draw(1, 64, 64, seed=0)
@@ -48,7 +48,7 @@ def test_bars_are_no_picture(heads, caplog, kind, size, mode):
         made(image=image, mask=torch.ones(1, 8, 8))
 
 
-def test_bars_around_some_pictures_and_of_other_colors(heads, caplog):
+def test_bars_around_some_images_and_of_other_colors(heads, caplog):
     """Pad Image for Outpainting's are grey, on any side; black ones ask for nothing in lines on black, and for what is far in a depth map."""
     scene = world.draw(2, 64, 64, seed=0)
     edges, depth = (x[..., None].expand(-1, -1, -1, 3) for x in (world.edges(scene.image), scene.nearness))
@@ -61,7 +61,7 @@ def test_bars_around_some_pictures_and_of_other_colors(heads, caplog):
 
 
 def no_bars():
-    """Pictures that end in one color by themselves."""
+    """Images that end in one color by themselves."""
     wall, ball, ground = torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 3), torch.linspace(-1, 2, 64).clamp(0, 1).view(1, 64, 1, 1)
     wall[:, :, :20] = 1
     ball[:, 20:44, 20:44] = 1

@@ -1,4 +1,4 @@
-"""What users give for a place in a reference's picture: boxes, and the picture that drags are drawn on."""
+"""What users give for a place in a reference's image: boxes, and the image that drags are drawn on."""
 import numpy as np
 import pytest
 import torch
@@ -15,7 +15,7 @@ def w():
         yield World()
 
 
-def test_a_box_in_shares_of_the_picture_is_that_in_pixels(w):
+def test_a_box_in_shares_of_the_image_is_that_in_pixels(w):
     _, reference = w.made()
     shares = {name: value / 64 for name, value in BOX.items()}
     (one,), (two,), (whole,) = (w.like("identity", reference, box=box) for box in (BOX, shares, {"x": 0, "y": 0, "width": 1, "height": 1}))
@@ -32,7 +32,7 @@ def test_a_box_in_another_form_is_shown_as_it_is(w, box):
     assert message.startswith("Identity Target: the box is ") and "10" in message and "an object with x, y, width and height" in message
 
 
-def test_drags_are_drawn_on_a_picture_of_the_references_shape(w):
+def test_drags_are_drawn_on_an_image_of_the_references_shape(w):
     _, reference = w.made(size=(48, 64))
     arrow, = w.drag(reference)
     for height, width in ((48, 64), (600, 800), (599, 801), (47, 64)):
@@ -46,7 +46,7 @@ def test_drags_are_drawn_on_a_picture_of_the_references_shape(w):
     assert w.drag(reference, "[]", image=square) == ()
 
 
-def test_a_box_found_on_a_larger_picture_is_noticed(w, caplog):
+def test_a_box_found_on_a_larger_image_is_noticed(w, caplog):
     _, reference = w.made()
     beyond = {"x": 20, "y": 20, "width": 300, "height": 300}
     target, = w.like("appearance", reference, box=beyond)
@@ -57,6 +57,6 @@ def test_a_box_found_on_a_larger_picture_is_noticed(w, caplog):
     assert two.startswith("Identity Target: more than a fifth of the reference_box {")
     caplog.clear()
     w.like("appearance", reference, box={"x": -5, "y": 4, "width": 50, "height": 60})
-    cut = Reference(reference.trajectory, reference.conditioning, reference.family, 8)  # its picture had up to 519 pixels
+    cut = Reference(reference.trajectory, reference.conditioning, reference.family, 8)  # its image had up to 519 pixels
     w.like("appearance", cut, box={"x": 505, "y": 0, "width": 14, "height": 519})
     assert not caplog.records

@@ -39,7 +39,7 @@ from readout_guidance_pack.nodes.targets.depth import DepthTarget
 from readout_guidance_pack.nodes.targets.edge import EdgeTarget
 from readout_guidance_pack.nodes.targets.likeness import AppearanceTarget, IdentityTarget
 from readout_guidance_pack.nodes.targets.pose import PoseTarget
-from readout_guidance_pack.rg_core.images.pictures import draw_pose
+from readout_guidance_pack.rg_core.images.control_images import draw_pose
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 
 FEW, ALL = 40, 20_000  # of each kind each time; of all kinds by hand
@@ -189,7 +189,7 @@ def keypoints(rng, w):
     finite(PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.9, keypoints=broken(rng, frames)))
 
 
-def pictures(rng, w):
+def images(rng, w):
     kind = rng.choice(["pose", "depth", "edge"])
     node = {"pose": PoseTarget, "depth": DepthTarget, "edge": EdgeTarget}[kind]
     given = {"image": torch.rand(2, 16, 24, 3), "weight": 1.0, "start_percent": 0.0, "end_percent": 0.9, "mask": torch.ones(2, 16, 24)}
@@ -253,7 +253,7 @@ def guidances(rng, w):
 
 
 def skeletons(rng, w):
-    """Drawn on pictures small and large, with a ground, an alpha channel or another order of channels."""
+    """Drawn on images small and large, with a ground, an alpha channel or another order of channels."""
     points = torch.rand(2, 1, 18, 3, generator=torch.Generator().manual_seed(rng.randrange(9)))
     points[..., 2] = 1
     size = rng.choice([(64, 48), (520, 700), (1030, 600)])
@@ -285,7 +285,7 @@ def geometries(rng, w):
 
 
 def lines(rng, w):
-    """One pixel wide on large pictures, on black, grey and white."""
+    """One pixel wide on large images, on black, grey and white."""
     ground = rng.choice([0.0, 0.3, 1.0])
     image = torch.full((1, *rng.choice([(24, 16), (1100, 530)]), 3), ground)
     image[:, ::rng.choice([7, 300])] = 1 - ground
@@ -346,9 +346,9 @@ class Previewer(latent_preview.LatentPreviewer):
 
 def previews(rng, w):
     """What other packs' previewers may give. None of it ends a run."""
-    picture = Image.new(rng.choice(["RGB", "RGBA", "L", "P", "F", "I;16", "CMYK", "1"]), (rng.choice([0, 1, 8, 3000]), rng.choice([0, 1, 8, 3000])))
+    image = Image.new(rng.choice(["RGB", "RGBA", "L", "P", "F", "I;16", "CMYK", "1"]), (rng.choice([0, 1, 8, 3000]), rng.choice([0, 1, 8, 3000])))
     screen = LiveView(Trace(), w.model, Log("KSampler"))
-    screen.previewer = Previewer(rng.choice([picture, picture, rng.choice(ODD + TENSORS), RuntimeError("no preview"), KeyError(5)]))
+    screen.previewer = Previewer(rng.choice([image, image, rng.choice(ODD + TENSORS), RuntimeError("no preview"), KeyError(5)]))
     shown = screen.shown(0, torch.zeros(1, 3, 8, 8), 4)
     assert shown is None or isinstance(shown, Image.Image) and min(shown.size) > 0
 
@@ -380,7 +380,7 @@ def latents(rng, w):
     assert torch.isfinite(made.trajectory.latents).all()
 
 
-EXPLAINED = (safetensors_bytes, safetensors_config, pickle_bytes, pickle_content, keypoints, pictures, drags, tracks, tracks_file, likenesses,
+EXPLAINED = (safetensors_bytes, safetensors_config, pickle_bytes, pickle_content, keypoints, images, drags, tracks, tracks_file, likenesses,
              guidances, latents, skeletons, depths, geometries, lines, scores, joined_tracks, track_layouts)
 KINDS = (*EXPLAINED, previews, runs)
 

@@ -30,7 +30,7 @@ def heads():
 def depth(heads):
     def target(image=None, **more) -> Spatial:
         if image is not None:
-            more["image"] = depths.picture(image)
+            more["image"] = depths.image(image)
         return DepthTarget.execute(head=heads["depth"], weight=1.0, start_percent=0.0, end_percent=0.8, **more)[0][0]
     return target
 
@@ -91,7 +91,7 @@ def test_one_of_image_and_geometry_is_given(depth):
         depth(METRES, geometry={"depth": METRES})
 
 
-def test_a_picture_without_any_depth_is_not_guided(depth, heads, caplog):
+def test_an_image_without_any_depth_is_not_guided(depth, heads, caplog):
     given = METRES.clone()
     given[1] = torch.inf
     target = depth(geometry={"depth": given}).prepared((64, 64), torch.device("cpu"))
@@ -126,7 +126,7 @@ def test_greys_say_what_they_stand_for(depth, image, how, wanted):
 def test_a_map_without_holes_stays_to_the_bit(depth):
     image = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(0))
     target = depth(image)
-    assert torch.equal(target.image[:, 0], depths.picture(image).mean(-1)) and target.known is None
+    assert torch.equal(target.image[:, 0], depths.image(image).mean(-1)) and target.known is None
     assert torch.equal(depth(image, invert=True).image, 1 - target.image)
 
 
@@ -145,7 +145,7 @@ def test_black_holes_in_nearness_are_left_out(depth, heads, caplog):
     image = (WANTED * 0.8 + 0.2).masked_fill(none, 0)
     target = depth(image)
     assert torch.equal(target.known[:, 0] > 0, ~none) and "areas of 0 are treated as having no depth" in caplog.text
-    same, = MapTarget.execute(heads["depth"], depths.picture(image), 1.0, 0.0, 0.8)[0]
+    same, = MapTarget.execute(heads["depth"], depths.image(image), 1.0, 0.0, 0.8)[0]
     assert torch.equal(same.known, target.known) and torch.equal(same.image, target.image)
 
 

@@ -31,7 +31,7 @@ def test_clients_may_give_the_list_itself_for_its_text(given):
     assert torch.allclose(path, WANTED)
 
 
-def test_a_drag_that_leaves_the_picture_is_not_taken_for_pixels():
+def test_a_drag_that_leaves_the_image_is_not_taken_for_pixels():
     path, = drag_paths.from_json("Drag Target", "[[[0.5, 0.5], [3, 0.5]]]", SIZE)
     assert path[1].tolist() == [3, 0.5]
     with pytest.raises(ValueError, match="an end outside the image"):

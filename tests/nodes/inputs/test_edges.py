@@ -1,11 +1,11 @@
-"""Edges as detectors draw them: of any width and color, as bright in a readout as in their picture."""
+"""Edges as detectors draw them: of any width and color, as bright in a readout as in their image."""
 import pytest
 import torch
 import torch.nn.functional as F
 
 from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.nodes.targets.edge import EdgeTarget
-from readout_guidance_pack.rg_core.images.pictures import fit
+from readout_guidance_pack.rg_core.images.control_images import fit
 from readout_guidance_pack.rg_core.readout.estimates import from_range
 
 
@@ -22,7 +22,7 @@ def edges_at(heads, image, size=(64, 64)):
 
 
 @pytest.mark.parametrize("side", [128, 512, 1024, 3000])
-def test_edges_a_pixel_wide_are_as_bright_in_a_readout_as_in_their_picture(heads, side):
+def test_edges_a_pixel_wide_are_as_bright_in_a_readout_as_in_their_image(heads, side):
     """As Canny draws them at any size."""
     image, wanted = torch.zeros(1, side, side, 1), torch.zeros(1, 64, 64)
     image[:, side // 4] = image[:, :, side // 2] = 1
@@ -30,7 +30,7 @@ def test_edges_a_pixel_wide_are_as_bright_in_a_readout_as_in_their_picture(heads
     assert torch.allclose(edges_at(heads, image), wanted, atol=1e-6)
 
 
-def test_wide_edges_are_made_smaller_as_pictures_are(heads):
+def test_wide_edges_are_made_smaller_as_images_are(heads):
     """As HED's: a thin one beside them changes nothing."""
     soft = torch.rand(1, 1, 64, 64, generator=torch.manual_seed(0)).pow(4)
     soft = F.interpolate(soft, (1024, 1024), mode="bilinear")

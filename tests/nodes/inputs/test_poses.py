@@ -10,7 +10,7 @@ from comfy_extras.nodes_sdpose import SDPoseDrawKeypoints
 
 from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.nodes.targets.pose import PoseTarget
-from readout_guidance_pack.rg_core.images.pictures import draw_pose, fit
+from readout_guidance_pack.rg_core.images.control_images import draw_pose, fit
 from readout_guidance_pack.rg_core.images.skeletons import in_order
 from skeletons import skeleton
 from target_inputs import XY, drawn, frame, person
@@ -110,7 +110,7 @@ def test_each_frame_has_its_own_canvas(pose, caplog):
     assert "different shapes" in caplog.text
 
 
-def test_a_frame_with_nobody_in_it_does_not_guide_its_picture(pose, caplog):
+def test_a_frame_with_nobody_in_it_does_not_guide_its_image(pose, caplog):
     target = pose([frame(person()), frame(), frame(person())])
     assert target.mask.shape[0] == 3 and target.mask.amax((1, 2, 3)).tolist() == [1, 0, 1]
     assert "nobody in image 2" in caplog.text
@@ -165,7 +165,7 @@ def test_a_skeleton_on_white_or_grey_is_one_on_black(heads, caplog, ground):
 
 @pytest.mark.parametrize("joints, limbs, said", [(True, True, "all colors"), (True, False, "the joint colors"), (False, False, None)])
 def test_swapped_red_and_blue_are_swapped_back(heads, caplog, joints, limbs, said):
-    """OpenCV's order of channels: of whole pictures, and in rtmlib of the joints."""
+    """OpenCV's order of channels: of whole images, and in rtmlib of the joints."""
     ours = draw_pose(world.draw(4, 64, 64, seed=1).keypoints[:, None], (512, 512), (64, 64)).movedim(1, -1)
     for image in (skeleton(512), ours):
         plain = image.movedim(-1, 1)
@@ -178,8 +178,8 @@ def test_swapped_colors_of_drawers_with_bright_limbs_are_swapped_back(heads, cap
     image = skeleton(512, dark=False)
     assert torch.allclose(as_read(heads, image.flip(-1)), as_read(heads, image)) and "swapped back" in caplog.text
     caplog.clear()
-    for picture in image:  # one person is enough not to be taken for a swapped one
-        as_read(heads, picture)
+    for one in image:  # one person is enough not to be taken for a swapped one
+        as_read(heads, one)
     assert not caplog.records
 
 

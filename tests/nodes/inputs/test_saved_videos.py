@@ -17,7 +17,7 @@ def saved_as_video(frames, folder):
     return InputImpl.VideoFromFile(path).get_components().images
 
 
-def test_a_frame_of_a_saved_video_with_nobody_in_it_does_not_guide_its_picture(heads, tmp_path, caplog):
+def test_a_frame_of_a_saved_video_with_nobody_in_it_does_not_guide_its_image(heads, tmp_path, caplog):
     frames = skeleton(512)[:2]
     frames = saved_as_video(torch.stack([frames[0], torch.zeros_like(frames[0]), frames[1]]), tmp_path)
     assert 1 / 255 < frames[1].max() < 0.03  # what is left of black

@@ -66,7 +66,7 @@ def test_places_of_hidden_points_say_nothing_of_the_unit(nowhere, caplog):
     assert torch.allclose(one, WANTED) and len(caplog.records) == 1  # that four are hidden
 
 
-def test_shares_of_points_that_leave_the_picture_are_shares(caplog):
+def test_shares_of_points_that_leave_the_image_are_shares(caplog):
     """A camera that goes nearer, twice as near in the end."""
     start = torch.cartesian_prod(torch.linspace(0.05, 0.95, 5), torch.linspace(0.05, 0.95, 5))
     path = torch.stack([0.5 + (start - 0.5) * zoom for zoom in torch.linspace(1, 2, 8)])
@@ -87,7 +87,7 @@ def test_tracks_in_other_containers_are_read(given):
     assert torch.allclose(torch.stack(track_points.paths("Drag Target", given, SIZE))[0], WANTED)
 
 
-def test_tracks_of_a_larger_picture_are_noticed(caplog):
+def test_tracks_of_a_larger_image_are_noticed(caplog):
     track_points.paths("Drag Target", tracks(PATH * 4), SIZE)
     assert "1024x768" in caplog.text and "512x256" in caplog.text
 
@@ -101,7 +101,7 @@ def test_what_are_no_tracks_is_explained(given, said):
 
 
 def walking(frames: int, count: int, seed: int = 0) -> torch.Tensor:
-    """Points [F, K, 2] at random places of the picture that go ways of 10 to 60 pixels, as followed by a tracker that wavers by a tenth of one."""
+    """Points [F, K, 2] at random places of the image that go ways of 10 to 60 pixels, as followed by a tracker that wavers by a tenth of one."""
     rng = torch.Generator().manual_seed(seed)
     start, way = torch.rand(count, 2, generator=rng) * torch.tensor([400, 150]) + 20, torch.randn(count, 2, generator=rng) * 20 + 10
     share = (1 - (torch.linspace(0, 1, frames) * math.pi).cos()[:, None, None]) / 2

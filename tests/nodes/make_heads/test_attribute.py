@@ -58,7 +58,7 @@ def target(head, amount, **more):
     return AttributeTarget.execute(head, amount, 0.0, 0.9, **more)[0]
 
 
-def test_the_report_says_what_it_tells_by_the_other_pictures(dusk):
+def test_the_report_says_what_it_tells_by_the_other_images(dusk):
     head, report = dusk
     assert head.kind == "dusk" and head.pooled and "detects: dusk. Fitted from 20 images" in report
     assert "It classifies well" in report and "percent 0.5: 20 of 20" in report
@@ -70,27 +70,27 @@ def test_what_nothing_tells_apart_is_not_praised(w):
     assert "not fit for use" in report
 
 
-def test_so_few_pictures_are_not_praised(w):
+def test_so_few_images_are_not_praised(w):
     report = w.fit(pictures_with=[{"samples": w.dusk["samples"][:4]}], pictures_without=[{"samples": w.other["samples"][:4]}])[1]
     assert "percent 0.5: 8 of 8" in report and "so few images cannot show it. Give it 10 of each" in report
 
 
 def test_sizes_are_not_praised(w, caplog):
-    """Pictures of the same kinds, in two sizes."""
+    """Images of the same kinds, in two sizes."""
     latents = w.latents(world.draw(24, seed=103).image)["samples"]
     report = w.fit(pictures_with=[{"samples": latents[:12]}], pictures_without=[{"samples": latents[12:, :, :, :48]}])[1]
     assert "It may classify by size alone" in report and "the size alone classifies 100% of them correctly" in caplog.text
 
 
 def test_copies_are_not_judged_by_each_other(w):
-    """Pictures that nothing tells apart, each there four times."""
+    """Images that nothing tells apart, each there four times."""
     latents = w.latents(world.draw(12, seed=103).image)["samples"]
     report = w.fit(pictures_with=[{"samples": latents[:6].repeat(4, 1, 1, 1)}], pictures_without=[{"samples": latents[6:].repeat(4, 1, 1, 1)}])[1]
     assert " of 12\n" in report and "tells them" not in report.replace("hardly tells them", "")
 
 
 def said(having, lacking, shift, seed) -> str:
-    """What is said of pictures whose features are noise, alike in all bands for the most part, that `shift` tells apart."""
+    """What is said of images whose features are noise, alike in all bands for the most part, that `shift` tells apart."""
     rng, found = torch.Generator().manual_seed(seed), Quality([0.1, 0.3, 0.5, 0.7, 0.9], [0.0] * 5, 0.0, [])
     sides = [torch.randn(n, 1, 300, generator=rng) + torch.randn(n, 5, 300, generator=rng) + sign * shift
              for n, sign in ((having, 1), (lacking, -1))]
@@ -129,7 +129,7 @@ def test_a_mask_says_where(dusk):
     assert (gradient[..., :14] < 0).all() and torch.allclose(gradient.sum((1, 2, 3)), torch.tensor(-2.0))
 
 
-def test_it_pulls_until_the_picture_has_as_much(dusk):
+def test_it_pulls_until_the_image_has_as_much(dusk):
     more, less, much = (target(dusk[0], amount)[0] for amount in (0.5, -0.5, 2.0))
     assert isinstance(more, Attribute) and more.weight == less.weight == 0.5 and more.name == "dusk" and much.weight == 2
     readout = torch.tensor([-1.0, 0.5, 1.5]).view(3, 1, 1, 1).expand(-1, -1, 4, 4)

@@ -35,8 +35,8 @@ class World:
         self.model, self.clip, self.vae = LoadDemoModel.execute("transformer").args
         self.said, self.empty = self.words("a figure in a red shirt and blue trousers, sea"), self.words("")
         self.scene = world.draw(24, seed=5)
-        self.pictures = self.scene.image.movedim(1, -1)
-        self.latents = {"samples": self.vae.encode(self.pictures)}
+        self.images = self.scene.image.movedim(1, -1)
+        self.latents = {"samples": self.vae.encode(self.images)}
         self.depth = self.scene.nearness[..., None].expand(-1, -1, -1, 3)
         self.head, self.report, self.sheet = self.fit(FitReadoutHead, latents=self.latents, image=self.depth, kind="depth").args
 
@@ -67,7 +67,7 @@ def w():
         yield World()
 
 
-def picture(w: World, samples: torch.Tensor) -> torch.Tensor:
+def decoded(w: World, samples: torch.Tensor) -> torch.Tensor:
     return w.vae.decode(samples).movedim(-1, 1)
 
 
@@ -78,7 +78,7 @@ def test_the_model_is_of_the_hosts_own_class_and_a_flow(w):
     assert type(unet.model.diffusion_model).__name__ == "UNetModel"
 
 
-def test_a_fitted_head_reads_pictures_that_it_has_not_seen(w):
+def test_a_fitted_head_reads_images_that_it_has_not_seen(w):
     other = world.draw(4, seed=6)
     shown, _ = ReadoutEstimate.execute(w.model, w.head, w.empty, 0.9, 0, image=other.image.movedim(1, -1), vae=w.vae).args
     mean = w.scene.nearness.mean(0)
@@ -89,7 +89,7 @@ def test_a_fitted_head_reads_pictures_that_it_has_not_seen(w):
 
 def test_a_depth_steers(w):
     target, = DepthTarget.execute(w.head, w.depth[:1], 1.0, 0.0, 0.9)[0]
-    unguided, steered = (picture(w, w.sample(model)) for model in (w.model, guided("test", w.model, (target,), Move())))
+    unguided, steered = (decoded(w, w.sample(model)) for model in (w.model, guided("test", w.model, (target,), Move())))
     errors = [(judge.nearness(x) - w.scene.nearness[:1]).abs().mean() for x in (unguided, steered)]
     assert errors[1] < 0.6 * errors[0]
 
@@ -119,7 +119,7 @@ def test_inversion_there_and_back(w):
     target, = DepthTarget.execute(w.head, w.depth[:1], 1.0, 0.0, 0.9)[0]
     for strength in (0.0, 1e-6):
         back = w.sample(guided("test", w.model, (target,), Move(strength)), noise, 20, 1.0, disable_noise=True)
-        error = (picture(w, back) - picture(w, w.one()["samples"])).square().mean()
+        error = (decoded(w, back) - decoded(w, w.one()["samples"])).square().mean()
         assert -10 * error.log10() > 35  # dB
     assert reference.trajectory.sigmas[-1] == 1.0
 
@@ -127,24 +127,24 @@ def test_inversion_there_and_back(w):
 def test_a_drag_moves_a_hand_with_no_head(w):
     latent, reference = KSamplerReadoutReference.execute(w.model, 7, 20, 3.0, *EULER, w.said, w.empty, {"samples": torch.zeros(1, 3, 64, 64)}, 1.0,
                                                          256).args
-    image = picture(w, latent["samples"])
-    joints, _ = judge.joints(image)
+    given = decoded(w, latent["samples"])
+    joints, _ = judge.joints(given)
     hand = joints[0, 4] / 64
     place = (hand + torch.tensor([0.0, 0.15])).clamp(0.1, 0.9)
     chain = DragTarget.execute(reference, f"[[[{hand[0]},{hand[1]}],[{place[0]},{place[1]}]]]", 1.0, 0.0, 0.9)[0]
     chain = AppearanceTarget.execute(reference, 0.05, 0.0, 0.9, guidance=chain)[0]
     model = guided("test", w.model, tuple(chain), Move())
-    moved = picture(w, host_nodes.common_ksampler(model, 7, 20, 3.0, *EULER, w.said, w.empty, {"samples": torch.zeros(1, 3, 64, 64)})[0]["samples"])
-    far, near = (judge.distance(x, torch.tensor([4]), place[None] * 64, hand[None] * 64) for x in (image, moved))
+    moved = decoded(w, host_nodes.common_ksampler(model, 7, 20, 3.0, *EULER, w.said, w.empty, {"samples": torch.zeros(1, 3, 64, 64)})[0]["samples"])
+    far, near = (judge.distance(x, torch.tensor([4]), place[None] * 64, hand[None] * 64) for x in (given, moved))
     assert near < 0.5 * far
 
 
 @pytest.mark.parametrize("make", [
     lambda w, reference: AppearanceTarget.execute(reference, 1.0, 0.0, 0.9), lambda w, reference: StructureTarget.execute(reference, 1.0, 0.0, 0.9),
-    lambda w, reference: IdentityTarget.execute(w.fit(FitComparingHead, vae=w.vae, images=w.pictures, kind="identity").args[0], reference, 1.0, 0.0,
+    lambda w, reference: IdentityTarget.execute(w.fit(FitComparingHead, vae=w.vae, images=w.images, kind="identity").args[0], reference, 1.0, 0.0,
                                                 0.9),
     lambda w, reference: DragTarget.execute(reference, "[[[0.4,0.4],[0.6,0.5]]]", 1.0, 0.0, 0.9,
-                                            w.fit(FitComparingHead, vae=w.vae, images=w.pictures, kind="correspondence").args[0])],
+                                            w.fit(FitComparingHead, vae=w.vae, images=w.images, kind="correspondence").args[0])],
     ids=["appearance", "structure", "identity by a fitted head", "drag by a fitted head"])
 def test_what_compares_with_a_reference_comes_nearer_to_it(w, make):
     reference, = ReadoutReference.execute(w.model, w.empty, w.one(3), 7, 64).args
@@ -156,7 +156,7 @@ def test_an_attribute(w):
     dusk = {"samples": w.latents["samples"][w.scene.scene == 3]}
     light = {"samples": w.latents["samples"][w.scene.scene != 3]}
     head, _ = w.fit(FitAttribute, pictures_with=dusk, pictures_without=light, name="dusk").args
-    more, less = (picture(w, w.sample(guided("test", w.model, tuple(AttributeTarget.execute(head, amount, 0.0, 0.9)[0]), Move())))
+    more, less = (decoded(w, w.sample(guided("test", w.model, tuple(AttributeTarget.execute(head, amount, 0.0, 0.9)[0]), Move())))
                   for amount in (1.0, -1.0))
     assert more.mean() < less.mean()
 

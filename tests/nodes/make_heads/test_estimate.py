@@ -78,7 +78,7 @@ def test_the_seed_is_all_that_chance_depends_on(w, kind):
     assert torch.allclose(lone, w.estimate("depth", percent=0.5)[0][2:3], atol=1e-5)
 
 
-def test_an_estimated_pose_steers_other_pictures(w):
+def test_an_estimated_pose_steers_other_images(w):
     image, _ = w.estimate("pose")
     guidance = PoseTarget.execute(w.heads["pose"], 1.0, 0.0, 0.5, image=image)[0]
     rest = (1, 4, 3.0, "euler", "karras", w.positive, w.positive, {"samples": torch.zeros(4, 3, 64, 64)}, 1.0)
@@ -95,17 +95,17 @@ def test_relative_heads_are_shown_in_colors(w):
         assert (image.flatten(0, 2).std(0) > 0.05).all()
 
 
-def test_pictures_of_any_shape(w):
+def test_images_of_any_shape(w):
     scene = world.draw(1, 48, 80, seed=6)
     image, _ = w.estimate("depth", image=scene.image.movedim(1, -1), vae=w.vae)
     assert image.shape == (1, 48, 80, 3) and (image.mean(-1) - scene.nearness).abs().mean() < 0.1
 
 
-def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too(w):
-    model, vae, pictures = tiny_model("qwen-image"), video_vae(), w.scene.image[:3].movedim(1, -1)
+def test_a_batch_is_images_to_a_vae_that_takes_it_for_a_video_too(w):
+    model, vae, images = tiny_model("qwen-image"), video_vae(), w.scene.image[:3].movedim(1, -1)
     given = {"model": model, "head": depth_head(model), "positive": conditioning("qwen-image", 0)}
-    found, _ = w.estimate(None, **given, image=pictures, vae=vae)
-    alone = torch.cat([vae.encode(x[None]) for x in pictures])
+    found, _ = w.estimate(None, **given, image=images, vae=vae)
+    alone = torch.cat([vae.encode(x[None]) for x in images])
     assert found.shape == (3, 64, 64, 3) and torch.equal(found, w.estimate(None, **given, latent={"samples": alone})[0])
 
 
@@ -121,13 +121,13 @@ def test_the_model_is_left_as_it_was_and_sampling_too(w):
         return guided_ksampler.KSamplerReadoutGuidance.execute(w.model, 1, 3, 3.0, "euler", "karras", w.positive, w.positive,
                                                                {"samples": torch.zeros(4, 3, 64, 64)}, 1.0, guidance, 0.1)[0]["samples"]
 
-    before, picture = state(), sampled()
+    before, image = state(), sampled()
     for kind in w.heads:
         w.estimate(kind)
     with pytest.raises(RuntimeError):
         w.estimate("depth", positive=[[torch.zeros(1, 3, 5), {}]])  # fails within the model
     assert state() == before
-    assert torch.equal(sampled(), picture)
+    assert torch.equal(sampled(), image)
 
 
 def test_guidance_on_the_model_does_not_touch_the_estimate(w):
@@ -161,7 +161,7 @@ def by_hand(w, head, x, timesteps, told):
     return head(readings[0].features, emb, (32, 32))
 
 
-def test_keypoints_are_read_of_the_clean_picture_as_the_published_heads_were_trained(w):
+def test_keypoints_are_read_of_the_clean_image_as_the_published_heads_were_trained(w):
     x, timesteps, (image, frames) = watched(w, "keypoints")
     latent = w.vae.encode(w.scene.image.movedim(1, -1))
     assert timesteps.tolist() == [1] * 4 and torch.allclose(x.float().cpu(), latent.cpu(), atol=2e-3)  # the model's input at that timestep, no noise
@@ -204,13 +204,13 @@ def test_other_heads_give_no_keypoints_and_say_so_to_whoever_wants_them(w):
     assert isinstance(keypoints, ExecutionBlocker) and "reads depth" in keypoints.message and "Readout Estimate" in keypoints.message
 
 
-def test_several_conditionings_share_the_picture(w):
+def test_several_conditionings_share_the_image(w):
     other = w.clip.encode_from_tokens_scheduled(w.clip.tokenize("a figure in a red shirt, sea"))
     one, both, twice = (w.estimate("depth", positive=c)[0] for c in (w.positive, w.positive + other, w.positive + w.positive))
     assert torch.allclose(one, twice, atol=1e-4) and not torch.allclose(one, both, atol=1e-4)
 
 
-def test_areas_that_cover_the_picture_together_read_it_whole(w):
+def test_areas_that_cover_the_image_together_read_it_whole(w):
     halves = [part for at in (0.0, 0.5) for part in host_nodes.ConditioningSetAreaPercentage().append(w.positive, 0.5, 1.0, at, 0.0, 1.0)[0]]
     rest = comfy.hooks.set_default_conds_and_combine([halves[:1]], [w.positive])
     for positive in (halves, rest[0]):

@@ -70,14 +70,14 @@ def same(one, two) -> bool:
     return all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
-def test_what_is_fitted_reads_other_pictures(w, depth):
-    head, report, picture = depth
+def test_what_is_fitted_reads_other_images(w, depth):
+    head, report, sheet = depth
     other = world.draw(4, seed=6)
     image = estimate.ReadoutEstimate.execute(w.model, head, w.empty, 0.9, 1, image=other.image.movedim(1, -1), vae=w.vae)[0]
     error, constant = ((x - other.nearness).abs().mean() for x in (image.mean(-1), w.scene.nearness.mean(0)))
     assert error < 0.7 * constant
     assert "reads depth from DemoWorld, fitted from 12 images" in report and "It reads" in report
-    assert picture.shape == (1, 2 * 128, 7 * 128, 3) and 0 <= picture.min() and picture.max() <= 1
+    assert sheet.shape == (1, 2 * 128, 7 * 128, 3) and 0 <= sheet.min() and sheet.max() <= 1
 
 
 def test_it_steers(w, depth):
@@ -96,13 +96,13 @@ def test_lists_and_batches_are_the_same(w, depth):
     assert same(depth[0], w.fit(latents=halves, positive=[w.empty] * 12)[0])
 
 
-def test_pictures_may_lie_on_the_card(w, depth):
+def test_images_may_lie_on_the_card(w, depth):
     """As with --gpu-only."""
     latents, images = (x.clone().as_subclass(OnCard) for x in (w.latents["samples"], w.depth))
     assert same(depth[0], w.fit(latents=[{"samples": latents}], image=[images])[0])
 
 
-def test_pictures_of_several_sizes(w):
+def test_images_of_several_sizes(w):
     wide = world.draw(4, 48, 80, seed=8)
     latents = [w.latents, {"samples": w.vae.encode(wide.image.movedim(1, -1))}]
     large = torch.nn.functional.interpolate(wide.nearness[:, None], scale_factor=3)[:, 0, ..., None].expand(-1, -1, -1, 3)
@@ -113,26 +113,26 @@ def test_pictures_of_several_sizes(w):
     assert (read - other.nearness).abs().mean() < 0.5 * (other.nearness - other.nearness.mean()).abs().mean()
 
 
-def test_held_out_pictures_are_shown_in_their_own_shapes(w, depth):
+def test_held_out_images_are_shown_in_their_own_shapes(w, depth):
     seen = []
     for height, width in ((32, 64), (64, 32)):
         latent, wanted = torch.zeros(1, 3, height, width), torch.zeros(1, 3, height // 2, width // 2)
         seen.append((Example(latent, w.empty, wanted), wanted, [wanted]))
-    picture = reports.sheet(w.model, depth[0], Quality([0.5], [1.0], 0.0, seen))
-    grey = (picture - 0.5).abs().amax(-1)[0] < 0.1
-    assert picture.shape == (1, 128 + 256, 3 * 256, 3)
+    image = reports.sheet(w.model, depth[0], Quality([0.5], [1.0], 0.0, seen))
+    grey = (image - 0.5).abs().amax(-1)[0] < 0.1
+    assert image.shape == (1, 128 + 256, 3 * 256, 3)
     assert grey[:128].all() and grey[128:, :3 * 128].all() and not grey[128:, 3 * 128:].any()
 
 
-def test_each_picture_is_read_by_its_own_words(w, depth):
+def test_each_image_is_read_by_its_own_words(w, depth):
     said = [w.clip.encode_from_tokens_scheduled(w.clip.tokenize(p)) for p in w.scene.prompts()]
     assert not same(depth[0], w.fit(positive=said)[0])
     assert same(w.fit(positive=said)[0], w.fit(positive=said)[0])
 
 
 @pytest.mark.parametrize("sizes", [[12], [8, 4]])
-def test_each_picture_of_a_bucket_is_read_by_its_own_words(w, sizes):
-    """The host's Resolution Bucket gives a batch of one size and a conditioning with the words of each of its pictures."""
+def test_each_image_of_a_bucket_is_read_by_its_own_words(w, sizes):
+    """The host's Resolution Bucket gives a batch of one size and a conditioning with the words of each of its images."""
     latents = [{"samples": x} for x in w.latents["samples"][:, :, :48].split(sizes)]
     for bucket in latents[1:]:
         bucket["samples"] = bucket["samples"][:, :, :, :48]
@@ -144,7 +144,7 @@ def test_each_picture_of_a_bucket_is_read_by_its_own_words(w, sizes):
 
 
 @pytest.mark.parametrize("order, said", [("same", False), ("shuffled", True), ("shifted", True), ("none", False)])
-def test_pictures_and_targets_in_different_orders_are_said(w, depth, order, said):
+def test_images_and_targets_in_different_orders_are_said(w, depth, order, said):
     places = {"same": torch.arange(12), "shuffled": torch.randperm(12, generator=torch.Generator().manual_seed(1)),
               "shifted": torch.arange(12).roll(1), "none": torch.arange(12)}[order]
     image = torch.rand(12, 64, 64, 3, generator=torch.Generator().manual_seed(2)) if order == "none" else w.depth[places]
@@ -152,12 +152,12 @@ def test_pictures_and_targets_in_different_orders_are_said(w, depth, order, said
     assert ("are in different orders" in report) == said
 
 
-def test_copies_of_a_picture_are_held_out_together():
+def test_copies_of_an_image_are_held_out_together():
     rng = torch.Generator().manual_seed(1)
     made = torch.randn(10, 1, 4, 16, 16, generator=rng)
-    pictures = [*made, *(made[:6] + 0.01 * torch.randn(6, 1, 4, 16, 16, generator=rng))]
+    images = [*made, *(made[:6] + 0.01 * torch.randn(6, 1, 4, 16, 16, generator=rng))]
     for seed in range(20):
-        rest, held = held_out.split("test", held_out.distinct(pictures), torch.Generator().manual_seed(seed))
+        rest, held = held_out.split("test", held_out.distinct(images), torch.Generator().manual_seed(seed))
         assert sorted(rest + held) == list(range(16)) and 3 <= len(held) <= 4
         assert not {i % 10 for i in rest} & {i % 10 for i in held}
     assert held_out.split("test", held_out.distinct(list(made)), torch.Generator().manual_seed(3))[1] == torch.randperm(
@@ -172,7 +172,7 @@ def test_the_seed_is_all_that_chance_depends_on(w, depth):
     assert not same(depth[0], w.fit(seed=[2])[0])
 
 
-def test_the_last_fit_is_of_all_pictures(w, depth, monkeypatch):
+def test_the_last_fit_is_of_all_images(w, depth, monkeypatch):
     seen = []
     add = ridge.Sums.add
     monkeypatch.setattr(ridge.Sums, "add", lambda self, band, x, y: (seen.append((band, len(x))), add(self, band, x, y)))
@@ -278,7 +278,7 @@ def hinted(words: list, count: int) -> list[list]:
     return [[[words[0][0], {"control": one}]]]
 
 
-def test_one_hint_may_be_for_all_pictures(w, monkeypatch):
+def test_one_hint_may_be_for_all_images(w, monkeypatch):
     read = []
     monkeypatch.setattr(comfy.controlnet.ControlBase, "get_control", lambda self, x, *_: read.append(len(x)), raising=False)
     w.fit(positive=hinted(w.empty, 1))
@@ -317,7 +317,7 @@ def test_bad_inputs_are_explained(w, case):
         w.fit(**changes(w))
 
 
-def test_what_made_one_latent_of_many_pictures_is_named(w):
+def test_what_made_one_latent_of_many_images_is_named(w):
     one = {"samples": torch.zeros(1, 16, 1, 8, 8)}
     with pytest.raises(ValueError, match=r"got 1 images as latents and 12 images .*: put Rebatch Images \(batch_size 1\) before VAE Encode"):
         w.fit(model=[tiny_model("qwen-image")], latents=[one])
@@ -340,8 +340,8 @@ def test_the_best_ridge_is_chosen_for_each_band_and_shares_are_those_of_the_vari
     assert found.shares == pytest.approx([0.75, 0.99]) and found.start == 0.0 and found.percents == [0.25, 0.75]
 
 
-def test_taps_of_one_call_are_told_apart_by_picture(w):
-    """Pictures that are read at a time, each at a noise level of its own, are read as they are alone."""
+def test_taps_of_one_call_are_told_apart_by_image(w):
+    """Images that are read at a time, each at a noise level of its own, are read as they are alone."""
     given = fit.examples(fit.NODE, w.model, [w.latents], [w.empty], [w.depth], "depth")
     one = fitter.Fitter(fit.TrainingSet(fit.NODE, w.model, given, "depth"), 0)
     together, alone = [], []

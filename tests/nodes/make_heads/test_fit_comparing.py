@@ -39,7 +39,7 @@ class World:
         return fit_comparing.FitComparingHead.execute(**given | changes).args
 
     def read(self, head, images, percent=0.9, seed=3):
-        """Readouts [B, C, 32, 32] of pictures [B, 3, 64, 64], each under noise of its own."""
+        """Readouts [B, C, 32, 32] of images [B, 3, 64, 64], each under noise of its own."""
         x = images * 2 - 1
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
         return read_features("test", self.model, self.empty, x, noise, torch.full((len(x),), sigma_at(self.model, percent)),
@@ -68,8 +68,8 @@ def same(one, two) -> bool:
     return all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
 
 
-def test_points_of_other_pictures_are_found(w, fitted):
-    """Where a picture has been shifted by a quarter, and its colors turned, beside the pixels as they are."""
+def test_points_of_other_images_are_found(w, fitted):
+    """Where an image has been shifted by a quarter, and its colors turned, beside the pixels as they are."""
     other = world.draw(4, seed=6).image
     moved = other.roll(16, 3).flip(1)  # red for blue
     here, there = w.read(fitted["correspondence"][0], torch.cat([other, moved])).chunk(2)
@@ -102,12 +102,12 @@ def test_people_are_known_by_their_groups(w):
     assert (who[16:][alike.argmax(1)] == who[16:]).float().mean() > 0.5  # chance is a seventh
 
 
-def test_the_report_and_the_picture(fitted):
-    for kind, (head, report, picture) in fitted.items():
+def test_the_report_and_the_image(fitted):
+    for kind, (head, report, image) in fitted.items():
         assert f"reads {kind} from DemoWorld, fitted from 6 images" in report and report.count("\n  percent") == comparer.BANDS
         assert (head.kind, head.output_head, head.stride, head.base_model) == (kind, None, 2, "DemoWorld")
-        assert picture.shape[0] == 1 and picture.shape[1:] == (2 * 128, 6 * 128, 3)
-        assert 0 <= picture.min() and picture.max() <= 1 and torch.isfinite(picture).all()
+        assert image.shape[0] == 1 and image.shape[1:] == (2 * 128, 6 * 128, 3)
+        assert 0 <= image.min() and image.max() <= 1 and torch.isfinite(image).all()
 
 
 def test_the_seed_is_all_that_chance_depends_on(w, fitted):
@@ -149,7 +149,7 @@ def tracks(path, seen=None):
 def test_tracked_points_are_compared_where_both_frames_show_them(w, monkeypatch):
     path, seen = torch.rand(6, 5, 2) * 60, torch.ones(6, 5, dtype=torch.bool)
     seen[2, 1:] = False  # one point is too few
-    path[3, 4] = 80      # beyond the picture
+    path[3, 4] = 80      # beyond the image
     compared = []
     add = comparer.Comparer.add
     monkeypatch.setattr(comparer.Comparer, "add", lambda self, band, c, reading: (compared.append(c), add(self, band, c, reading)))
@@ -158,47 +158,47 @@ def test_tracked_points_are_compared_where_both_frames_show_them(w, monkeypatch)
     mine = [c for c in compared if c.points.shape[1] <= 5]
     assert mine and not same(head, w.fit()[0])
     for comparison in mine:
-        i, k = (int((latents - x).abs().flatten(1).sum(1).argmin()) for x in comparison.pictures)
+        i, k = (int((latents - x).abs().flatten(1).sum(1).argmin()) for x in comparison.images)
         both = seen[i] & seen[k] & (shares[[i, k]] <= 1).all(-1).all(0)
         assert 2 not in (i, k) and i != k and torch.equal(comparison.points, shares[[i, k]][:, both])
 
 
-def test_grouped_pictures_are_compared_with_their_own_and_with_others(w, monkeypatch):
+def test_grouped_images_are_compared_with_their_own_and_with_others(w, monkeypatch):
     compared = []
     add = comparer.Comparer.add
     monkeypatch.setattr(comparer.Comparer, "add", lambda self, band, c, reading: (compared.append(c), add(self, band, c, reading)))
     w.fit(kind=["identity"], groups=["a, a, a, b, b, c"])
     latents, who = w.images.movedim(-1, 1) * 2 - 1, "aaabbc"
     for comparison in compared:
-        distances = torch.stack([(latents - x).abs().flatten(1).sum(1) for x in comparison.pictures])
+        distances = torch.stack([(latents - x).abs().flatten(1).sum(1) for x in comparison.images])
         i, like, unlike = distances.argmin(1).tolist()
         assert who[i] != who[unlike] and i != like or who[i] == "c" or distances[1].min() > 0
         assert distances[1].min() > 0 or who[i] == who[like]
 
 
-def test_copies_of_a_picture_judge_no_head_that_learnt_from_it_and_are_no_other_picture(w):
+def test_copies_of_an_image_judge_no_head_that_learnt_from_it_and_are_no_other_image(w):
     images = [image for image in w.images.movedim(-1, 1).split(1) for _ in range(3)]
     for seed in range(5):
-        fitter = comparer.Comparer("test", w.model, w.vae, comparer.Pictures(images, [w.empty] * 18, groups=["a", "b", "c"] * 6), "identity", seed)
+        fitter = comparer.Comparer("test", w.model, w.vae, comparer.Images(images, [w.empty] * 18, groups=["a", "b", "c"] * 6), "identity", seed)
         rest, held = held_out.split("test", fitter.several, fitter.rng)
         assert sorted(rest + held) == list(range(18)) and not {i // 3 for i in rest} & {i // 3 for i in held}
-        shown = fitter.comparison(0, range(18)).pictures
+        shown = fitter.comparison(0, range(18)).images
         assert not any(torch.equal(shown[0], other) for other in shown[1:])
 
 
 def test_frames_of_a_video_are_no_copies(w):
     frames = w.images[:1].movedim(-1, 1).expand(6, -1, -1, -1).split(1)
-    fitter = comparer.Comparer("test", w.model, w.vae, comparer.Pictures(list(frames), [w.empty] * 6, tracks=(PATH / 64, torch.ones(6, 5) > 0)),
+    fitter = comparer.Comparer("test", w.model, w.vae, comparer.Images(list(frames), [w.empty] * 6, tracks=(PATH / 64, torch.ones(6, 5) > 0)),
                                "correspondence", 0)
     rest, held = held_out.split("test", fitter.several, fitter.rng)
     assert sorted(rest + held) == list(range(6)) and len(held) == 1 and fitter.tracked(0, rest)
 
 
-def test_pictures_of_several_sizes(w):
+def test_images_of_several_sizes(w):
     wide = world.draw(3, 48, 80, seed=8).image.movedim(1, -1)
     for kind in pairs.RULES:
-        head, report, picture = w.fit(kind=[kind], images=[w.images[:3], wide])
-        assert "from 6 images" in report and torch.isfinite(picture).all()
+        head, report, image = w.fit(kind=[kind], images=[w.images[:3], wide])
+        assert "from 6 images" in report and torch.isfinite(image).all()
 
 
 def test_it_works_for_models_of_stable_diffusions_layout(w):
@@ -208,15 +208,15 @@ def test_it_works_for_models_of_stable_diffusions_layout(w):
 
     small = random_model("small")
     images = F.interpolate(w.images[:3].movedim(-1, 1), scale_factor=2).movedim(1, -1)
-    head, _, picture = fit_comparing.FitComparingHead.execute([small], [Encoder()], [images], [conditioning(768, 0)], ["appearance"], [0]).args
-    assert (head.base_model, head.config["text_width"], head.stride) == ("SD15", 768, 1) and torch.isfinite(picture).all()
+    head, _, image = fit_comparing.FitComparingHead.execute([small], [Encoder()], [images], [conditioning(768, 0)], ["appearance"], [0]).args
+    assert (head.base_model, head.config["text_width"], head.stride) == ("SD15", 768, 1) and torch.isfinite(image).all()
 
 
-def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too(w):
+def test_a_batch_is_images_to_a_vae_that_takes_it_for_a_video_too(w):
     words = tiny_transformers.conditioning("qwen-image", 0)
-    head, report, picture = w.fit(model=[tiny_transformers.tiny_model("qwen-image")], vae=[tiny_transformers.video_vae()], images=[w.images[:2]],
+    head, report, image = w.fit(model=[tiny_transformers.tiny_model("qwen-image")], vae=[tiny_transformers.video_vae()], images=[w.images[:2]],
                                   positive=[words])
-    assert head.base_model == "QwenImage" and "fitted from 2 images" in report and torch.isfinite(picture).all()
+    assert head.base_model == "QwenImage" and "fitted from 2 images" in report and torch.isfinite(image).all()
 
 
 def test_it_hears_cancel_while_it_encodes_and_shows_that_it_does(w, monkeypatch):
@@ -240,13 +240,13 @@ def test_a_model_that_gives_no_numbers_is_named(w, monkeypatch):
         w.fit()
 
 
-def test_pictures_of_nothing_are_said_to_be_unfit(w, caplog):
+def test_images_of_nothing_are_said_to_be_unfit(w, caplog):
     with caplog.at_level(logging.WARNING):
         _, report, _ = w.fit(images=[torch.tensor([0.1, 0.3, 0.7, 0.9]).view(4, 1, 1, 1).expand(4, 64, 64, 3)])
     assert "not fit for use" in report and "Fit Comparing Head: the correspondence head is not fit for use" in caplog.text
 
 
-def test_a_list_of_groups_has_a_label_for_each_picture():
+def test_a_list_of_groups_has_a_label_for_each_image():
     """As captions come from a folder, with commas in them; the host's nodes for texts give each in a list of its own."""
     captions = ["anna, smiling", "ben", "anna, smiling", " ben\n"]
     wanted = ["anna, smiling", "ben", "anna, smiling", "ben"]

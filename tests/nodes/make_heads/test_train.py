@@ -36,12 +36,12 @@ class World:
         self.model, self.clip, self.vae = demo_model.load_demo()
         self.said = [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(words)) for words in ("", "a figure, sea")]
         scene = world.draw(5, seed=5)
-        self.pictures, self.wanted = scene.image.movedim(1, -1)[:, :32, :32], scene.nearness[:, :32, :32, None].expand(-1, -1, -1, 3)
+        self.images, self.wanted = scene.image.movedim(1, -1)[:, :32, :32], scene.nearness[:, :32, :32, None].expand(-1, -1, -1, 3)
 
     def given(self, **changes) -> dict:
         """The node's inputs, each in a list, as the host gives them."""
         inputs = {"model": self.model, "kind": "depth", "preset": "small", "steps": STEPS, "batch_size": 2, "learning_rate": 0.0, "seed": 3,
-                  "filename_prefix": "readout_heads/mine", "resume": False, "latents": {"samples": self.vae.encode(self.pictures)},
+                  "filename_prefix": "readout_heads/mine", "resume": False, "latents": {"samples": self.vae.encode(self.images)},
                   "positive": self.said[0], "image": self.wanted} | changes
         return {name: value if isinstance(value, Lists) else [value] for name, value in inputs.items()}
 
@@ -69,7 +69,7 @@ def weights(head) -> torch.Tensor:
     return torch.cat([x.flatten() for x in head.state_dict().values()])
 
 
-def test_a_head_comes_with_its_losses_a_report_and_a_picture_and_is_kept(w, output):
+def test_a_head_comes_with_its_losses_a_report_and_an_image_and_is_kept(w, output):
     before = torch.backends.cudnn.deterministic, torch.get_rng_state()
     head, loss, report, sheet = w.train()
     assert len(loss["loss"]) == STEPS and all(0 < x < 1 for x in loss["loss"])
@@ -194,8 +194,8 @@ def test_the_published_preset_is_the_published_network(w):
     assert RECIPES["published"].learning_rate == 1e-3 and RECIPES["published"].batch_size == 8
 
 
-def test_pictures_of_several_sizes_and_conditionings_are_learnt_from(w):
-    latents = Lists([{"samples": w.vae.encode(w.pictures[:2])}, {"samples": w.vae.encode(w.pictures[2:, :, :24])}])
+def test_images_of_several_sizes_and_conditionings_are_learnt_from(w):
+    latents = Lists([{"samples": w.vae.encode(w.images[:2])}, {"samples": w.vae.encode(w.images[2:, :, :24])}])
     images = Lists([w.wanted[:2], w.wanted[2:, :, :24]])
     said = Lists([w.said[i % 2] for i in range(5)])
     head, loss, *_ = w.train(latents=latents, image=images, positive=said, steps=12)  # enough to have drawn each
@@ -233,12 +233,12 @@ def test_going_on_with_something_else_is_refused_by_name(w, name):
         w.train(resume=True, **changes)
 
 
-def test_going_on_with_other_pictures_or_a_file_that_holds_no_training_is_refused(w, output):
+def test_going_on_with_other_images_or_a_file_that_holds_no_training_is_refused(w, output):
     head = w.train()[0]
-    for changes in ({"image": 1 - w.wanted}, {"latents": {"samples": w.vae.encode(w.pictures.flip(0))}}):
+    for changes in ({"image": 1 - w.wanted}, {"latents": {"samples": w.vae.encode(w.images.flip(0))}}):
         with pytest.raises(ValueError, match="other images, or the same in another order"):
             w.train(resume=True, **changes)
-    w.train(resume=True, latents={"samples": w.vae.encode(w.pictures) + 1e-5})  # another card rounds otherwise
+    w.train(resume=True, latents={"samples": w.vae.encode(w.images) + 1e-5})  # another card rounds otherwise
     SaveReadoutHead.execute(head, "readout_heads/mine")
     with pytest.raises(ValueError, match="mine_00002_.safetensors contains a head, but no training state to continue from"):
         w.train(resume=True)
@@ -282,7 +282,7 @@ BAD = {
     "constant": (lambda w: {"image": torch.full_like(w.wanted, 0.5)}, "one color everywhere"),
     "nan target": (lambda w: {"image": w.wanted * float("nan")}, "NaN"),
     "nan latent": (lambda w: {"latents": {"samples": torch.full((5, 3, 32, 32), float("nan"))}}, "the latent contains NaN"),
-    "one picture": (lambda w: {"latents": {"samples": w.vae.encode(w.pictures[:1])}, "image": w.wanted[:1]}, "got one image, but needs at least two"),
+    "one picture": (lambda w: {"latents": {"samples": w.vae.encode(w.images[:1])}, "image": w.wanted[:1]}, "got one image, but needs at least two"),
     "other shape": (lambda w: {"image": w.wanted[:, :, :16]}, "image 1 is 32x32 in latents.*16x32 pixels, a different aspect ratio"),
     "conditionings": (lambda w: {"positive": Lists(w.said)}, "5 images and 2 conditionings"),
     "odd kind": (lambda w: {"kind": "../depth"}, "kind is '../depth'"), "no kind": (lambda w: {"kind": " "}, "kind is ''"),
@@ -301,10 +301,10 @@ def test_bad_input_is_explained_and_nothing_is_written(w, output, name):
     assert not list(output.parent.rglob("*.safetensors")) and not (output.parent.parent / "mine_00001_.safetensors").exists()
 
 
-def test_the_model_is_asked_about_no_more_pictures_at_a_time_than_fit(w, monkeypatch):
+def test_the_model_is_asked_about_no_more_images_at_a_time_than_fit(w, monkeypatch):
     """A step's loss is the mean of all, in however many parts."""
     monkeypatch.setattr("readout_guidance_pack.nodes.make_heads.examples.MOST_AT_ONCE", 1)
-    given = examples(train.NODE, w.model, [{"samples": w.vae.encode(w.pictures)}], [w.said[0]], [w.wanted], "depth")
+    given = examples(train.NODE, w.model, [{"samples": w.vae.encode(w.images)}], [w.said[0]], [w.wanted], "depth")
     training = Training(TrainingSet(train.NODE, w.model, given, "depth"), replace(SMALL, batch_size=4), 3)
     with torch.inference_mode(False), torch.no_grad():
         parts = [part["head"].item() for part in training.losses(torch.Generator().manual_seed(3))]

@@ -1,4 +1,4 @@
-"""Inversion: the picture comes back, or it is said that it does not, and guidance rests meanwhile."""
+"""Inversion: the image comes back, or it is said that it does not, and guidance rests meanwhile."""
 import comfy.model_management
 import comfy.samplers
 import nodes as host_nodes
@@ -12,7 +12,7 @@ from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
 
-def test_inversion_gives_the_picture_back(w):
+def test_inversion_gives_the_image_back(w):
     latent = w.scene()
     noise, reference = ReadoutInvert.execute(w.model, w.positive, w.negative, latent, 20, 1.0, "karras", 64).args
     back, = host_nodes.common_ksampler(w.model, 0, 20, 1.0, "euler", "karras", w.positive, w.negative, noise, disable_noise=True)
@@ -25,7 +25,7 @@ def test_inversion_gives_the_picture_back(w):
 @pytest.mark.parametrize("scheduler, steps, cfg, most", [
     ("simple", 20, 1.0, 0.05), ("linear_quadratic", 20, 1.0, 0.2), ("linear_quadratic", 4, 1.0, 2.0), ("normal", 20, 7.0, 0.2)])
 def test_an_inversion_comes_back_or_says_that_it_does_not(w, caplog, scheduler, steps, cfg, most):
-    """Its steps may be long near the clean picture, and cfg makes them bend."""
+    """Its steps may be long near the clean image, and cfg makes them bend."""
     latent, schedule = w.scene(), (cfg, "euler", scheduler, w.positive, w.negative)
     noise, _ = ReadoutInvert.execute(w.model, w.positive, w.negative, latent, steps, cfg, scheduler, 64).args
     back, = host_nodes.common_ksampler(w.model, 0, steps, *schedule, noise, disable_noise=True)
@@ -34,7 +34,7 @@ def test_an_inversion_comes_back_or_says_that_it_does_not(w, caplog, scheduler, 
     assert ("Readout Invert: the image will not come back as it was" in caplog.text) == (error > 0.1)
 
 
-def test_guidance_rests_while_a_picture_is_inverted(w):
+def test_guidance_rests_while_an_image_is_inverted(w):
     def inverted(model):
         return ReadoutInvert.execute(model, w.positive, w.negative, w.scene(), 3, 1.0, "karras", 64).args[0]["samples"]
 
@@ -43,7 +43,7 @@ def test_guidance_rests_while_a_picture_is_inverted(w):
 
 
 def test_guidance_rests_where_sigmas_rise(w, caplog):
-    """As where the noise of a picture is found with Flip Sigmas."""
+    """As where the noise of an image is found with Flip Sigmas."""
     sigmas = comfy.samplers.calculate_sigmas(w.model.get_model_object("model_sampling"), "karras", 4).flip(0).clamp(min=1e-3)
 
     def noise(model):

@@ -1,4 +1,4 @@
-"""A reference: the picture and the way that it holds, the runs that it serves, and what it keeps between them."""
+"""A reference: the image and the way that it holds, the runs that it serves, and what it keeps between them."""
 import logging
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("inference_mode")
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
-def test_the_reference_is_the_stock_samplers_picture_and_its_way(w, sampler):
+def test_the_reference_is_the_stock_samplers_image_and_its_way(w, sampler):
     latent, reference = w.made(sampler=sampler)
     plain, = host_nodes.common_ksampler(w.model, 1, 4, 3.0, sampler, "karras", w.positive, w.negative, w.latent())
     assert torch.equal(latent["samples"], plain["samples"])

@@ -1,4 +1,4 @@
-"""Targets on the predicted picture, through the host: Color Target, alone and with all that a sampling can have beside it."""
+"""Targets on the predicted image, through the host: Color Target, alone and with all that a sampling can have beside it."""
 import json
 import re
 from dataclasses import replace
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("inference_mode")
 
 
 def scenes(batch, seed=5):
-    """Pictures [B, H, W, 3]."""
+    """Images [B, H, W, 3]."""
     return demo_nodes.DemoScene.execute(seed, 64, 64, batch).args[0]
 
 
@@ -41,9 +41,9 @@ def target(w, batch=2, seed=5, **changes):
 
 
 def error(latents, wanted, cells=4):
-    """The mean distance of coarse colors, by the picture; `wanted` [B, H, W, 3]."""
-    picture, wanted = (torch.nn.functional.avg_pool2d(x, 64 // cells) for x in ((latents + 1) / 2, wanted.movedim(-1, 1)))
-    return (picture - wanted).abs().mean().item()
+    """The mean distance of coarse colors, by the image; `wanted` [B, H, W, 3]."""
+    image, wanted = (torch.nn.functional.avg_pool2d(x, 64 // cells) for x in ((latents + 1) / 2, wanted.movedim(-1, 1)))
+    return (image - wanted).abs().mean().item()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -89,7 +89,7 @@ def test_the_first_step_reaches_the_colors_where_strength_allows(w):
     assert torch.allclose(shifted - cond, shifted_uncond - uncond, atol=1e-5)
 
 
-def test_a_picture_does_not_depend_on_its_batch_nor_on_context_windows(w):
+def test_an_image_does_not_depend_on_its_batch_nor_on_context_windows(w):
     model = ApplyReadoutGuidance.execute(w.model, target(w, 6), 0.1)[0]
     whole = sampled(w, model, 6)
     assert not close(whole, sampled(w, w.model, 6))
@@ -136,7 +136,7 @@ def test_two_of_them_act_each_in_its_own_mask(w):
 
 
 def test_a_drags_mask_keeps_the_rest_all_the_same(w):
-    """Outside of it the picture follows the reference to the bit, whatever colors ask."""
+    """Outside of it the image follows the reference to the bit, whatever colors ask."""
     latent = {"samples": w.vae.encode(scenes(1, 9))}
     reference = ReadoutReference.execute(w.model, w.positive, latent, 3, 64)[0]
     mask = torch.zeros(1, 64, 64)
@@ -223,7 +223,7 @@ def refused(w, match, **changes):
         target(w, **changes)
 
 
-def test_what_cannot_be_a_picture_of_colors_is_refused(w):
+def test_what_cannot_be_an_image_of_colors_is_refused(w):
     refused(w, "Color Target: the image is a str", image="photo.png")
     refused(w, "Color Target: the image is empty", image=torch.zeros(0, 64, 64, 3))
     refused(w, "Color Target: the image contains NaN", image=torch.full((1, 64, 64, 3), float("nan")))
@@ -253,7 +253,7 @@ def test_sketches_of_a_few_pixels_banners_and_photographs_are_taken(w, size):
     assert uppers[0].mean() > uppers[1].mean() + 0.1 and lowers[0].mean() < lowers[1].mean() - 0.1
 
 
-def test_a_batch_is_pictures_to_a_vae_that_takes_it_for_a_video_too():
+def test_a_batch_is_images_to_a_vae_that_takes_it_for_a_video_too():
     images, vae = demo_nodes.DemoScene.execute(5, 64, 64, 3).args[0], video_vae()
 
     def latents(image):

@@ -22,7 +22,7 @@ def ran(path, code: str, **names) -> dict:
     return runpy.run_path(str(path), names)
 
 
-def test_the_node_balances_pictures(w, monkeypatch, tmp_path):
+def test_the_node_balances_images(w, monkeypatch, tmp_path):
     """Loaded before this pack, as a host may."""
     monkeypatch.delitem(host_nodes.NODE_CLASS_MAPPINGS, "ApplyReadoutGuidance", raising=False)
     pack = ran(tmp_path / "balance.py", COMPLETE)

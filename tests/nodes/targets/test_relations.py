@@ -1,4 +1,4 @@
-"""Targets that relate a picture to a reference (drags, appearance, structure, identity), inside the real host, on the demo model."""
+"""Targets that relate an image to a reference (drags, appearance, structure, identity), inside the real host, on the demo model."""
 import json
 import logging
 
@@ -65,8 +65,8 @@ def test_outside_its_mask_a_drag_leaves_the_reference_as_it_was(w):
         assert (dragged - latent["samples"])[..., 32:].abs().max() > 0.05
 
 
-def test_a_target_for_more_pictures_than_are_sampled_says_so(w, caplog):
-    """As where a batch is rebatched, or one picture of a batch is sampled again: which of them it is, nobody tells the MODEL."""
+def test_a_target_for_more_images_than_are_sampled_says_so(w, caplog):
+    """As where a batch is rebatched, or one image of a batch is sampled again: which of them it is, nobody tells the MODEL."""
     _, reference = recording_ksampler.KSamplerReadoutReference.execute(w.model, 1, 2, 3.0, "euler", "karras", w.positive, w.negative, w.latent(3),
                                                                        1.0, 64).args
     colors = color.ColorTarget.execute(demo_nodes.DemoScene.execute(5, 64, 64, 3).args[0], w.vae, 8, 1.0, 0.0, 0.75)[0]

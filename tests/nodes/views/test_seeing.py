@@ -72,13 +72,13 @@ def shown(monkeypatch):
     return found
 
 
-def test_after_each_step_the_node_shows_the_picture_and_what_is_read(w, shown):
+def test_after_each_step_the_node_shows_the_image_and_what_is_read(w, shown):
     latent, *_ = w.run()
     assert [(value, total) for value, total, _ in shown] == [(step + 1, STEPS) for step in range(STEPS)]
-    kinds, pictures, limits = zip(*(preview for *_, preview in shown))
+    kinds, images, limits = zip(*(preview for *_, preview in shown))
     assert set(kinds) == {"JPEG"} and set(limits) == {None}
-    assert pictures[-1].height > pictures[0].height  # the depth joins later
-    assert all(ImageChops.difference(one, other).getbbox() for one, other in pairwise(pictures[1:]))
+    assert images[-1].height > images[0].height  # the depth joins later
+    assert all(ImageChops.difference(one, other).getbbox() for one, other in pairwise(images[1:]))
     plain = host_nodes.common_ksampler(guided("other", w.model, w.guidance, Move()), *w.settings)[0]
     assert torch.equal(latent["samples"], plain["samples"])  # looking changes nothing
 
@@ -151,7 +151,7 @@ def test_a_client_that_does_not_know_of_nodes_is_sent_no_second_preview(w, shown
 
 
 class Frames(latent_preview.LatentPreviewer):
-    """As packs with animated previews have it: frames [T, H, W, 3] in the place of a picture."""
+    """As packs with animated previews have it: frames [T, H, W, 3] in the place of an image."""
 
     def decode_latent_to_preview(self, x0):
         return torch.zeros(3, 8, 8, 3, dtype=torch.uint8)
@@ -185,12 +185,12 @@ def test_no_preview_ends_a_run(w, shown, monkeypatch, caplog, on_itself):
         return out, len(sent)
 
     monkeypatch.setattr(latent_preview, "get_previewer", lambda *_: Frames())
-    picture, seen = run()
-    assert torch.equal(picture, plain) and seen == STEPS
+    image, seen = run()
+    assert torch.equal(image, plain) and seen == STEPS
     monkeypatch.setattr(latent_preview, "prepare_callback", lambda *_: None)  # which would fail by itself
     monkeypatch.setattr(latent_preview, "get_previewer", lambda *_: Broken())
-    picture, seen = run()
-    assert torch.equal(picture, plain) and not seen
+    image, seen = run()
+    assert torch.equal(image, plain) and not seen
     assert sum("cannot be shown while it samples (RuntimeError: no preview)" in message for message in caplog.messages) == 1
 
 
@@ -276,13 +276,13 @@ def test_what_is_no_trace_is_refused(trace):
         ReadoutTrace.execute(trace)
 
 
-def test_pictures_side_by_side():
-    guided_pictures, target = torch.rand(3, 64, 48, 3), torch.rand(1, 128, 128, 3)
-    rows = [[drawing.picture(x.movedim(-1, 0)[None]) for x in (target[0], one)] for one in guided_pictures]
+def test_images_side_by_side():
+    guided_images, target = torch.rand(3, 64, 48, 3), torch.rand(1, 128, 128, 3)
+    rows = [[drawing.image(x.movedim(-1, 0)[None]) for x in (target[0], one)] for one in guided_images]
     image = drawing.side_by_side(["target", "guided"], rows, 256)
     assert image.size == (256 + 192 + 3 * drawing.MARGIN, drawing.LINE + drawing.MARGIN + 3 * (256 + drawing.MARGIN))
     corner = image.crop((256 + 2 * drawing.MARGIN, drawing.LINE + drawing.MARGIN, 256 + 2 * drawing.MARGIN + 4, drawing.LINE + drawing.MARGIN + 4))
-    assert corner.getcolors() == [(16, tuple((guided_pictures[0, 0, 0] * 255).round().int().tolist()))]  # hard pixels
+    assert corner.getcolors() == [(16, tuple((guided_images[0, 0, 0] * 255).round().int().tolist()))]  # hard pixels
     with pytest.raises(ValueError, match="^Readout Compare: the image is empty"):
         ReadoutCompare.execute(torch.zeros(0, 8, 8, 3))
     with pytest.raises(ValueError, match="^Readout Compare: the image is a batch of 10001 images; the maximum is 10000"):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("inference_mode")
 
 @pytest.mark.parametrize("length, causal, first", [(2, False, "windows"), (3, True, "guidance")])
 def test_each_context_window_is_guided_by_its_own_targets(w, length, causal, first):
-    """Pictures of a UNet do not see each other, so windows change nothing."""
+    """Images of a UNet do not see each other, so windows change nothing."""
     guidance = w.pose(6)
     if first == "windows":
         model = ApplyReadoutGuidance.execute(windowed(w.model, length, 0, causal), guidance, 0.1)[0]
@@ -35,21 +35,21 @@ def test_windows_that_overlap_are_guided(w):
     assert close(sampled(w, windowed(ApplyReadoutGuidance.execute(w.model, guidance, 0.1)[0], 4, 2, True), 6), whole)
 
 
-def test_a_window_with_all_pictures_in_another_order_is_guided_by_their_own_targets(w):
-    """Windows of two that close the loop: pictures 3 and 1, before which the causal fix puts the second."""
+def test_a_window_with_all_images_in_another_order_is_guided_by_their_own_targets(w):
+    """Windows of two that close the loop: images 3 and 1, before which the causal fix puts the second."""
     model = ApplyReadoutGuidance.execute(w.model, w.pose(3), 0.1)[0]
     looped = windowed(model, 2, 0, True, context_schedule="looped_uniform", closed_loop=True)
     assert close(sampled(w, looped, 3), sampled(w, model, 3))
 
 
-def test_pictures_that_every_window_is_shown_are_known(w, monkeypatch):
-    """latent_retain_index_list: in each window the first picture of the batch is in the first place."""
+def test_images_that_every_window_is_shown_are_known(w, monkeypatch):
+    """latent_retain_index_list: in each window the first image of the batch is in the first place."""
     if "latent_retain_index_list" not in inspect.signature(ContextWindowsManualNode.execute).parameters:
         pytest.skip("this ComfyUI keeps none")
-    found, pictures = [], windows.pictures
+    found, images = [], windows.batch_index
 
     def known(x, whole, *args):
-        places = pictures(x, whole, *args)
+        places = images(x, whole, *args)
         found.append((places.tolist(), torch.equal(x, whole[places])))
         return places
 
@@ -70,11 +70,11 @@ def test_windows_along_height_or_width_are_refused_where_targets_act(w, dim, cau
 
 
 @pytest.mark.parametrize("freenoise", [False, True])
-def test_what_reads_single_pictures_knows_no_windows(w, freenoise):
-    pictures = {"samples": torch.rand(3, 3, 64, 64, generator=torch.manual_seed(5))}
+def test_what_reads_single_images_knows_no_windows(w, freenoise):
+    images = {"samples": torch.rand(3, 3, 64, 64, generator=torch.manual_seed(5))}
 
     def read(model):
-        return estimate.ReadoutEstimate.execute(model, w.heads["pose"], w.negative, 0.9, 0, latent=pictures)[0]
+        return estimate.ReadoutEstimate.execute(model, w.heads["pose"], w.negative, 0.9, 0, latent=images)[0]
 
     assert torch.equal(read(windowed(w.model, 2, 0, False, freenoise=freenoise)), read(w.model))
 
@@ -84,7 +84,7 @@ def in_halves(executor, model, conds, x, timestep, options):
     return [torch.cat(pair) for pair in zip(*outs)]
 
 
-def test_another_packs_windows_are_told_by_their_pictures(w, caplog):
+def test_another_packs_windows_are_told_by_their_images(w, caplog):
     model = ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0]
     halved = w.model.clone()
     halved.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "halves", in_halves)
@@ -92,7 +92,7 @@ def test_another_packs_windows_are_told_by_their_pictures(w, caplog):
     assert close(sampled(w, halved, 4), sampled(w, model, 4)) and not caplog.records
 
 
-def test_pictures_that_cannot_be_told_apart_are_said_once(w, caplog):
+def test_images_that_cannot_be_told_apart_are_said_once(w, caplog):
     halved = w.model.clone()
     halved.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "halves", in_halves)
     halved = ApplyReadoutGuidance.execute(halved, w.pose(4), 0.1)[0]
@@ -102,7 +102,7 @@ def test_pictures_that_cannot_be_told_apart_are_said_once(w, caplog):
 
 
 def test_tiles_of_the_diffusion_model_are_put_together(w):
-    """Tiles of a step are read as the whole picture, so the gradient is that of the tiled model."""
+    """Tiles of a step are read as the whole image, so the gradient is that of the tiled model."""
     model = w.model.clone()
     model.set_model_unet_function_wrapper(tiled)
     guidance, size = w.pose(2, size=(96, 96), end_percent=0.9), (96, 96)

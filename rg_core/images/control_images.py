@@ -1,4 +1,4 @@
-"""Pictures that heads were trained to read: drawn from keypoints, fitted to a readout, moved to a control range."""
+"""Images that heads were trained to read: drawn from keypoints, fitted to a readout, moved to a control range."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,7 +54,7 @@ def draw_pose(keypoints: Tensor, size: tuple[int, int], extent: tuple[float, flo
 def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     """`image` [B, C, h, w] cut to the shape of `size` (H, W) around its middle and resized, smoothed when it shrinks.
 
-    The cut is the one that the host makes for ControlNet pictures, so that both kinds of control line up.
+    The cut is the one that the host makes for ControlNet images, so that both kinds of control line up.
     """
     return resized(cut(image, size), size)
 
@@ -79,7 +79,7 @@ def fit_for(kind: str, image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fit_lines(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """`fit`, of bright lines on black. Where they are so thin that their pictures would be hardly brighter than black, as Canny's are, each pixel
+    """`fit`, of bright lines on black. Where they are so thin that their images would be hardly brighter than black, as Canny's are, each pixel
     has the brightest one that falls into it, so that lines are as bright as before, and a pixel wide."""
     image = cut(image, size)
     mean, brightest = resized(image, size), F.adaptive_max_pool2d(image, size)
@@ -89,6 +89,6 @@ def fit_lines(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def to_range(image: Tensor, control_range: tuple[float, float]) -> Tensor:
-    """A picture in 0 to 1 moved to the control range of a head."""
+    """An image in 0 to 1 moved to the control range of a head."""
     low, high = control_range
     return low + (high - low) * image.clamp(0, 1)
