@@ -47,8 +47,10 @@ class Guidance:
         self.runs.append(run)
         try:
             out = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)
+            run.shifter.check_finite()
         finally:
             self.runs.remove(run)
+            self.trace.settle()
         sampling.keep(out)
         if len(sigmas) > 1:
             run.warn_if_unguided(executor.class_obj, float(sigmas[-1]))

@@ -36,7 +36,8 @@ class LiveView:
 
     def wrap_callback(self, callback: Callable | None, steps: int) -> Callable | None:
         """What the sampler should call after each step, in the place of `callback`."""
-        if not is_wanted(self.node_id is None):
+        self.trace.watching = is_wanted(self.node_id is None)
+        if not self.trace.watching:
             return callback
         bar = comfy.utils.ProgressBar(steps) if self.node_id is None else None
         replaced = bar is not None and getattr(callback, "__module__", None) == latent_preview.__name__  # the host's own shows its preview only

@@ -17,7 +17,7 @@ def features_by_area(step: "Step", readings: list[taps.Reading], areas: dict) ->
     labels = [label for reading in readings for label in reading.options.get("uuids", ())]
     complete = readings and all(len(r.features) == len(r.names) for r in readings)
     as_asked = all(len(r.x) == len(step.x) * len(r.options.get("uuids", ())) for r in readings)
-    if complete and as_asked and len(set(labels)) == len(labels) and nonzero_areas(areas) <= set(labels):
+    if complete and as_asked and len(set(labels)) == len(labels) and not nonzero_areas({k: part for k, part in areas.items() if k not in labels}):
         return [(features, areas[label]) for r in readings
                 for features, label in zip(zip(*(f.chunk(len(r.options["uuids"])) for f in r.features)), r.options["uuids"]) if label in areas]
     part, = areas.values() if len(areas) == 1 else [None]

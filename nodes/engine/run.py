@@ -28,6 +28,7 @@ from .calls.asking import Asking, must_be_together
 from .calls.conditioning import active_areas
 from .calls.controlnets import DetachedControl
 from .calls.inpainting import Inpainting
+from .known import Known
 from .reader import Readers
 from .run_targets import RunTargets
 from .schedule.landing import Landed, Landing, landings
@@ -52,11 +53,11 @@ class Run:
         self.landing: Landing | None = None        # of the prediction that is under way
         self.unmasked: Callable | None = None      # (step) -> where the sampler lets latents change, if not everywhere
         self.prediction: Prediction | None = None  # while a guided one is under way
-        self.whole: Tensor | None = None           # the batch, while any is
+        self.whole = self.timestep = None          # the batch and its noise levels, while any is
         self.log, self.reached = log, reached      # how far it has come, also in calls that it goes on from: asked, acting, said, guided
         # The published procedure reads references in full precision.
         self.readers = Readers(self.node, self.source, torch.float32 if self.move.published_energy else torch.half)
-        self.shifter = Shifter(self.node, self.move, self.readers, {"on": True, "off": False}.get(guidance.recompute))
+        self.known, self.shifter = Known(), Shifter(self.node, self.move, self.readers, {"on": True, "off": False}.get(guidance.recompute))
 
     def attach(self, guider) -> None:
         for kind, wrapper in ((WrappersMP.PREPARE_SAMPLING, self.prepare_sampling), (WrappersMP.SAMPLER_SAMPLE, self.sampler_sample),
@@ -94,22 +95,24 @@ class Run:
 
     def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
         guider, sigma, sigmas = executor.class_obj, float(timestep.max()), model_options["transformer_options"]["sample_sigmas"]
+        self.shifter.check_finite()
         positive, negative = guider.conds.get("positive"), guider.conds.get("negative")
         self.landing = self.landed.next(sigma, sigmas)
         acting, moves = self.targets.active(guider.inner_model, self.landing, sigmas, self.move)
         said = acting and positive and active_areas(positive, x, timestep)
         self.reached.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
-        self.prediction, self.whole = Prediction(acting, positive, negative, moves) if said else None, x
+        self.prediction, self.whole, self.timestep = Prediction(acting, positive, negative, moves) if said else None, x, timestep
         try:
             return executor(x, timestep, model_options, seed)
         finally:
-            self.prediction = self.whole = self.landing = None
+            self.prediction = self.whole = self.timestep = self.landing = None
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
         if self.prediction is None and not self.targets.masked and not (self.landing and self.landing.again):
             return executor(model, conds, x, timestep, model_options)
         batch_index = windows.batch_index(x, self.whole, model_options, self.log)
-        step = Step(self.log, Asking(executor, x.device, self.detached_controls), model, x, timestep, model_options, batch_index=batch_index)
+        step = Step(self.log, Asking(executor, x.device, self.detached_controls), model, x, timestep, model_options, batch_index=batch_index,
+                    known=self.known, level=self.landing.sigma if timestep is self.timestep else None)
         if self.prediction is not None:
             self.reached.add("guided")
             if self.together is None:
@@ -180,6 +183,7 @@ class Run:
         """What the model predicts for `branches` at the step's latents, None where it was not asked yet, and the displacement [B, C, H, W], `scale`
         times the strength long. It is for this `move` of those at the level."""
         now = self.prediction
+        now.views = [] if self.trace.wants_views else None
         try:
             outs, displacement, values = self.shifter.shift(step, now, [self.targets.prepare(t, step) for t in now.targets], branches, scale)
         except gradients.EnergyError as error:
@@ -198,6 +202,5 @@ class Run:
 
     def euler_ratio(self, step: Step) -> float:
         """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
-        sigmas = step.options["transformer_options"]["sample_sigmas"]
-        down = sigma_down(step.model, step.sigma, float(sigmas[sigmas < step.sigma].max()), self.move.eta)
+        down = sigma_down(step.model, step.sigma, self.landing.after, self.move.eta)
         return down / (step.sigma - down)

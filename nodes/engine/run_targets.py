@@ -10,7 +10,7 @@ from ...rg_core.images.regions import mask_at
 from ..common.log import Log
 from .schedule.landing import Landing
 from .schedule.moves import Moves, planned
-from .schedule.noise_levels import at_percent, prediction_scale
+from .schedule.noise_levels import at_percent, known_range, prediction_scale
 from .step import Step
 
 CUT = 0.1  # fraction of a target's image that may be left out without a warning
@@ -23,6 +23,7 @@ class RunTargets:
         self.all, self.masked, self.log = targets, [t for t in targets if t.edit_mask is not None], log
         self.prepared: dict[tuple, Target] = {}          # for the sizes of latents that this run has seen
         self.edit_masks: dict[tuple, list[Tensor]] = {}  # likewise
+        self.ranges: tuple | None = None
 
     def warn_of_batch_mismatch(self, batch: int) -> None:
         """Says which targets are for more images than the `batch` that is sampled."""
@@ -37,15 +38,23 @@ class RunTargets:
     def active(self, model, landing: Landing, sigmas: Tensor, move: Move) -> tuple[list[Target], Moves | None]:
         """The targets that act at the prediction that makes this `landing` in a run of `sigmas`, and the moves that they make there. `model` is the
         host's BaseModel."""
-        sigma, sampling = landing.start, model.model_sampling  # a step acts whole, its trial points too
-        targets = [t for t in self.all if at_percent(sampling, t.end) <= sigma <= at_percent(sampling, t.start)]
+        (_, acts, known), sigma = self.ranges_in(model.model_sampling), landing.start  # a step acts whole, its trial points too
+        targets = [t for t in self.all if acts[t][1] <= sigma <= acts[t][0]]
         if move.per_step or not targets:
             return targets, None
         if not sigma or not prediction_scale(model, sigma):  # no noise, or nothing else
             return [], None
-        span = max(at_percent(sampling, t.start) for t in targets), min(at_percent(sampling, t.end) for t in targets)
-        moves = planned(model, landing, sigmas, span, move.moves)
+        span = max(acts[t][0] for t in targets), min(acts[t][1] for t in targets)
+        moves = planned(model, landing, sigmas, span, known, move.moves)
         return (targets, moves) if moves.count else ([], None)
+
+    def ranges_in(self, sampling) -> tuple:
+        """The host's model_sampling, from which sigma to which each target acts in it, and the highest and lowest that it knows: asked once, for
+        a card may have them."""
+        if self.ranges is None or self.ranges[0] is not sampling:
+            acts = {t: (at_percent(sampling, t.start), at_percent(sampling, t.end)) for t in self.all}
+            self.ranges = sampling, acts, known_range(sampling)
+        return self.ranges
 
     def prepare(self, target: Target, step: Step) -> Target:
         """`target` made ready for the images of this call and their size."""

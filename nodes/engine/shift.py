@@ -1,5 +1,7 @@
 """How far the predictions of a step are shifted, and which way."""
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from comfy.model_management import OOM_EXCEPTION, is_oom, soft_empty_cache
@@ -11,8 +13,9 @@ from ...rg_core.guidance.updates import Move
 from ...rg_core.readout.views import View
 from ..common.latents import one_frame
 from . import errors, memory
-from .autograd.inference_tensors import InferenceTensorMode, differentiable
+from .autograd.inference_tensors import InferenceTensorMode
 from .autograd.witness import Witness, needed
+from .known import Known
 from .reader import Readers
 from .schedule.moves import Moves
 from .step import Pull, Step
@@ -27,7 +30,7 @@ class Prediction:
     moves: Moves | None = None  # None in the published procedure
     moved: dict[tuple | None, Tensor] = field(default_factory=dict)   # how far the latents, by the part of the batch, once known
     shifts: dict[tuple | None, Tensor] = field(default_factory=dict)  # likewise, of what the model predicts for these
-    views: list[View] = field(default_factory=list)  # what there is to look at of the targets, at the last call that was shifted
+    views: list[View] | None = None  # what there is to look at of the targets, at the last call that was shifted; None: nobody looks
 
     @property
     def reads(self) -> bool:
@@ -42,6 +45,8 @@ class Shifter:
     def __init__(self, node: str, move: Move, readers: Readers, recompute: bool | None):
         self.node, self.move, self.readers, self.recompute = node, move, readers, recompute
         self.witnessed = False  # whether gradients pass rightly
+        self.known = Known()    # of heads
+        self.unchecked: list[tuple[Tensor, Callable[[], str]]] = []  # whether what was made is finite, and what is said if not
 
     def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list,
               scale: float) -> tuple[list[Tensor | None], Tensor, list[Tensor]]:
@@ -49,7 +54,6 @@ class Shifter:
         the energies, as long as `scale` times the strength; and these, [B] of each of `targets`, which are the prediction's made ready for
         the step."""
         positive = step.find_branch(now.positive, branches)
-        now.views.clear()
         if now.reads:
             found, displacement, values = self.shift_from_features(step, now, [t for t in targets if t.head is not None], branches, scale)
             predicted = found[step.for_branch(positive, branches).cond_index]
@@ -62,8 +66,8 @@ class Shifter:
                 predicted, = step.predictions([positive])
         shift, energy = self.shift_from_denoised(step, predicted, [t for t in targets if t.head is None], scale, now.views)
         displacement, values = displacement + shift, values | energy
-        if not (torch.isfinite(predicted).all() and torch.isfinite(displacement).all()):
-            raise ValueError(f"{self.node}: {errors.not_finite(step.x, positive, step.sigma, step.model)}")
+        self.unchecked.append((torch.isfinite(predicted).all() & torch.isfinite(displacement).all(),
+                               partial(errors.not_finite, step.x, positive, step.sigma, step.model)))
         return outs, displacement, [values[t] for t in targets]
 
     def shift_from_features(self, step: Step, now: Prediction, targets: list[Target], branches: list,
@@ -78,8 +82,9 @@ class Shifter:
             read = self.readers.read(here, targets, None if conds is positive else conds)
 
             def pull(reading):
-                now.views.clear()  # out of memory, it pulls twice
-                with differentiable(*heads(targets)), InferenceTensorMode():
+                if now.views:  # out of memory, it pulls twice
+                    now.views.clear()
+                with self.known.weights.differentiable(*heads(targets)), InferenceTensorMode():
                     at_taps, energy, size = gradients.at_taps(reading, targets, span, read, not self.move.published_energy, now.views)
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)
                 return at_taps, size
@@ -91,7 +96,7 @@ class Shifter:
         return outs, displacement, dict(zip(targets, energy))
 
     def shift_from_denoised(self, step: Step, predicted: Tensor, targets: list[Target], scale: float,
-                            views: list[View]) -> tuple[Tensor, dict[Target, Tensor]]:
+                            views: list[View] | None) -> tuple[Tensor, dict[Target, Tensor]]:
         """The shift of the conditional prediction that lowers the energies of `targets`, which have no heads, and these energies."""
         def seen(x: Tensor) -> Tensor:
             return one_frame(step.model.process_latent_out(x))
@@ -101,6 +106,13 @@ class Shifter:
             found = gradients.at_prediction(predicted, seen, targets, self.latent_ranges(step, targets), ways, views)
         shifts = [self.move.approach(gradient, energy, scale, t.weight) for t, gradient, energy in zip(targets, *found)]
         return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
+
+    def check_finite(self) -> None:
+        """Raises ValueError if something that was made so far is not finite. Called when a later step begins: what is looked at at once has a card
+        wait for Python afterwards."""
+        unchecked, self.unchecked = self.unchecked, []
+        if unchecked and not torch.stack([finite for finite, _ in unchecked]).all():
+            raise ValueError(f"{self.node}: {next(why for finite, why in unchecked if not finite)()}")
 
     def gradient(self, step: Step, conds: list[dict], read_by: list, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
         """Step.gradient, with blocks computed again where memory is short."""

@@ -1,7 +1,7 @@
 """One call of the model."""
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import comfy.model_management
@@ -14,13 +14,13 @@ from ...rg_core.features.recompute import recomputed_blocks
 from ...rg_core.images.regions import of_images, repeat
 from ..common.log import Log
 from .autograd import obstacles
-from .autograd.inference_tensors import differentiable
 from .autograd.kernels import differentiable_kernels
 from .autograd.options import early_exit_options, readable_options, shared_options, with_gradients
 from .autograd.saved_tensors import saved_tensor_context
 from .autograd.witness import Witness
 from .batches.windows import of_window
 from .calls.conditioning import active_areas, by_hooks, nonzero_areas
+from .known import Known
 from .match_features import features_by_area
 from .schedule import noise_levels
 
@@ -35,7 +35,8 @@ class Step:
     `calc_cond_batch` is the host's function of that name, or what wraps it, `model` its BaseModel and `options` its model_options. `cond_index` is
     the place of a conditioning among the branches of this call (conditional, unconditional, ...), by which patches tell them apart.
     `batch_index` [B] are the places in the batch of those that `x` has, None for all. `together` are all branches, where they must not be
-    asked apart. `log` is for messages.
+    asked apart. `log` is for messages, `known` what was found in the model so far. `level` is the highest of `timestep`, if that is known: to read
+    it, a card has to finish all that it was told.
     """
     log: Log
     calc_cond_batch: Callable
@@ -46,10 +47,12 @@ class Step:
     cond_index: int = 0
     batch_index: Tensor | None = None
     together: list | None = None
+    known: Known = field(default_factory=Known)
+    level: float | None = None
 
     @cached_property
     def sigma(self) -> float:
-        return float(self.timestep.max())
+        return float(self.timestep.max()) if self.level is None else self.level
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,13 +108,16 @@ class Step:
         calls take for others."""
         step = self.with_shared_options
         compiled = any(COMPILE_KEY in keyed for keyed in self.options["transformer_options"].get("wrappers", {}).values())
-        if compiled or not obstacles.names(self.model, self.options):
+        standing = self.known.obstacles(self.model, self.options)
+        if compiled or not standing:
             with differentiable_kernels():
                 return step.predictions(branches, x)
-        with taps.calls(self.model.diffusion_model) as calls, obstacles.whole_runs(self.log.node, self.model, self.options), differentiable_kernels():
+        whole = obstacles.whole_runs(self.log.node, self.model, self.options, standing)
+        with taps.calls(self.model.diffusion_model) as calls, whole, differentiable_kernels():
             outs = step.predictions(branches, x)
         asked = {label for options in calls for label in options.get("uuids", ())}
-        if any(label not in asked for conds in branches if conds for label in nonzero_areas(self.active_areas(conds))):
+        areas = {label: part for conds in branches if conds for label, part in self.active_areas(conds).items() if label not in asked}
+        if nonzero_areas(areas):
             raise ValueError(obstacles.message(self.log.node, "was not called for one of the branches", self.model, self.options))
         return outs
 
@@ -129,9 +135,9 @@ class Step:
         unet, asked = self.model.diffusion_model, self.branches_to_ask(conds)
         options = early_exit_options(self.options) if only else readable_options(self.options)
         try:
-            names = taps.of_heads(unet, heads)
-            whole = obstacles.whole_runs(self.log.node, self.model, self.options, names[-1] if only else None)
-            with taps.record(unet, names, only) as readings, whole, differentiable_kernels():
+            selection, standing = self.known.selection(unet, heads), self.known.obstacles(self.model, self.options)
+            whole = obstacles.whole_runs(self.log.node, self.model, self.options, standing, selection.read[-1].name if only else None)
+            with taps.record(unet, selection, only) as readings, whole, differentiable_kernels():
                 outs = self.calc_cond_batch(self.model, asked, self.x, self.timestep.clone(), options)
         except taps.NoTaps as error:
             raise ValueError(obstacles.message(self.log.node, f"was run in an unexpected way ({error})", self.model, self.options)) from error
@@ -147,8 +153,9 @@ class Step:
         blocks again in the backward pass, instead of keeping all that they computed. `witness` looks at whether it passes rightly."""
         options = with_gradients(self.options, self.log)
         blocks = taps.blocks(self.model.diffusion_model) if recompute else []
-        with differentiable(self.model), differentiable_kernels():  # also while blocks are computed again
-            seeing = saved_tensor_context(self.model, conds, options, witness)
+        weights = self.known.weights
+        with weights.differentiable(self.model), differentiable_kernels():  # also while blocks are computed again
+            seeing = saved_tensor_context(self.model, conds, options, [weight for _, _, weight, _ in weights.of(self.model)], witness)
             with witness.looking() if witness else nullcontext(), seeing(), recomputed_blocks(blocks, seeing, witness and witness.compare):
                 return replace(self, x=self.x.clone().requires_grad_(), options=options).gradient_by_hooks(conds, heads, pull)
 

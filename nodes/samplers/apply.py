@@ -43,7 +43,7 @@ class ApplyReadoutGuidance(io.ComfyNode):
     @classmethod
     def execute(cls, model, guidance, strength, recompute=CHOICES[0], moves=Move.moves):
         node, asked = "Apply Readout Guidance", cls.hidden
-        trace = Trace(shown_on=asked and asked.unique_id)
+        trace = Trace(shown_on=asked and asked.unique_id, sampled=False)
         if asked and asked.prompt and gives_a_merge_its_weights(asked.prompt, asked.unique_id):
             log.warning("%s: its model becomes model2 of a merge, which uses the weights but not the guidance. Put this node after the merge.", node)
         return io.NodeOutput(guided(node, model, guidance, Move(strength, moves=moves), trace, recompute))

@@ -50,7 +50,7 @@ class KSamplerReadoutGuidancePublished(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, seed, steps, cfg, eta, add_noise, positive, negative, latent_image, strength, guidance=()):
-        trace = Trace()
+        trace = Trace(sampled=False)
         sampled = guided(NODE, model, guidance, replace(PUBLISHED, strength=strength, eta=eta), trace)
         reference = record_trajectory(sampled)
         sampling = model.get_model_object("model_sampling")

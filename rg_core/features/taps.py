@@ -94,10 +94,20 @@ def embedding_width(model: nn.Module) -> int | None:
     return attrgetter(row.embedding)(model)[-1].out_features if row.embedding else None
 
 
-def of_heads(model: nn.Module, heads: Iterable[Head]) -> tuple[str, ...]:
-    """The names of the taps that any of `heads` reads, in order. Raises NoTaps."""
-    wanted = {name for head in heads for name in head.taps or names(model)}
-    return tuple(tap.name for tap in select_taps(model, wanted))
+class Selection(NamedTuple):
+    """Taps of a model that are read, and its default ones, in order."""
+    read: list[Tap]
+    default: list[Tap]
+
+
+def select(model: nn.Module, names: Collection[str] | None = None) -> Selection:
+    """As `select_taps`. Raises NoTaps."""
+    return Selection(select_taps(model, names), select_taps(model))
+
+
+def select_for(model: nn.Module, heads: Iterable[Head]) -> Selection:
+    """The taps that any of `heads` reads. Raises NoTaps."""
+    return select(model, {name for head in heads for name in head.taps or names(model)})
 
 
 def tokens(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, int] | None:
@@ -165,11 +175,11 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 class Recorder:
-    """Hooks that make a Reading of each call of `model`, of the taps with these names; see record."""
+    """Hooks that make a Reading of each call of `model`, of the `selection`; see record."""
 
-    def __init__(self, model: nn.Module, names: Sequence[str] | None, only: bool):
+    def __init__(self, model: nn.Module, selection: Selection, only: bool):
         self.model, self.only, self.readings = model, only, []
-        self.tapped, self.default = select_taps(model, names), select_taps(model)
+        self.tapped, self.default = selection
         self.call: Call | None = None
         self.gradients, self.fresh = True, True
 
@@ -216,10 +226,10 @@ class Recorder:
 
 
 @contextmanager
-def record(model: nn.Module, names: Sequence[str] | None = None, only: bool = False) -> Iterator[list[Reading]]:
-    """Collects one Reading for each call of `model` made inside the context, of the taps with these names. Nothing after the last one gets a
-    graph; if readings are the `only` thing wanted, nothing after it is computed, and the call raises StopForward."""
-    recorder = Recorder(model, names, only)
+def record(model: nn.Module, selection: Selection | None = None, only: bool = False) -> Iterator[list[Reading]]:
+    """Collects one Reading for each call of `model` made inside the context, of a `selection` of its taps or the default ones. Nothing after the
+    last one gets a graph; if readings are the `only` thing wanted, nothing after it is computed, and the call raises StopForward."""
+    recorder = Recorder(model, selection or select(model), only)
     hooks = recorder.hooks()
     try:
         yield recorder.readings

@@ -17,7 +17,7 @@ from comfy.samplers import KSampler
 from readout_guidance_pack.nodes.demo.demo_model import DemoFlow
 from readout_guidance_pack.nodes.engine.schedule.landing import APART, Landed, landings, rehearsed, remaining
 from readout_guidance_pack.nodes.engine.schedule.moves import Moves, planned
-from readout_guidance_pack.nodes.engine.schedule.noise_levels import latent_scale, prediction_scale
+from readout_guidance_pack.nodes.engine.schedule.noise_levels import known_range, latent_scale, prediction_scale
 from readout_guidance_pack.rg_core.guidance.targets import Spatial
 
 HOST = comfy.supported_models
@@ -53,7 +53,7 @@ def displacement(sampling, sampler: str, scheduler: str, steps: int) -> float | 
         landing = landed.next(expected.sigma, sigmas)
         again = landed.again(landing, torch.zeros(1, 1), None)
         acts = landing.start >= end and prediction_scale(model, landing.start)
-        moves = planned(model, landing, sigmas, (math.inf, end), 0) if acts else Moves(0, 0.0, None)
+        moves = planned(model, landing, sigmas, (math.inf, end), known_range(sampling), 0) if acts else Moves(0, 0.0, None)
         shifts.append((moves.prediction or 0.0) * bool(moves.count) + (0.0 if again is None else again.item()))
         landed.keep(torch.full((1, 1), shifts[-1]), torch.zeros(1, 1), None)
         if landing.after:

@@ -1,6 +1,6 @@
 """Tensors that were made in inference mode, as plain ones on the same memory, which autograd accepts."""
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -22,29 +22,45 @@ def as_normal_tensor(x):
     return torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
 
 
-@contextmanager
-def differentiable(*models: nn.Module):
-    """Lets autograd see through `models`, whose weights were loaded in inference mode.
+class Weights:
+    """Where the weights of models are, looked for once; the weights themselves the host may move, patch and bring anew at any time."""
 
-    Autograd refuses inference tensors, so for a while each parameter and buffer is replaced by a plain tensor on the
-    same memory: no copy, and afterwards the very same objects are back in place.
-    """
-    replaced = []
-    with torch.inference_mode(False):
-        try:
-            for module in chain.from_iterable(model.modules() for model in models):
-                for slots in (module._parameters, module._buffers):
-                    for name, tensor in slots.items():
-                        if tensor is not None and (alias := as_normal_tensor(tensor)) is not tensor:
-                            slots[name] = nn.Parameter(alias, False) if slots is module._parameters else alias
-                            slots[name].__dict__.update(tensor.__dict__)  # such as the type in which dynamic VRAM brings it
-                            replaced.append((slots, name, slots[name], tensor))
-            with torch.enable_grad():
-                yield
-        finally:
-            for slots, name, alias, tensor in replaced:
-                if slots[name] is alias:  # the host may have put a newly patched weight there meanwhile
-                    slots[name] = tensor
+    def __init__(self):
+        self.places: dict[tuple[nn.Module, ...], list[tuple[dict, str, bool]]] = {}  # holder, name, whether it is a parameter
+
+    def of(self, *models: nn.Module) -> Iterator[tuple[dict, str, Tensor, bool]]:
+        if models not in self.places:
+            self.places[models] = [(slots, name, slots is module._parameters) for model in models for module in model.modules()
+                                   for slots in (module._parameters, module._buffers) for name in slots]
+        return ((slots, name, tensor, is_parameter) for slots, name, is_parameter in self.places[models]
+                if (tensor := slots.get(name)) is not None)
+
+    @contextmanager
+    def differentiable(self, *models: nn.Module) -> Iterator[None]:
+        """Lets autograd see through `models`, whose weights were loaded in inference mode.
+
+        Autograd refuses inference tensors, so for a while each parameter and buffer is replaced by a plain tensor on the
+        same memory: no copy, and afterwards the very same objects are back in place.
+        """
+        replaced = []
+        with torch.inference_mode(False):
+            try:
+                for slots, name, tensor, is_parameter in self.of(*models):
+                    if (alias := as_normal_tensor(tensor)) is not tensor:
+                        slots[name] = nn.Parameter(alias, False) if is_parameter else alias
+                        slots[name].__dict__.update(tensor.__dict__)  # such as the type in which dynamic VRAM brings it
+                        replaced.append((slots, name, slots[name], tensor))
+                with torch.enable_grad():
+                    yield
+            finally:
+                for slots, name, alias, tensor in replaced:
+                    if slots[name] is alias:  # the host may have put a newly patched weight there meanwhile
+                        slots[name] = tensor
+
+
+def differentiable(*models: nn.Module):
+    """See Weights."""
+    return Weights().differentiable(*models)
 
 
 class InferenceTensorMode(TorchFunctionMode):

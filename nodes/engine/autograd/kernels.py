@@ -2,6 +2,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import comfy.model_management
 import comfy.ops
@@ -34,7 +35,7 @@ def differentiable_kernels() -> Iterator[None]:
     """What has a backward pass where the host or another pack would call kernels without: attention in the host's modules, some of which ask no
     override, products in fp8, and comfy-kitchen's rotations and norms, for which it has the same in plain torch. The host's own training has
     a mark by which its modules choose; it is set too."""
-    before = [(module, name, getattr(module, name), instead) for module, name, instead in replacements()]
+    before = [(module, name, getattr(module, name), instead) for module, name, instead in replacements(len(sys.modules))]
     try:
         for module, name, _, instead in before:
             setattr(module, name, instead)
@@ -44,15 +45,16 @@ def differentiable_kernels() -> Iterator[None]:
             setattr(module, name, own)
 
 
-def replacements() -> Iterator[tuple[object, str, Callable | bool]]:
-    """Where such kernels are called from or chosen, by which name, and what takes their place."""
+@lru_cache(maxsize=1)
+def replacements(_modules: int) -> list[tuple[object, str, Callable | bool]]:
+    """Where such kernels are called from or chosen, by which name, and what takes their place: looked for again once there are more modules."""
+    found: list[tuple[object, str, Callable | bool]] = []
     for path, module in list(sys.modules.items()):
         if path.startswith("comfy.ldm."):
-            yield from ((module, name, getattr(eager, name.removeprefix("q_"), pytorch_attention))
-                        for name in CALLED if name in vars(module))
-    yield from ((comfy_kitchen, name, own) for name, own in vars(eager).items()
-                if ("rope" in name or "adaln" in name) and name in vars(comfy_kitchen))
+            found += [(module, name, getattr(eager, name.removeprefix("q_"), pytorch_attention)) for name in CALLED if name in vars(module)]
+    found += [(comfy_kitchen, name, own) for name, own in vars(eager).items() if ("rope" in name or "adaln" in name) and name in vars(comfy_kitchen)]
     if hasattr(comfy.ops, "fp8_linear"):  # the host calls it a legacy
-        yield comfy.ops, "fp8_linear", no_product
+        found.append((comfy.ops, "fp8_linear", no_product))
     if hasattr(comfy.model_management, "in_training"):  # ComfyUI 0.30
-        yield comfy.model_management, "in_training", True
+        found.append((comfy.model_management, "in_training", True))
+    return found

@@ -58,11 +58,11 @@ def message(node: str, what: str, model, options: dict, so: str = "so its featur
 
 
 @contextmanager
-def whole_runs(node: str, model, options: dict, until: str | None = None) -> Iterator[None]:
-    """In here the diffusion model must run all of its blocks, or those up to the one of this name, if another pack stands in between: one call
-    may not have another one's results. Patches may leave blocks out on purpose."""
+def whole_runs(node: str, model, options: dict, standing: list[str], until: str | None = None) -> Iterator[None]:
+    """In here the diffusion model must run all of its blocks, or those up to the one of this name, if another pack is `standing` in between (see
+    `names`): one call may not have another one's results. Patches may leave blocks out on purpose."""
     unet = model.diffusion_model
-    if not names(model, options) or "dit" in options["transformer_options"].get("patches_replace", {}):
+    if not standing or "dit" in options["transformer_options"].get("patches_replace", {}):
         yield
         return
     with taps.blocks_run(unet) as runs:

@@ -160,6 +160,7 @@ class Landed:
     def __init__(self, landings: list[Landing] | None):
         self.short, self.landings, self.count, self.shifts = landings is None, landings or [], 0, {}
         self.wanted = {call for landing in self.landings for call in landing.again}
+        self.sigmas: Tensor | None = None  # of the run, where a card need not be asked
 
     def next(self, sigma: float, sigmas: Tensor) -> Landing:
         """Of the next prediction, at `sigma` in a run of `sigmas`; once another one was expected, those of Euler steps."""
@@ -167,8 +168,8 @@ class Landed:
         self.count += 1
         self.shifts = {call: shift for call, shift in self.shifts.items() if call >= self.count - 1 - LOOKS_BACK}
         if landing is None or not math.isclose(landing.sigma, sigma, rel_tol=1e-4):
-            self.landings = []
-            return replace(euler(sigma, sigmas), short=self.short)
+            self.landings, self.sigmas = [], sigmas.cpu() if self.sigmas is None else self.sigmas
+            return replace(euler(sigma, self.sigmas), short=self.short)
         return replace(landing, sigma=sigma, start=sigma if landing.start == landing.sigma else landing.start)
 
     def again(self, landing: Landing, x: Tensor, batch_index: Tensor | None) -> Tensor | None:

@@ -31,10 +31,11 @@ class Moves:
     prediction: float | None
 
 
-def planned(model, landing: Landing, sigmas: Tensor, span: tuple[float, float], wanted: int) -> Moves:
-    """Those at a prediction with this `landing`, in a run of `sigmas`, by targets that act from the first sigma of `span` down to the second;
-    `wanted` 0 means as many as the fall of the noise asks for. Where a sampler makes short steps of its own, one is enough."""
-    many, way = landing.short or len(sigmas) > MANY, MORE * fall(model, landing, *span)
+def planned(model, landing: Landing, sigmas: Tensor, span: tuple[float, float], known: tuple[float, float], wanted: int) -> Moves:
+    """Those at a prediction with this `landing`, in a run of `sigmas`, by targets that act from the first sigma of `span` down to the second, on a
+    model that knows noise from the first of `known` down to the second; `wanted` 0 means as many as the fall of the noise asks for. Where
+    a sampler makes short steps of its own, one is enough."""
+    many, way = landing.short or len(sigmas) > MANY, MORE * fall(model, landing, span, known)
     count = 1 if many else max(1 if landing.after else 0, math.ceil(way / A_MOVE - SPARED))
     scale = latent_scale(model, landing.sigma)
     if not landing.after:
@@ -48,12 +49,12 @@ def planned(model, landing: Landing, sigmas: Tensor, span: tuple[float, float], 
     return Moves(count, move * scale, prediction_scale(model, landing.start) * landing.gain * (SHIFT * move / of_euler))
 
 
-def fall(model, landing: Landing, start: float, end: float) -> float:
+def fall(model, landing: Landing, span: tuple[float, float], known: tuple[float, float]) -> float:
     """The part of the noise's fall that the level stands for which the step starts from; 0 or more. Where there is no level beside it, as much
-    on that side as on the other, as far as the model knows noise and targets act, from the sigma `start` to `end`."""
-    own, sampling = depth(model, landing.start), model.model_sampling
-    most = depth(model, min(start, float(sampling.sigma_max)))
-    least = min(own, depth(model, max(end, float(sampling.sigma_min))))
+    on that side as on the other, as far as targets act and the model knows noise: see `planned`."""
+    (start, end), own = span, depth(model, landing.start)
+    most = depth(model, min(start, known[0]))
+    least = min(own, depth(model, max(end, known[1])))
     below = (own + depth(model, landing.after)) / 2 if landing.after else None
     if landing.before is None:
         above = own if below is None else min(2 * own - below, most)

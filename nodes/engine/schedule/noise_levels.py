@@ -64,6 +64,11 @@ def at_percent(sampling, percent: float) -> float:
     return float(np.float32(float(sampling.percent_to_sigma(percent))))
 
 
+def known_range(sampling) -> tuple[float, float]:
+    """The highest and the lowest sigma that the host's model_sampling knows."""
+    return float(sampling.sigma_max), float(sampling.sigma_min)
+
+
 def halfway(model) -> float:
     """The noise ratio of a flow model halfway through its schedule."""
     return noise_ratio(model, float(model.model_sampling.percent_to_sigma(0.5)))

@@ -14,7 +14,7 @@ from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
 from readout_guidance_pack.nodes.engine import Trace, guided
 from readout_guidance_pack.nodes.engine.schedule.landing import euler
 from readout_guidance_pack.nodes.engine.schedule.moves import planned
-from readout_guidance_pack.nodes.engine.schedule.noise_levels import latent_scale, prediction_scale
+from readout_guidance_pack.nodes.engine.schedule.noise_levels import known_range, latent_scale, prediction_scale
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.rg_core.guidance.updates import Move
 
@@ -32,7 +32,7 @@ def plan(sampling, steps, end=0.8, wanted=0, scheduler="simple", start=0.0):
     """[(sigma, Moves)] of the guided levels of an Euler run."""
     model, sigmas = SimpleNamespace(model_sampling=sampling), comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
     first, last = (float(sampling.percent_to_sigma(percent)) for percent in (start, end))
-    return [(s, planned(model, euler(s, sigmas), sigmas, (first, last), wanted)) for s in sigmas[:-1].tolist()
+    return [(s, planned(model, euler(s, sigmas), sigmas, (first, last), known_range(sampling), wanted)) for s in sigmas[:-1].tolist()
             if first >= s >= last and prediction_scale(model, s)]
 
 

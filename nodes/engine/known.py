@@ -1,0 +1,33 @@
+"""What guided steps look for in a model, once for a run."""
+from collections.abc import Sequence
+
+from torch import nn
+
+from ...rg_core.features import taps
+from .autograd import obstacles
+from .autograd.inference_tensors import Weights
+
+
+class Known:
+    """What was found so far. The host may move weights and put others in their places; blocks and wrappers stay."""
+
+    def __init__(self):
+        self.weights = Weights()
+        self.selections: dict[tuple, taps.Selection] = {}
+        self.standing: dict[tuple[int, ...], tuple[list, list[str]]] = {}  # by ids: what they are of, and what stands between
+
+    def selection(self, network: nn.Module, heads: Sequence[taps.Head]) -> taps.Selection:
+        """The taps that `heads` read. Raises NoTaps."""
+        key = network, *heads
+        if key not in self.selections:
+            self.selections[key] = taps.select_for(network, heads)
+        return self.selections[key]
+
+    def obstacles(self, model, options: dict) -> list[str]:
+        """obstacles.names of the host's BaseModel and its model_options."""
+        wrappers = [wrapper for keyed in obstacles.wrappers_of(options).values() for some in keyed.values() for wrapper in some]
+        found_for = [model, options.get("model_function_wrapper"), *wrappers]
+        key = tuple(map(id, found_for))
+        if key not in self.standing:
+            self.standing[key] = found_for, obstacles.names(model, options)
+        return self.standing[key][1]
