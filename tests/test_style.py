@@ -24,3 +24,13 @@ def test_the_type_checker_finds_nothing():
     found = subprocess.run([sys.executable, "-m", "basedpyright", "--project", ROOT, "--pythonpath", sys.executable], capture_output=True,
                            text=True)
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_lock_holds_what_is_asked_for_with_hashes():
+    """pip, told to ask for hashes, refuses what has none."""
+    def pins(text):
+        return {line.split()[0].lower().replace("_", "-") for line in text.splitlines() if "==" in line and not line.startswith("#")}
+
+    lock = (ROOT / "requirements-dev.lock").read_text()
+    assert pins((ROOT / "requirements-dev.txt").read_text()) <= pins(lock)
+    assert all("--hash=sha256:" in entry for entry in lock.replace("\\\n", "").splitlines() if "==" in entry)

@@ -46,14 +46,14 @@ def test_images_that_every_window_is_shown_are_known(w, monkeypatch):
     """latent_retain_index_list: in each window the first image of the batch is in the first place."""
     if "latent_retain_index_list" not in inspect.signature(ContextWindowsManualNode.execute).parameters:
         pytest.skip("this ComfyUI keeps none")
-    found, images = [], windows.batch_index
+    found, own = [], windows.batch_index
 
     def known(x, whole, *args):
-        places = images(x, whole, *args)
+        places = own(x, whole, *args)
         found.append((places.tolist(), torch.equal(x, whole[places])))
         return places
 
-    monkeypatch.setattr(windows, "pictures", known)
+    monkeypatch.setattr(windows, "batch_index", known)
     sampled(w, windowed(ApplyReadoutGuidance.execute(w.model, w.pose(4), 0.1)[0], 2, 0, False, latent_retain_index_list="0"), 4)
     assert {tuple(places) for places, _ in found} == {(0, 1), (0, 3)} and all(same for _, same in found)
 
