@@ -14,6 +14,7 @@ class Known:
     def __init__(self):
         self.weights = Weights()
         self.selections: dict[tuple, taps.Selection] = {}
+        self.block_lists: dict[nn.Module, list[nn.Module]] = {}
         self.standing: dict[tuple[int, ...], tuple[list, list[str]]] = {}  # by ids: what they are of, and what stands between
 
     def selection(self, network: nn.Module, heads: Sequence[taps.Head]) -> taps.Selection:
@@ -22,6 +23,12 @@ class Known:
         if key not in self.selections:
             self.selections[key] = taps.select_for(network, heads)
         return self.selections[key]
+
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        """taps.blocks. Raises NoTaps."""
+        if network not in self.block_lists:
+            self.block_lists[network] = taps.blocks(network)
+        return self.block_lists[network]
 
     def obstacles(self, model, options: dict) -> list[str]:
         """obstacles.names of the host's BaseModel and its model_options."""

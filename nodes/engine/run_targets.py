@@ -1,4 +1,6 @@
 """The targets of one run: which act when, made ready for the latents at hand."""
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -8,12 +10,18 @@ from ...rg_core.guidance.targets import Target
 from ...rg_core.guidance.updates import Move
 from ...rg_core.images.regions import mask_at
 from ..common.log import Log
+from .autograd.inference_tensors import as_normal_tensors
 from .schedule.landing import Landing
 from .schedule.moves import Moves, planned
 from .schedule.noise_levels import at_percent, known_range, prediction_scale
 from .step import Step
 
 CUT = 0.1  # fraction of a target's image that may be left out without a warning
+
+
+def as_normal(target: Target) -> Target:
+    """`target` with tensors that autograd accepts in its fields."""
+    return replace(target, **{name: own for name, x in vars(target).items() if (own := as_normal_tensors(x)) is not x and isinstance(x, Tensor)})
 
 
 class RunTargets:
@@ -63,7 +71,7 @@ class RunTargets:
             if key not in self.prepared:
                 # Features as they are have hardly more to compare than the model has tokens; a head knows its own size.
                 smaller = max(1, taps.patch(step.model.diffusion_model) // 4) if isinstance(target.head, Features) else 1
-                self.prepared[key] = target.prepared(tuple(n // smaller for n in step.size), step.x.device)
+                self.prepared[key] = as_normal(target.prepared(tuple(n // smaller for n in step.size), step.x.device))
                 cropped = target.cropped_share(step.size)
                 if cropped > CUT:
                     self.log.warn(f"{cropped:.0%} of the {target.name} target's input is cut off at its edges, because the image being made, "

@@ -1,5 +1,6 @@
 """How far the predictions of a step are shifted, and which way."""
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,12 +14,19 @@ from ...rg_core.guidance.updates import Move
 from ...rg_core.readout.views import View
 from ..common.latents import one_frame
 from . import errors, memory
-from .autograd.inference_tensors import InferenceTensorMode
+from .autograd.inference_tensors import InferenceTensorMode, as_normal_tensors
 from .autograd.witness import Witness, needed
 from .known import Known
 from .reader import Readers
 from .schedule.moves import Moves
 from .step import Pull, Step
+
+PACK = __name__.rpartition(".nodes.")[0] + "."
+
+
+def is_ours(target: Target) -> bool:
+    """Whether target and head are of this pack, which makes no tensors in inference mode that they do not hold as fields or weights."""
+    return all(type(part).__module__.startswith(PACK) for part in (target, target.head) if part is not None)
 
 
 @dataclass
@@ -76,6 +84,7 @@ class Shifter:
         which have heads, and these energies."""
         gradient, values, span = 0, {}, self.latent_ranges(step, targets)
         positive, negative = (c and step.find_branch(c, branches) for c in (now.positive, now.negative))
+        balanced = not self.move.published_energy
         both = self.move.both and negative and step.active_areas(negative)
         for conds in [negative, positive] if both else [positive]:
             here = step.for_branch(conds, branches)
@@ -84,8 +93,8 @@ class Shifter:
             def pull(reading):
                 if now.views:  # out of memory, it pulls twice
                     now.views.clear()
-                with self.known.weights.differentiable(*heads(targets)), InferenceTensorMode():
-                    at_taps, energy, size = gradients.at_taps(reading, targets, span, read, not self.move.published_energy, now.views)
+                with self.known.weights.differentiable(*heads(targets)), nullcontext() if all(map(is_ours, targets)) else InferenceTensorMode():
+                    at_taps, energy, size = gradients.at_taps(reading, targets, *as_normal_tensors([span, read]), balanced, now.views)
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)
                 return at_taps, size
 

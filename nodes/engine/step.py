@@ -152,7 +152,7 @@ class Step:
         `pull(reading)` returns its gradients at the taps that `heads` read over their size, and that size [B]. `recompute` computes the model's
         blocks again in the backward pass, instead of keeping all that they computed. `witness` looks at whether it passes rightly."""
         options = with_gradients(self.options, self.log)
-        blocks = taps.blocks(self.model.diffusion_model) if recompute else []
+        blocks = self.known.blocks(self.model.diffusion_model) if recompute else []
         weights = self.known.weights
         with weights.differentiable(self.model), differentiable_kernels():  # also while blocks are computed again
             seeing = saved_tensor_context(self.model, conds, options, [weight for _, _, weight, _ in weights.of(self.model)], witness)

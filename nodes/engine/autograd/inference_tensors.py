@@ -19,7 +19,7 @@ def as_normal_tensor(x):
     if hasattr(x, "__tensor_flatten__"):  # quantized: a wrapper around others
         names, context = x.__tensor_flatten__()
         return type(x).__tensor_unflatten__({name: as_normal_tensor(getattr(x, name)) for name in names}, context, x.size(), x.stride())
-    return torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
+    return torch.empty(0, dtype=x.dtype, device=x.device).set_(x)
 
 
 class Weights:
