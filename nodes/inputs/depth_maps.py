@@ -104,7 +104,7 @@ def read(x: Tensor, greys: str, invert: bool, advice: Advice) -> Read:
         values = ", ".join(dict.fromkeys(f"{value:.3g}" for value in given[~there].unique()[-3:].tolist()))
         none = (f"areas of {values} are treated as having no depth, and "
                 + ("are set to the farthest distance" if measured.all() else advice.holes))
-        x = torch.where(there, x, torch.where(beyond | near_black, high, low))
+        x = torch.where(there, x, low if greys == INVERSE and not invert else high)
     if greys != INVERSE:
         return Read(nearness(x, near_black, greys, measured & there), measured, none)
     stretched = None if plain else said_of(x, advice)

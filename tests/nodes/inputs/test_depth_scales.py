@@ -44,6 +44,16 @@ def test_places_without_depth_flatten_nothing(depth, caplog, nothing):
     assert f"{nothing[0]:.3g} are treated as having no depth, and {held}" in caplog.text
 
 
+def test_what_is_far_beyond_a_map_of_inverse_distance_is_far(depth, caplog):
+    """As the message says."""
+    near = 1 + 99 * RAMP
+    near[:, :4] = 65504.0
+    wanted = ((RAMP - RAMP[:, 4:].min()) / (1 - RAMP[:, 4:].min())).clamp(min=0)
+    wanted[:, :4] = 0
+    assert torch.allclose(depth(near), wanted.movedim(-1, 1), atol=1e-5)
+    assert "areas of 6.55e+04 are treated as having no depth, and are set to the farthest distance" in caplog.text
+
+
 @pytest.mark.parametrize("image", [RAMP * 2 - 1, RAMP * 255, (RAMP * 255).round().clamp(min=3)])
 def test_maps_without_such_places_keep_all_of_their_depth(depth, caplog, image):
     assert torch.allclose(depth(image), ((image - image.min()) / (image.max() - image.min())).movedim(-1, 1), atol=1e-5)
