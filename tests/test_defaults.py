@@ -1,4 +1,5 @@
 """Defaults stand in one place each, the classes of targets and moves; nodes, shipped workflows, help pages and measurements hold to them."""
+import inspect
 import json
 import re
 
@@ -35,6 +36,15 @@ def test_nodes(node):
     inputs = INFO[node]["input"]
     inputs = inputs.get("required", {}) | inputs.get("optional", {})
     assert {name: inputs[name][1]["default"] for name in wanted(node)} == wanted(node)
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_what_a_prompt_leaves_out_is_what_the_node_shows(node):
+    """Clients' prompts and older workflows lack optional inputs: then Python's own default counts."""
+    own = inspect.signature(node.execute).parameters
+    for given in node.define_schema().inputs:
+        if given.optional and getattr(given, "default", None) not in (None, ""):
+            assert own[given.id].default == given.default, given.id
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
