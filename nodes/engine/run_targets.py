@@ -47,12 +47,13 @@ class RunTargets:
         """The targets that act at the prediction that makes this `landing` in a run of `sigmas`, and the moves that they make there. `model` is the
         host's BaseModel."""
         (_, acts, known), sigma = self.ranges_in(model.model_sampling), landing.start  # a step acts whole, its trial points too
-        targets = [t for t in self.all if acts[t][1] <= sigma <= acts[t][0]]
+        acting = [(t, start, end) for t, (start, end) in zip(self.all, acts) if end <= sigma <= start]
+        targets = [t for t, _, _ in acting]
         if move.per_step or not targets:
             return targets, None
         if not sigma or not prediction_scale(model, sigma):  # no noise, or nothing else
             return [], None
-        span = max(acts[t][0] for t in targets), min(acts[t][1] for t in targets)
+        span = max(start for _, start, _ in acting), min(end for _, _, end in acting)
         moves = planned(model, landing, sigmas, span, known, move.moves)
         return (targets, moves) if moves.count else ([], None)
 
@@ -60,7 +61,7 @@ class RunTargets:
         """The host's model_sampling, from which sigma to which each target acts in it, and the highest and lowest that it knows: asked once, for
         a card may have them."""
         if self.ranges is None or self.ranges[0] is not sampling:
-            acts = {t: (at_percent(sampling, t.start), at_percent(sampling, t.end)) for t in self.all}
+            acts = [(at_percent(sampling, t.start), at_percent(sampling, t.end)) for t in self.all]
             self.ranges = sampling, acts, known_range(sampling)
         return self.ranges
 
