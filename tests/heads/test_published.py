@@ -198,3 +198,9 @@ def test_convert_writes_beside_and_overwrites_nothing(tmp_path, capsys):
     assert convert.main([str(tmp_path / "no such.safetensors")]) == 1 and "was not converted" in capsys.readouterr().out
     path.with_suffix(".safetensors").unlink()
     assert convert.main([str(path)]) == 0
+
+
+@pytest.mark.parametrize("family, megabytes", [("sdv15", 33.9), ("sdxl", 23.6)])
+def test_a_head_of_the_published_shape_is_as_large_as_the_readme_says(family, megabytes):
+    size = sum(weight.numel() * weight.element_size() for weight in ReadoutHead("pose", TAPS[family]).parameters())
+    assert round(size / 1e6, 1) == megabytes

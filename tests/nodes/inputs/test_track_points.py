@@ -140,7 +140,8 @@ def test_saved_tracks_of_either_order_are_read_alike(tmp_path, monkeypatch, seed
     path = walking(frames, count, seed)
     for name, saved in (("frames", path), ("points", path.transpose(0, 1)), ("batch", path.transpose(0, 1)[None])):
         np.save(tmp_path / f"{name}.npy", saved.numpy())
-        assert torch.equal(LoadTracks.execute(f"{name}.npy")[0]["track_path"], path), name
+        found = LoadTracks.execute(f"{name}.npy")[0]
+        assert torch.equal(found["track_path"], path) and torch.equal(found["track_visibility"], torch.ones(path.shape[:2], dtype=torch.bool)), name
 
 
 @pytest.mark.parametrize("moves", ["rigidly", "in a circle", "not at all"])
