@@ -12,6 +12,7 @@ from comfy_extras import nodes_pag
 from readout_guidance_pack.heads.demo import TRANSFORMER_FILE
 from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
 from readout_guidance_pack.nodes.engine import Trace, guided
+from readout_guidance_pack.nodes.engine.run import Run
 from readout_guidance_pack.nodes.engine.schedule.landing import euler
 from readout_guidance_pack.nodes.engine.schedule.moves import planned
 from readout_guidance_pack.nodes.engine.schedule.noise_levels import known_range, latent_scale, prediction_scale
@@ -135,6 +136,22 @@ def test_moves_of_no_strength_are_the_plain_image(w, sampler):
     plain, _ = w.sample(batch=1, sampler=sampler)
     nearly, _ = w.sample(w.pose(1, end_percent=0.9), batch=1, sampler=sampler, strength=1e-8)  # four steps make a thousand times as much of it
     assert (plain - nearly).abs().max() < 1e-4
+
+
+def test_a_guided_prediction_has_its_own_shift_and_what_earlier_ones_lack(w, monkeypatch):
+    """A sampler that looks back takes some of earlier shifts away again."""
+    own, off = Run.shifted, []
+
+    def shifted(self, step, branches, outs, shift):
+        lacking = self.landed.again(self.landing, step.x, step.batch_index)
+        found = own(self, step, branches, outs, shift)
+        if shift is not None and lacking is not None:
+            off.extend((after - before - shift - lacking).abs().max() / lacking.abs().max() for before, after in zip(outs, found))
+        return found
+
+    monkeypatch.setattr(Run, "shifted", shifted)
+    w.sample(w.pose(1, end_percent=0.9), batch=1, sampler="dpmpp_2m", steps=12)
+    assert off and max(off) < 1e-4
 
 
 def seen_by(model):

@@ -357,6 +357,8 @@ def test_words_and_reference_images_count():
         told.append(memory.kept_of_transformer(model.model, latent.shape, comfy.sampler_helpers.convert_cond(said), recompute=False))
     for i in (1, 2):
         assert 1.8 < told[i] / told[0] < 2.2 and kept[i] / kept[0] == pytest.approx(told[i] / told[0], rel=0.2)
+    both = comfy.sampler_helpers.convert_cond([[words, more], [words.repeat(1, 52, 1), more]])
+    assert memory.kept_of_transformer(model.model, latent.shape, both, recompute=False) == told[2]  # of several the longest
 
 
 @pytest.mark.skipif("hidream" not in HERE, reason="this host has it not yet")
