@@ -7,10 +7,12 @@ import psutil
 import pytest
 import torch
 
+from batches import close, sampled
 from readout_guidance_pack.nodes.references import reference as reference_module
 from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from relations import BOX, calls
+from tools.tables.parts import windowed
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -25,6 +27,20 @@ def test_the_reference_is_the_stock_samplers_image_and_its_way(w, sampler):
     assert (way.sigmas.diff() > 0).all() and len(way.sigmas) == 5
     noise = torch.randn(1, 3, 64, 64, generator=torch.manual_seed(1))
     assert torch.allclose(way.latents[-1], noise * (1 + way.sigmas[-1] ** 2).sqrt(), atol=1e-3)
+
+
+def test_one_step_is_a_way(w):
+    _, reference = w.made(steps=1)
+    assert len(reference.trajectory.sigmas) == 2
+
+
+def test_in_context_windows_each_image_is_compared_with_its_own_reference(w):
+    """Images of a UNet do not see each other, so windows change nothing."""
+    reference = ReadoutReference.execute(w.model, w.positive, w.scene(batch=4), 3, 64)[0]
+    model = ApplyReadoutGuidance.execute(w.model, w.like("appearance", reference), 0.1)[0]
+    whole = sampled(w, model, 4)
+    assert not close(whole, sampled(w, w.model, 4))
+    assert close(sampled(w, windowed(model, 2, 0, False), 4), whole)
 
 
 def test_a_second_drag_does_not_read_the_reference_again(w):
