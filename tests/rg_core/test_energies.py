@@ -35,6 +35,11 @@ def test_update_rules_keep_images_apart_and_have_size_one():
     assert torch.allclose(updates.sign(torch.tensor([[3.0, -2.0, 0.0]])), torch.tensor([[1.0, -1.0, 0.0]]))
 
 
+def test_targets_together_move_as_far_as_the_root_of_their_squared_weights():
+    gradient = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.isclose(updates.Move(0.1).displacement(gradient, 2.0, [3.0, 4.0]).square().mean().sqrt(), torch.tensor(0.1 * 2 * 5), rtol=1e-5)
+
+
 def test_a_zero_gradient_moves_nothing():
     for rule in updates.FORMS.values():
         assert (rule(torch.zeros(1, 3, 2, 2)) == 0).all()
