@@ -28,7 +28,7 @@ def test_kept_comes_in_the_unit_in_which_the_host_is_told(monkeypatch):
     kept = bench.kept(subject)
     assert 0 < kept[bench.HEAD] < kept["blocks computed again"] < kept["blocks kept"]
     monkeypatch.setitem(bench.MODELS, "demo", lambda: subject)
-    monkeypatch.setattr(bench, "PICTURE_STEPS", 2)
+    monkeypatch.setattr(bench, "IMAGE_STEPS", 2)
     result = bench.measure("demo", 1)
     assert result["kept_bytes"] == kept
     labels = {False: "blocks kept", True: "blocks computed again"}

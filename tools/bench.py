@@ -171,7 +171,7 @@ def main() -> None:
     elif options.fit:
         report["models"] = {}
         for name in options.models:
-            report["models"][name] = {"fit": fit_costs(MODELS[name](), options.images)}
+            report["models"][name] = {"fit": fit_costs(MODELS[name](), options.pictures)}
             print(f"bench: fitting a head for {name}: {json.dumps(report['models'][name]['fit'])}", flush=True)
             release()
     else:

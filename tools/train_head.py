@@ -83,7 +83,7 @@ def smaller(image: Tensor, size: torch.Size) -> Tensor:
 
 def data(options: argparse.Namespace) -> TrainingSet:
     """The folders, encoded. Raises ValueError."""
-    kind, found = kind_given(NODE, options.kind), pairs(options.images, options.targets)
+    kind, found = kind_given(NODE, options.kind), pairs(options.pictures, options.targets)
     model, clip, vae = loaded(options)
     model_checks.heads_fit(NODE, model, [])
     captions = [caption(image) for image, _ in found]

@@ -15,11 +15,11 @@ def latent_rgb_previewer(latent_format):
 
 
 def latents_to_rgb(latent_format) -> Callable[[torch.Tensor], Image.Image | None]:
-    """What the first of latents [B, C, H, W], as VAE Decode takes them, roughly looks like, where that is known."""
+    """What the first of latents [B, C, H, W] or [B, C, 1, H, W], as VAE Decode takes them, roughly looks like, where that is known."""
     previewer, video = latent_rgb_previewer(latent_format), latent_format.latent_dimensions == 3
 
     def seen(latents: torch.Tensor) -> Image.Image | None:
-        latents = latents[:1, :, None] if video else latents[:1]  # such formats take one frame for a video of one
+        latents = latents[:1, :, None] if video and latents.ndim == 4 else latents[:1]  # such formats take one frame for a video of one
         return previewer and previewer.decode_latent_to_preview(latent_format.process_in(latents.float()))
 
     return seen
