@@ -9,7 +9,7 @@ from PIL import Image
 import run
 from readout_guidance_pack.nodes import NODES
 from readout_guidance_pack.nodes.make_heads import load_save
-from tools import ROOT
+from tools import ROOT, evaluate
 
 load_save.register_folder()
 HELP = ROOT / "web" / "docs"
@@ -44,6 +44,11 @@ def test_commands_exist_and_each_is_listed():
     readme, listed = commands("README.md"), commands("CONTRIBUTING.md")
     assert {"demo", "test", "serve"} <= readme <= listed == set(run.COMMANDS)
     assert set().union(*(commands(page.relative_to(ROOT)) for page in DOCS)) <= listed
+
+
+def test_each_table_of_evaluate_is_listed():
+    row, = (line for line in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `python run.py evaluate"))
+    assert set(re.findall(r"`--(\w+)`", row)) == set(evaluate.TABLES)
 
 
 def test_every_node_has_its_place_in_the_list():
