@@ -1,5 +1,5 @@
 """The targets of one run: which act when, made ready for the latents at hand."""
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ CUT = 0.1  # fraction of a target's image that may be left out without a warning
 
 def as_normal(target: Target) -> Target:
     """`target` with tensors that autograd accepts in its fields."""
-    return replace(target, **{name: own for name, x in vars(target).items() if (own := as_normal_tensors(x)) is not x and isinstance(x, Tensor)})
+    given = {field.name: getattr(target, field.name) for field in fields(target) if field.init}
+    return replace(target, **{name: as_normal_tensors(x) for name, x in given.items() if isinstance(x, Tensor)})
 
 
 class RunTargets:

@@ -14,9 +14,8 @@ from ...rg_core.guidance.updates import Move
 from ...rg_core.readout.views import View
 from ..common.latents import one_frame
 from . import errors, memory
-from .autograd.inference_tensors import InferenceTensorMode, as_normal_tensors
+from .autograd.inference_tensors import InferenceTensorMode, Weights, as_normal_tensors
 from .autograd.witness import Witness, needed
-from .known import Known
 from .reader import Readers
 from .schedule.moves import Moves
 from .step import Pull, Step
@@ -53,7 +52,7 @@ class Shifter:
     def __init__(self, node: str, move: Move, readers: Readers, recompute: bool | None):
         self.node, self.move, self.readers, self.recompute = node, move, readers, recompute
         self.witnessed = False  # whether gradients pass rightly
-        self.known = Known()    # of heads
+        self.weights = Weights()  # of heads
         self.unchecked: list[tuple[Tensor, Callable[[], str]]] = []  # whether what was made is finite, and what is said if not
 
     def shift(self, step: Step, now: Prediction, targets: list[Target], branches: list,
@@ -93,7 +92,7 @@ class Shifter:
             def pull(reading):
                 if now.views:  # out of memory, it pulls twice
                     now.views.clear()
-                with self.known.weights.differentiable(*heads(targets)), nullcontext() if all(map(is_ours, targets)) else InferenceTensorMode():
+                with self.weights.differentiable(*heads(targets)), nullcontext() if all(map(is_ours, targets)) else InferenceTensorMode():
                     at_taps, energy, size = gradients.at_taps(reading, targets, *as_normal_tensors([span, read]), balanced, now.views)
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)
                 return at_taps, size

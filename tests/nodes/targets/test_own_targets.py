@@ -7,8 +7,10 @@ import nodes as host_nodes
 import pytest
 import torch
 
+from readout_guidance_pack.nodes.engine.run_targets import as_normal
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from readout_guidance_pack.nodes.targets import extension
+from readout_guidance_pack.rg_core.guidance.targets import Color
 from tools import ROOT
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
@@ -70,3 +72,13 @@ def test_every_name_in_the_docs_is_there():
     text = (ROOT / "docs" / "own_targets.md").read_text()
     assert all(f"`{name}" in text for name in extension.__all__)
     assert ApplyReadoutGuidance.extension is extension
+
+
+def test_what_a_target_keeps_beside_its_fields_is_no_hindrance():
+    """Such as a tensor that it has computed once."""
+    with torch.inference_mode():
+        target = Color(name="mine", image=torch.rand(1, 3, 4, 4), cells=2)
+        object.__setattr__(target, "computed", torch.ones(1))
+    with torch.inference_mode(False):  # as prepare calls it
+        ready = as_normal(target)
+    assert torch.equal(ready.image, target.image) and not ready.image.is_inference()
