@@ -6,13 +6,14 @@ from torch import nn
 from ...rg_core.features import taps
 from .autograd import obstacles
 from .autograd.inference_tensors import Weights
+from .captured import Captures
 
 
 class Known:
     """What was found so far. The host may move weights and put others in their places; blocks and wrappers stay."""
 
     def __init__(self):
-        self.weights = Weights()
+        self.weights, self.captures = Weights(), Captures()
         self.selections: dict[tuple, taps.Selection] = {}
         self.block_lists: dict[nn.Module, list[nn.Module]] = {}
         self.standing: dict[tuple[int, ...], tuple[list, list[str]]] = {}  # by ids: what they are of, and what stands between

@@ -159,10 +159,10 @@ class Run:
         positive, free = step.find_branch(now.positive, branches), self.movable_mask(step)
         for move in range(1, now.moves.count + 1):
             shifts = move == now.moves.count and now.moves.prediction is not None
-            asked = branches if shifts else [c if c is positive else None for c in branches]
-            outs, displacement = self.compute_shift(here, asked, now.moves.prediction if shifts else now.moves.latent, move)
             if shifts:
+                outs, displacement = self.compute_shift(self.shifter.joined(here, now, branches), branches, now.moves.prediction, move)
                 return outs, moved, displacement
+            _, displacement = self.compute_shift(here, [c if c is positive else None for c in branches], now.moves.latent, move)
             moved = (0 if moved is None else moved) + displacement * free
             here = replace(step, x=step.x + moved)
         return [None] * len(branches), moved, None

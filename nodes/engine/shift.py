@@ -1,7 +1,7 @@
 """How far the predictions of a step are shifted, and which way."""
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -13,7 +13,7 @@ from ...rg_core.guidance.targets import Target, heads
 from ...rg_core.guidance.updates import Move
 from ...rg_core.readout.views import View
 from ..common.latents import one_frame
-from . import errors, memory
+from . import errors, joint, memory
 from .autograd.inference_tensors import InferenceTensorMode, Weights, as_normal_tensors
 from .autograd.witness import Witness, needed
 from .reader import Readers
@@ -52,6 +52,7 @@ class Shifter:
     def __init__(self, node: str, move: Move, readers: Readers, recompute: bool | None):
         self.node, self.move, self.readers, self.recompute = node, move, readers, recompute
         self.witnessed = False  # whether gradients pass rightly
+        self.joint: bool | None = None  # whether all branches are asked in one call where one is differentiated; None until that is known
         self.weights = Weights()  # of heads
         self.unchecked: list[tuple[Tensor, Callable[[], str]]] = []  # whether what was made is finite, and what is said if not
 
@@ -114,6 +115,14 @@ class Shifter:
             found = gradients.at_prediction(predicted, seen, targets, self.latent_ranges(step, targets), ways, views)
         shifts = [self.move.approach(gradient, energy, scale, t.weight) for t, gradient, energy in zip(targets, *found)]
         return sum(shifts, torch.zeros_like(predicted)), dict(zip(targets, found[1]))
+
+    def joined(self, step: Step, now: Prediction, branches: list) -> Step:
+        """`step`, asking for all `branches` at once where that is faster."""
+        if step.together or not now.reads or self.recompute:
+            return step
+        if self.joint is None:
+            self.joint = joint.pays(step, branches, heads(now.targets))
+        return replace(step, together=branches) if self.joint else step
 
     def check_finite(self) -> None:
         """Raises ValueError if something that was made so far is not finite. Called when a later step begins: what is looked at at once has a card

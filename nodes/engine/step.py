@@ -13,6 +13,7 @@ from ...rg_core.features import taps
 from ...rg_core.features.recompute import recomputed_blocks
 from ...rg_core.images.regions import of_images, repeat
 from ..common.log import Log
+from . import captured
 from .autograd import obstacles
 from .autograd.kernels import differentiable_kernels
 from .autograd.options import early_exit_options, readable_options, shared_options, with_gradients
@@ -20,6 +21,7 @@ from .autograd.saved_tensors import saved_tensor_context
 from .autograd.witness import Witness
 from .batches.windows import of_window
 from .calls.conditioning import active_areas, by_hooks, nonzero_areas
+from .captured import Captures
 from .known import Known
 from .match_features import features_by_area
 from .schedule import noise_levels
@@ -49,6 +51,7 @@ class Step:
     together: list | None = None
     known: Known = field(default_factory=Known)
     level: float | None = None
+    captures: Captures | None = None  # where forward passes and ways back are replayed
 
     @cached_property
     def sigma(self) -> float:
@@ -137,7 +140,11 @@ class Step:
         try:
             selection, standing = self.known.selection(unet, heads), self.known.obstacles(self.model, self.options)
             whole = obstacles.whole_runs(self.log.node, self.model, self.options, standing, selection.read[-1].name if only else None)
-            with taps.record(unet, selection, only) as readings, whole, differentiable_kernels():
+            if self.captures is None:
+                recording = taps.record(unet, selection, only)
+            else:
+                recording = self.captures.record(unet, selection, [weight for _, _, weight, _ in self.known.weights.of(self.model)])
+            with recording as readings, whole, differentiable_kernels():
                 outs = self.calc_cond_batch(self.model, asked, self.x, self.timestep.clone(), options)
         except taps.NoTaps as error:
             raise ValueError(obstacles.message(self.log.node, f"was run in an unexpected way ({error})", self.model, self.options)) from error
@@ -156,8 +163,10 @@ class Step:
         weights = self.known.weights
         with weights.differentiable(self.model), differentiable_kernels():  # also while blocks are computed again
             seeing = saved_tensor_context(self.model, conds, options, [weight for _, _, weight, _ in weights.of(self.model)], witness)
+            captures = self.known.captures if not (recompute or witness) and captured.may_replay(self, conds) else None
+            step = replace(self, x=self.x.clone().requires_grad_(), options=options, captures=captures)
             with witness.looking() if witness else nullcontext(), seeing(), recomputed_blocks(blocks, seeing, witness and witness.compare):
-                return replace(self, x=self.x.clone().requires_grad_(), options=options).gradient_by_hooks(conds, heads, pull)
+                return step.gradient_by_hooks(conds, heads, pull)
 
     def gradient_by_hooks(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
         """`gradient`, where autograd can see through everything."""
