@@ -1,9 +1,10 @@
-"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only right cost fit same edge server transformers]`; half an hour on one card.
+"""What a GPU does with the pack: `python run.py gpu [--json FILE] [--only SECTION ...]`; half an hour on one card.
 
 Models are Stable Diffusion 1.5 and XL at full size with random weights in fp16, drawn once into .cache/gpu.
 
 right: the move of a guided step in fp16, bf16, fp8, partly loaded, streamed, compiled, with each attention that is installed, against
-the same weights' in float32 on the CPU. cost: seconds and memory of plain and guided steps and images, and profiles in .cache/gpu.
+the same weights' in float32 on the CPU. cost: time and memory of plain and guided steps and images, branches together or apart, calls captured or
+not, and how long the card is idle. dynamic: time and memory of steps and images with dynamic VRAM.
 fit: what fitting a head costs. same: whether a step gives the same numbers again, by PyTorch's settings. edge: the cost on a card of
 which only so much memory may be used. server: a real server with its default settings, runs, runs again, LoRAs, an interruption.
 transformers: flow transformers' real sizes and the tests' tiny ones, likewise.
@@ -57,7 +58,7 @@ def job(name: str, label: str, do: str, **more) -> dict:
 def process(setting: dict, threads: int | None = None, main: str = "tools.gpu_jobs.step") -> list[dict]:
     """The results of one process; what it says is shown as it comes."""
     start = "import comfy_aimdo.control; comfy_aimdo.control.init(); " if setting.get("dynamic") else ""
-    begin = "import json, sys; from tools.gpu_step import prepare; prepare(json.loads(sys.argv[1])); "  # before anything imports the host
+    begin = "import json, sys; from tools.gpu_jobs.prepare import prepare; prepare(json.loads(sys.argv[1])); "  # before anything imports the host
     command = [sys.executable, "-c", f"{start}{begin}from {main} import main; main()", json.dumps(setting)]
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     found, last = [], ""
@@ -110,15 +111,20 @@ def right() -> None:
 
 
 def cost() -> None:
-    report["cost"] = []
-    for dynamic in (False, True):
-        jobs = []
-        for name, side in MODELS.items():
-            label = f"{name} {side * 8}{' dynamic' if dynamic else ''}"
-            jobs += [job(name, f"{label} batch {batch}", "cost", batch=batch) for batch in (1, 4)]
-            jobs += [job(name, f"{label} again", "cost", recompute="on"), job(name, f"{label} picture", "picture"),
-                     job(name, f"{label} profile", "profiled")]
-        report["cost"] += process({"dynamic": dynamic, "jobs": jobs})
+    """Plain and guided steps in each way, and how long the card is idle; a model at a time, so that nothing else is on the card."""
+    by = partial(process, main="tools.gpu_jobs.cost")
+    rows = [(name, batch, 2, side) for name, side in MODELS.items() for batch in ((1, 4) if name == "sd15" else (1,))]
+    rows += [(name, 1, 1, 128) for name in ("flux1", "z-image")]
+    jobs = [{"label": f"{name} {side * 8} batch {batch}, {branches} branches", "do": "steps", "model": name, "batch": batch, "branches": branches,
+             "size": [side, side]} for name, batch, branches, side in rows]
+    images = {"label": "sd15 512 images", "do": "images", "model": "sd15", "batch": 1, "size": [MODELS["sd15"]] * 2}
+    report["cost"] = [found for job in [*jobs, images] for found in by({"jobs": [job]})]
+
+
+def dynamic() -> None:
+    """What steps and images cost with dynamic VRAM."""
+    jobs = [job(name, f"{name} {side * 8} dynamic {do}", do) for name, side in MODELS.items() for do in ("cost", "image")]
+    report["dynamic"] = process({"dynamic": True, "jobs": jobs})
 
 
 def same() -> None:
@@ -183,7 +189,7 @@ def server() -> None:
     report["server"] = gpu_server.runs(FOLDER)
 
 
-SECTIONS = {"right": right, "cost": cost, "fit": fit, "same": same, "edge": edge, "server": server, "transformers": transformers}
+SECTIONS = {"right": right, "cost": cost, "dynamic": dynamic, "fit": fit, "same": same, "edge": edge, "server": server, "transformers": transformers}
 
 
 def main() -> None:
@@ -197,7 +203,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(draw, MODELS if set(options.only) - {"transformers"} else ()))
+        list(pool.map(draw, MODELS if set(options.only) - {"transformers", "cost"} else ()))
     print(f"drawn in {time.monotonic() - start:.0f} s", flush=True)
     for name in options.only:
         print(f"{name}, after {time.monotonic() - start:.0f} s", flush=True)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import comfy.samplers
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
 from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
 
 CFG = 3.0
 STEPS = torch.tensor([5.0, 4.5, 4.0])  # noise levels of two steps, where all targets act
@@ -46,6 +48,14 @@ def in_turn(actions: dict[str, Callable[[], None]], rounds: int, warm: Collectio
             times[label].append(time.monotonic() - start)
             peaks[label] = peak_bytes()
     return {label: Cost(statistics.median(times[label]), peaks[label]) for label in actions}
+
+
+def busy_seconds(action: Callable[[], None]) -> float:
+    """How long an NVIDIA card computes for `action`."""
+    with profile(activities=[ProfilerActivity.CUDA]) as run:
+        action()
+        torch.cuda.synchronize()
+    return sum(event.time_range.elapsed_us() for event in run.events() if event.device_type == DeviceType.CUDA) / 1e6
 
 
 def peak_bytes(reset: bool = False) -> int:

@@ -22,7 +22,7 @@ from readout_guidance_pack.rg_core.features import taps
 from readout_guidance_pack.rg_core.features.raw_features import AS_THEY_ARE
 from readout_guidance_pack.rg_core.readout.head import ReadoutHead
 from tools.benchmarks import transformers
-from tools.benchmarks.costs import in_turn, sample
+from tools.benchmarks.costs import busy_seconds, in_turn, sample
 from tools.benchmarks.models import ALL_THE_TIME, Subject, drag, guided_by, linear, random_model, spatial
 from tools.random_weights.checkpoints import SD15_UNET
 
@@ -129,8 +129,12 @@ def measure(name: str, rounds: int) -> dict:
             for label, model in {"plain": subject.model, **guided}.items()}
     costs = in_turn({label: partial(run, sigmas) for label, run in runs.items()}, rounds, warm=runs)
     plain = costs["plain"].seconds
-    return {label: {"ms": round(1000 * costs[label].seconds / TIMED, 1), "in_plain_steps": round(costs[label].seconds / plain, 2),
-                    **counted(run, sigmas, [subject.model.model, subject.model.model.diffusion_model])} for label, run in runs.items()}
+    found = {label: {"ms": round(1000 * costs[label].seconds / TIMED, 1), "in_plain_steps": round(costs[label].seconds / plain, 2),
+                     **counted(run, sigmas, [subject.model.model, subject.model.model.diffusion_model])} for label, run in runs.items()}
+    if torch.cuda.is_available():
+        for label, run in runs.items():
+            found[label]["idle_ms"] = round(1000 * (costs[label].seconds - busy_seconds(partial(run, sigmas))) / TIMED, 1)
+    return found
 
 
 def overhead(rounds: int) -> dict:

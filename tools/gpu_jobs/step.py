@@ -3,44 +3,18 @@
 `tools/gpu.py` starts a process of this for each setting, since ComfyUI takes its own when it is imported. It gets the setting as
 JSON: `flags` of ComfyUI, `dynamic` for its dynamic VRAM, `cap` in GB of the card's memory, and `jobs`. Each job prints a line of JSON.
 """
-import gc
-import json
 import statistics
-import sys
 import time
 import traceback
 from contextlib import contextmanager
 
 import torch
-from comfy.cli_args import args
 
-import tools  # noqa: F401
+from tools.benchmarks.costs import peak_bytes
+from tools.gpu_jobs.jobs import run_jobs
 
 WIDTHS = {"sd15": 768, "sdxl": 2048}  # of conditionings
 SIGMAS = torch.tensor([14.0, 5.0])    # one step, where all targets act
-
-
-def prepare(setting: dict) -> None:
-    """What ComfyUI's main.py does before anything of it is imported, and the smaller card."""
-    for flag in setting.get("flags", ()):
-        setattr(args, flag, True)
-    if setting.get("deterministic"):
-        torch.use_deterministic_algorithms(True, warn_only=setting["deterministic"] == "warn")
-        torch.utils.deterministic.fill_uninitialized_memory = False
-    if setting.get("cap"):
-        limit = int(setting["cap"] * 2**30)
-        torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
-        torch.cuda.mem_get_info = lambda device=None: (max(0, limit - torch.cuda.memory_reserved(device)), limit)
-    if setting.get("dynamic"):
-        import comfy.memory_management
-        import comfy.model_management
-        import comfy.model_patcher
-        import comfy_aimdo.control
-        devices = comfy.model_management.get_all_torch_devices()
-        if not comfy_aimdo.control.init_devices((d.index, int(args.vram_headroom * 2**30)) for d in devices):
-            raise RuntimeError("comfy-aimdo does not work here")
-        comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
-        comfy.memory_management.aimdo_enabled = True
 
 
 def conditioning(name: str, seed: int) -> list:
@@ -116,8 +90,8 @@ def moves_of(action) -> list[torch.Tensor]:
     from readout_guidance_pack.nodes.engine.run import Run
     measured, moves = Run.compute_shift, []
 
-    def listen(self, step, branches):
-        outs, displacement = measured(self, step, branches)
+    def listen(self, *args):
+        outs, displacement = measured(self, *args)
         moves.append(displacement.float().cpu())
         return outs, displacement
 
@@ -134,10 +108,11 @@ def move(trial: Trial) -> dict:
     guided: list[torch.Tensor] = []
     times = range(1 if "rounded" in trial.job else 2)
     moves = moves_of(lambda: guided.extend(trial.sample(True) for _ in times))  # before any plain step, which might load things
+    again = moves[-len(moves) // len(times)]  # each run may make several
     plain = trial.sample(False)
     torch.save(moves[0], trial.job["save"])
     return {"computes_in": str(trial.model.model.get_dtype_inference()), "finite": bool(plain.isfinite().all() and guided[0].isfinite().all()),
-            "again_apart": ((moves[0] - moves[-1]).norm() / moves[0].norm()).item(),
+            "again_apart": ((moves[0] - again).norm() / moves[0].norm()).item(),
             "pictures_apart": ((guided[0] - guided[-1]).norm() / (guided[0] - plain).norm()).item()}
 
 
@@ -146,9 +121,9 @@ def remembered():
     from readout_guidance_pack.nodes.engine.step import Step
     gradient, seen = Step.gradient, []
 
-    def listen(self, *args):
-        seen.append(args[-1])
-        return gradient(self, *args)
+    def listen(self, conds, read_by, pull, recompute, witness):
+        seen.append(recompute)
+        return gradient(self, conds, read_by, pull, recompute, witness)
 
     Step.gradient = listen
     return seen
@@ -159,7 +134,7 @@ def cost(trial: Trial) -> dict:
     found, again, more = {}, remembered(), 5
     for guided in (False, True):
         trial.sample(guided)
-        torch.cuda.reset_peak_memory_stats()
+        peak_bytes(reset=True)
         times = []
         for _ in range(trial.job.get("rounds", 3)):
             seconds = []
@@ -169,7 +144,7 @@ def cost(trial: Trial) -> dict:
                 seconds.append(time.monotonic() - start)
             times.append((seconds[1] - seconds[0]) / more)
         found["guided" if guided else "plain"] = {"seconds": round(statistics.median(times), 4), "once": round(seconds[0] - times[-1], 3),
-                                                  "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+                                                  "peak_gib": round(peak_bytes() / 2**30, 2)}
     ratio = round(found["guided"]["seconds"] / found["plain"]["seconds"], 2)
     return {"ratio": ratio, **found, "again": sorted(set(again)), "weights_gib": round(trial.model.loaded_size() / 2**30, 2)}
 
@@ -194,19 +169,7 @@ def fit(trial: Trial) -> dict:
     """What it costs to fit a head to images of the trial's size."""
     from tools.benchmarks.fit_costs import fit_costs
     from tools.benchmarks.models import Subject
-    return fit_costs(Subject(trial.model, trial.target.head, conditioning(trial.job["model"], 1), trial.shape), trial.job["pictures"])
-
-
-def profiled(trial: Trial) -> dict:
-    """Where a guided step's time goes, as a table in a file."""
-    from torch.profiler import ProfilerActivity, profile
-    trial.sample(True)
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as run:
-        trial.sample(True)
-    with open(trial.job["save"], "w") as file:
-        file.write(run.key_averages().table(sort_by="cuda_time_total", row_limit=40, max_name_column_width=70))
-        file.write(run.key_averages().table(sort_by="cpu_time_total", row_limit=30, max_name_column_width=70))
-    return {}
+    return fit_costs(Subject(trial.model, trial.target.head, conditioning(trial.job["model"], 1), trial.shape), trial.job["images"])
 
 
 def after_failure(trial: Trial) -> dict:
@@ -216,11 +179,10 @@ def after_failure(trial: Trial) -> dict:
     return {"afterwards": all(bool(trial.sample(guided).isfinite().all()) for guided in (False, True))}
 
 
-ACTIONS = {"move": move, "cost": cost, "picture": image, "fit": fit, "profiled": profiled}
+ACTIONS = {"move": move, "cost": cost, "image": image, "fit": fit}
 
 
 def run(job: dict) -> dict:
-    import comfy.model_management
     trial, found = None, {}
     try:
         trial = Trial(job)
@@ -234,17 +196,8 @@ def run(job: dict) -> dict:
             found |= after_failure(trial)
         except Exception as error:
             found |= {"afterwards": f"{type(error).__name__}: {str(error)[:400]}"}
-    trial = None
-    comfy.model_management.unload_all_models()
-    gc.collect()
-    comfy.model_management.soft_empty_cache()
     return found
 
 
 def main() -> None:
-    setting = json.loads(sys.argv[1])
-    with torch.inference_mode():
-        for job in setting["jobs"]:
-            start = time.monotonic()
-            found = run(job)
-            print("RESULT " + json.dumps({"label": job["label"], **found, "took": round(time.monotonic() - start, 1)}), flush=True)
+    run_jobs(run)

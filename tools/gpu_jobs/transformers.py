@@ -1,13 +1,9 @@
 """Flow transformers at their real size with random weights, in guided steps on one device; and the tests' tiny ones.
 
-`tools/gpu.py` starts a process of this for each setting of the host, as of gpu_step.py, and it takes the same JSON and prints the same lines.
-Jobs name a `model` of bench_transformers.REAL, the `dtype` of its weights, and the `size` of its latents.
+`tools/gpu.py` starts a process of this for each setting of the host, as of step.py, and it takes the same JSON and prints the same lines.
+Jobs name a `model` of tools.benchmarks.transformers.REAL, the `dtype` of its weights, and the `size` of its latents.
 """
-import gc
-import json
 import sys
-import time
-import traceback
 from functools import partial
 
 import comfy.model_management
@@ -18,6 +14,7 @@ import torch
 from tools import ROOT
 from tools.benchmarks.costs import in_turn, sample
 from tools.benchmarks.transformers import GIB, REAL, Subject, settings
+from tools.gpu_jobs.jobs import run_jobs
 from tools.gpu_jobs.step import moves_of, remembered
 
 SIGMAS = torch.linspace(0.95, 0.6, 5)  # four steps, where all targets act
@@ -57,7 +54,7 @@ def move(job: dict) -> dict:
 
 def tiny(job: dict) -> dict:
     """Likewise, of each of the tests' tiny models."""
-    sys.path.append(str(ROOT / "tests" / "nodes"))
+    sys.path.append(str(ROOT / "tests" / "support"))
     import tiny_transformers
     moved, failed = {}, {}
     for name in tiny_transformers.HERE:
@@ -92,17 +89,5 @@ def cost(job: dict) -> dict:
 ACTIONS = {"move": move, "tiny": tiny, "cost": cost}
 
 
-@torch.inference_mode()
 def main() -> None:
-    setting = json.loads(sys.argv[1])
-    for job in setting["jobs"]:
-        start = time.monotonic()
-        try:
-            found = ACTIONS[job["do"]](job)
-        except Exception as error:
-            traceback.print_exc()
-            found = {"error": f"{type(error).__name__}: {str(error)[:400]}"}
-        comfy.model_management.unload_all_models()
-        gc.collect()
-        comfy.model_management.soft_empty_cache()
-        print("RESULT " + json.dumps({"label": job["label"], **found, "took": round(time.monotonic() - start, 1)}), flush=True)
+    run_jobs(lambda job: ACTIONS[job["do"]](job))
