@@ -4,6 +4,7 @@
 Jobs name a `model` of tools.benchmarks.transformers.REAL, the `dtype` of its weights, and the `size` of its latents.
 """
 import sys
+import traceback
 from functools import partial
 
 import comfy.model_management
