@@ -1,7 +1,9 @@
 """A guided run in the host's memory management: heads that it loads, what a step needs beside a plain one, and what is done
 where that is not there."""
+import copy
 import math
 from collections.abc import Collection
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.model_patcher
@@ -32,6 +34,11 @@ class HeadWeights(torch.nn.Module):
         super().__init__()
         self._parameters, self._buffers, self._modules = head._parameters, head._buffers, head._modules
 
+    def copied(self) -> "HeadWeights":
+        """The same weights once more, for another card: what the host hangs on a model that it manages stays here."""
+        parts = SimpleNamespace(_parameters=self._parameters, _buffers=self._buffers, _modules=self._modules)
+        return HeadWeights(copy.deepcopy(parts))
+
 
 class HeadPatcher(comfy.model_patcher.ModelPatcher):
     """A head goes to the device whole: the host offloads parts of models that are built from its own layers only."""
@@ -40,14 +47,24 @@ class HeadPatcher(comfy.model_patcher.ModelPatcher):
         super().load(device_to, lowvram_model_memory, force_patch_weights, full_load=True)
 
 
+def new_patcher(weights: HeadWeights, device: torch.device) -> comfy.model_patcher.ModelPatcher:
+    streaming = comfy.model_patcher.CoreModelPatcher is not comfy.model_patcher.ModelPatcher  # the host's dynamic VRAM
+    Patcher = comfy.model_patcher.CoreModelPatcher if streaming else HeadPatcher
+    return Patcher(weights, load_device=device, offload_device=comfy.model_management.unet_offload_device())
+
+
+def copied_patcher(weights: HeadWeights, device: torch.device) -> comfy.model_patcher.ModelPatcher:
+    """Where the host shares a MODEL's work among several cards it wants each model that comes with it on each of them."""
+    return new_patcher(weights.copied(), device)
+
+
 def head_patcher(head: ReadoutHead, model) -> comfy.model_patcher.ModelPatcher:
     """The head as a model that the host loads, counts and offloads, where it loads MODEL; the same one each time."""
     device = model.load_device  # which another node may have chosen
     weights, patchers = head.__dict__.setdefault("managed", (HeadWeights(head), {}))
     if device not in patchers:
-        streaming = comfy.model_patcher.CoreModelPatcher is not comfy.model_patcher.ModelPatcher  # the host's dynamic VRAM
-        Patcher = comfy.model_patcher.CoreModelPatcher if streaming else HeadPatcher
-        patchers[device] = Patcher(weights, load_device=device, offload_device=comfy.model_management.unet_offload_device())
+        patchers[device] = new_patcher(weights, device)
+        patchers[device].cached_patcher_init = copied_patcher, (weights, device)
     return patchers[device]
 
 
@@ -103,10 +120,22 @@ def is_short(model, shape: tuple, conds: list[dict], heads: Collection, device: 
 
 
 class MemoryRequest:
-    """Tells the host of memory that a run needs, in the place of a ControlNet, which is where it asks."""
+    """Tells the host of memory that a run needs, in the place of a ControlNet, which is where it asks. With several cards it wants one on each."""
+    previous_controlnet = None
 
     def __init__(self, size: float):
-        self.size = size
+        self.size, self.multigpu_clones = size, {}
+
+    def deepclone_multigpu(self, device: torch.device, autoregister: bool = False) -> "MemoryRequest":
+        if autoregister:
+            self.multigpu_clones[device] = self
+        return self
+
+    def get_instance_for_device(self, device: torch.device) -> "MemoryRequest":
+        return self
+
+    def set_previous_controlnet(self, _control) -> None:
+        pass
 
     def get_models(self) -> list:
         return []

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...rg_core.guidance import gradients
 from ...rg_core.guidance.targets import heads
 from ..common.log import Log
-from . import errors, memory
+from . import errors, memory, other_cards
 from .batches import windows
 from .calls.asking import Asking, must_be_together
 from .calls.conditioning import active_areas
@@ -32,7 +32,7 @@ from .known import Known
 from .reader import Readers
 from .run_targets import RunTargets
 from .schedule.landing import Landed, Landing, landings
-from .schedule.noise_levels import at_percent, sigma_down
+from .schedule.noise_levels import at_percent, euler_ratio
 from .shift import Prediction, Shifter
 from .step import Step
 
@@ -72,8 +72,8 @@ class Run:
     def prepare_sampling(self, executor, model, noise_shape, conds, *args, **kwargs):
         """Tells the host what guided steps need, so that it makes room before it loads the model."""
         read_by = heads(self.targets.all)
-        if not read_by or model.get_additional_models_with_key("multigpu"):
-            return executor(model, noise_shape, conds, *args, **kwargs)  # with several GPUs it clones ControlNets there, and asks nobody else
+        if not read_by:
+            return executor(model, noise_shape, conds, *args, **kwargs)
         recompute, said = self.shifter.recompute, conds.get("positive") or []
         if recompute is None:  # it may yet fit without, if the host frees all else
             room = get_total_memory(model.load_device) - model.model_size()
@@ -158,10 +158,11 @@ class Run:
         now, here, moved = self.prediction, step, None
         positive, free = step.find_branch(now.positive, branches), self.movable_mask(step)
         for move in range(1, now.moves.count + 1):
-            shifts = move == now.moves.count and now.moves.prediction is not None
-            if shifts:
-                outs, displacement = self.compute_shift(self.shifter.joined(here, now, branches), branches, now.moves.prediction, move)
-                return outs, moved, displacement
+            if move == now.moves.count and now.moves.prediction is not None:
+                here = self.shifter.joined(here, now, branches)
+                with other_cards.predicting(here, [None if c is positive else c for c in branches], now.reads) as beside:
+                    outs, displacement = self.compute_shift(here, branches, now.moves.prediction, move)
+                return [there if out is None else out for out, there in zip(outs, beside())], moved, displacement
             _, displacement = self.compute_shift(here, [c if c is positive else None for c in branches], now.moves.latent, move)
             moved = (0 if moved is None else moved) + displacement * free
             here = replace(step, x=step.x + moved)
@@ -176,7 +177,7 @@ class Run:
     def published_move(self, step: Step, branches: list) -> tuple[list[Tensor | None], Tensor | None, Tensor]:
         """As `make_moves`, by the authors' procedure: a shift of the latents, and no share in the prediction for an Euler step to make up for it."""
         outs, displacement = self.compute_shift(step, branches, step.latent_scale)
-        shift = displacement * self.euler_ratio(step)
+        shift = displacement * euler_ratio(step.model, step.sigma, self.landing.after, self.move.eta)
         return ([None] * len(branches), displacement, shift) if self.move.fresh else (outs, None, shift)
 
     def compute_shift(self, step: Step, branches: list, scale: float, move: int = 1) -> tuple[list[Tensor | None], Tensor]:
@@ -199,8 +200,3 @@ class Run:
         free = self.targets.edit_mask(step)
         _, reference = self.readers.at_sigma(self.targets.masked[0], step)
         return [out if c is None else out * free + step.select_batch(reference) * (1 - free) for c, out in zip(branches, outs)]
-
-    def euler_ratio(self, step: Step) -> float:
-        """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step to the next sigma."""
-        down = sigma_down(step.model, step.sigma, self.landing.after, self.move.eta)
-        return down / (step.sigma - down)

@@ -13,10 +13,16 @@ class DetachedControl:
     def __init__(self, control):
         self.control = control
         self.kept: dict[int, list[tuple]] = {}
+        self.elsewhere: dict[torch.device, DetachedControl] = {}
 
     def get_control(self, x_noisy, *args, **kwargs):
         with torch.no_grad(), self.own_hints(len(x_noisy)):
             return self.control.get_control(x_noisy, *args, **kwargs)
+
+    def get_instance_for_device(self, device: torch.device) -> "DetachedControl":
+        """That of another card, where the host shares a MODEL's work among several."""
+        there = self.control.get_instance_for_device(device)
+        return self if there is self.control else self.elsewhere.setdefault(device, DetachedControl(there))
 
     @contextmanager
     def own_hints(self, count: int) -> Iterator[None]:

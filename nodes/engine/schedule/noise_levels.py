@@ -79,6 +79,12 @@ def sigma_down(model, sigma: float, after: float, eta: float) -> float:
     return after * (1 + (after / sigma - 1) * eta) if is_flow(model.model_sampling) else get_ancestral_step(sigma, after, eta=eta)[0]
 
 
+def euler_ratio(model, sigma: float, after: float, eta: float) -> float:
+    """What shifting the prediction must be multiplied by to equal a shift of x, in an Euler step from `sigma` to `after`."""
+    down = sigma_down(model, sigma, after, eta)
+    return down / (sigma - down)
+
+
 def level_embedding(model, sigmas: Tensor) -> Tensor:
     """Noise levels [B] as heads are told them where a model has no embedding of its own: sinusoids [B, 256] of the angle, from 0 for none to
     1000 for nothing else."""
