@@ -2,7 +2,9 @@
 by two of its names."""
 from contextlib import contextmanager
 
+import comfy.controlnet
 import comfy.model_management
+import nodes as host_nodes
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from readout_guidance_pack.nodes.engine import memory
 from readout_guidance_pack.nodes.engine.run import KEY
 from readout_guidance_pack.nodes.make_heads import estimate, fit
 from readout_guidance_pack.nodes.references.renoise import ReadoutReference
+from readout_guidance_pack.nodes.samplers.guided_ksampler import KSamplerReadoutGuidance
 from readout_guidance_pack.nodes.samplers.published import KSamplerReadoutGuidancePublished
 from readout_guidance_pack.nodes.targets.depth import DepthTarget
 from readout_guidance_pack.nodes.targets.drag import DragTarget
@@ -103,6 +106,26 @@ def test_the_split_stands_before_and_behind_the_guiding_node(w, two):
     behind = multigpu.create_multigpu_deepclones(guided, 2)
     for model in (ApplyReadoutGuidance.execute(two, w.pose(), **settings)[0], behind):
         assert (w.sample(None, steps=6, model=model)[0] - one).abs().max() < 1e-5
+
+
+class Adapter(torch.nn.Module):
+    """Adds the image to the first channels of the first block's output, as a T2I-Adapter does with what it makes of it."""
+    unshuffle_amount = 1
+
+    def forward(self, x):
+        return {"input": [torch.cat([x, x.new_zeros(len(x), 61, *x.shape[2:])], 1)]}
+
+
+def test_controlnets_act_on_both(w, two):
+    adapter = comfy.controlnet.T2IAdapter(Adapter(), 3, 1, "nearest-exact", FIRST)
+    positive, negative = host_nodes.ControlNetApplyAdvanced().apply_controlnet(w.positive, w.negative, adapter, w.scene[2][:1], 1.0, 0.0, 1.0)
+
+    def sample(model):
+        latent = {"samples": torch.zeros(2, 3, 64, 64)}
+        return KSamplerReadoutGuidance.execute(model, 1, 6, 3.0, "euler", "karras", positive, negative, latent, 1.0, w.pose(), 0.1).args[0]["samples"]
+
+    one = sample(w.model)
+    assert (sample(two) - one).abs().max() < 1e-5 < (w.sample(w.pose(), steps=6)[0] - one).abs().max()
 
 
 def test_the_published_procedure(w, two):
