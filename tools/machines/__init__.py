@@ -1,0 +1,1 @@
+"""Trials on several machines, processes and cards, by hand: docs/machines.md."""
