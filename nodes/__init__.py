@@ -11,7 +11,9 @@ from .make_heads.train import TrainReadoutHead
 from .references.invert import ReadoutInvert
 from .references.recording_ksampler import KSamplerReadoutReference
 from .references.renoise import ReadoutReference
+from .samplers import apply_ray
 from .samplers.apply import ApplyReadoutGuidance
+from .samplers.apply_ray import ApplyReadoutGuidanceRay
 from .samplers.guided_ksampler import KSamplerReadoutGuidance
 from .samplers.published import KSamplerReadoutGuidancePublished
 from .startup.installation import serve_files, warn_of_another
@@ -31,13 +33,13 @@ from .views.trace import ReadoutTrace
 
 NODES = [load_save.LoadReadoutHead, load_save.SaveReadoutHead, ReadoutEstimate, FitReadoutHead, FitComparingHead, FitAttribute, TrainReadoutHead,
          PoseTarget, DepthTarget, EdgeTarget, MapTarget, AttributeTarget, DragTarget, AppearanceTarget, StructureTarget, IdentityTarget, ColorTarget,
-         DragPath, LoadTracks, ReadoutReference, ReadoutInvert, KSamplerReadoutReference, ApplyReadoutGuidance, KSamplerReadoutGuidance,
-         KSamplerReadoutGuidancePublished, ReadoutTrace, ReadoutCompare, LoadDemoModel, DemoScene, DemoReader]
+         DragPath, LoadTracks, ReadoutReference, ReadoutInvert, KSamplerReadoutReference, ApplyReadoutGuidance, ApplyReadoutGuidanceRay,
+         KSamplerReadoutGuidance, KSamplerReadoutGuidancePublished, ReadoutTrace, ReadoutCompare, LoadDemoModel, DemoScene, DemoReader]
 
 
 class ReadoutGuidance(ComfyExtension):
     async def get_node_list(self):
-        return NODES
+        return [node for node in NODES if node is not ApplyReadoutGuidanceRay or apply_ray.is_installed()]
 
 
 async def comfy_entrypoint() -> ReadoutGuidance:

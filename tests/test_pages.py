@@ -16,6 +16,8 @@ HELP = ROOT / "web" / "docs"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / ".github").rglob("*.md")), *DOCS, *sorted(HELP.rglob("*.md"))]
 
+WITHOUT_IMAGE = {"ApplyReadoutGuidanceRay"}  # all that it is connected to is of another pack, without which no page draws it
+
 
 def headings(text: str) -> set[str]:
     """As GitHub makes anchors of them."""
@@ -83,7 +85,7 @@ def test_help_says_the_same_in_every_language(page, language):
     assert not numbers[0] - numbers[1]  # some languages write a digit where English has a word
 
 
-@pytest.mark.parametrize("page", sorted(HELP.glob("*.md")), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", sorted(page for page in HELP.glob("*.md") if page.stem not in WITHOUT_IMAGE), ids=lambda page: page.stem)
 def test_help_has_an_image_that_is_a_workflow_with_the_node(page):
     image, = parts(page.read_text(encoding="utf-8"))["pictures"]
     assert page.stem in {node["type"] for node in json.loads(Image.open(HELP / image).text["workflow"])["nodes"]}

@@ -1,5 +1,5 @@
-"""Guidance as plain numbers, texts and tensors, which another process can be sent: a worker of Ray, a farm, a cloud. The pack's own objects cannot be,
-because a custom node's modules have no name that another process finds them by.
+"""Guidance as plain numbers, texts and tensors, which can be sent to another process: a worker of Ray, a farm, a cloud. The pack's own objects
+cannot, because a custom node's modules have no name that another process finds them by.
 
 A description holds no code and passes torch.save and torch.load(weights_only=True). `guided_by` builds its guidance where it arrives.
 """
@@ -38,8 +38,8 @@ def describe(node: str, targets: Iterable[Target], move: Move, recompute: str) -
     described = []
     for target in targets:
         if KINDS.get(type(target).__name__) is not type(target):
-            raise ValueError(f"{node}: the {target.name} target is of another pack ({type(target).__module__}) and cannot be sent to other processes. "
-                             "Take it out of the chain.")
+            raise ValueError(f"{node}: the {target.name} target is of another pack ({type(target).__module__}) and cannot be sent to other "
+                             "processes. Take it out of the chain.")
         values = {field.name: plain(node, getattr(target, field.name)) for field in fields(target) if field.name not in APART}
         described.append({"kind": type(target).__name__, "fields": values,
                           "head": None if target.head is None else heads.index(target.head),
@@ -67,8 +67,8 @@ def describe_head(node: str, head) -> bytes | dict[str, int]:
     if isinstance(head, Features):
         return {"stride": head.stride}
     if not isinstance(head, (ReadoutHead, LinearHead)):
-        raise ValueError(f"{node}: the {head.kind} head is of another pack ({type(head).__module__}) and cannot be sent to other processes. Use a head "
-                         "of this pack.")
+        raise ValueError(f"{node}: the {head.kind} head is of another pack ({type(head).__module__}) and cannot be sent to other processes. "
+                         "Use a head of this pack.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "head.safetensors")
         save_head(head, path, torch.float32)
@@ -78,7 +78,8 @@ def describe_head(node: str, head) -> bytes | dict[str, int]:
 def describe_reference(node: str, reference: Reference) -> dict[str, Any]:
     """Its way, and what it says; not what heads have read of it so far."""
     way = reference.trajectory
-    said = [[plain(node, words), {name: plain(node, x) for name, x in more.items() if name not in NOT_READ}] for words, more in reference.conditioning]
+    said = [[plain(node, words), {name: plain(node, x) for name, x in more.items() if name not in NOT_READ}]
+            for words, more in reference.conditioning]
     return {"sigmas": plain(node, way.sigmas), "latents": plain(node, way.latents), "conditioning": said, "family": reference.family,
             "downscale": reference.downscale, "cache_mb": reference.cache_mb}
 
