@@ -190,6 +190,9 @@ def main() -> int:
         if not (arguments or version or page or os.environ.get("COMFYUI_PATH")):
             return all_tests(python, environment)
         arguments = [*PYTEST_OPTIONS, *(arguments or ALL_TESTS)]
+    if "LOCAL_RANK" in environment:  # one of several processes that torchrun or accelerate started: each has a card, and the host sees no other
+        cards, place = environment.get("CUDA_VISIBLE_DEVICES", "").split(","), int(environment["LOCAL_RANK"])
+        environment["CUDA_VISIBLE_DEVICES"] = cards[place] if place < len(cards) and cards[place] else str(place)
     run = [str(python), "-m", COMMANDS[command], *arguments]
     sys.stdout.flush()
     if os.name == "nt":

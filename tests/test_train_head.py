@@ -1,5 +1,8 @@
 """python run.py train-head: folders in, a head's file out."""
+import os
 import signal
+import subprocess
+import sys
 
 import comfy.model_management
 import folder_paths
@@ -14,7 +17,7 @@ from readout_guidance_pack.heads.demo import world
 from readout_guidance_pack.heads.files import HeadFileError
 from readout_guidance_pack.nodes.demo import demo_model
 from readout_guidance_pack.nodes.make_heads.train import TrainReadoutHead
-from tools import train_head
+from tools import ROOT, train_head
 from tools.host import folders
 
 FEW = ["--steps", "4", "--batch-size", "2", "--seed", "3"]
@@ -171,3 +174,33 @@ def test_captions_that_are_no_text_are_named(tmp_path):
     (tmp_path / "a.txt").write_text("a château", encoding="latin-1")
     with pytest.raises(folders.FolderError, match="a.txt is no text in UTF-8"):
         folders.caption(tmp_path / "a.png")
+
+
+def by_processes(folder, count: int, batch: int, *more, out: str):
+    """The command in so many processes, as torchrun starts it."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
+    options = [str(folder / "pictures"), str(folder / "depth"), "--demo", "--kind", "depth", "--out", str(folder / out), "--seed", "3",
+               "--batch-size", str(batch), *more]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return subprocess.run([*(start if count > 1 else [sys.executable, "-m"]), "tools.train_head", *options], cwd=ROOT, env=environment,
+                          capture_output=True, text=True)
+
+
+def test_two_processes_train_the_head_of_one_with_twice_the_batch(scenes):
+    """Of their five images one has another size, so that some parts of a batch are one process's alone."""
+    for name in ("pictures", "depth"):
+        image = Image.open(scenes / name / "scene 4.png")
+        image.resize((48, 32)).save(scenes / name / "scene 4.png")
+    alone = by_processes(scenes, 1, 4, "--steps", "6", out="one.safetensors")
+    assert alone.returncode == 0, alone.stderr
+    together = by_processes(scenes, 2, 2, "--steps", "6", out="two.safetensors")
+    assert together.returncode == 0, together.stderr
+    one, two = weights(scenes / "one.safetensors"), weights(scenes / "two.safetensors")
+    assert (one - two).abs().max() < 1e-5
+    assert together.stdout.count("trained on 4 images for 6 steps") == together.stdout.count("step 6 of 6") == 1  # one of them says so
+    assert not list(scenes.glob("*.part"))
+    further = by_processes(scenes, 2, 2, "--steps", "8", "--resume", out="one.safetensors")  # what one began two end
+    assert further.returncode == 0, further.stderr
+    alone = by_processes(scenes, 1, 4, "--steps", "8", "--resume", out="two.safetensors")
+    assert alone.returncode == 0, alone.stderr
+    assert (weights(scenes / "one.safetensors") - weights(scenes / "two.safetensors")).abs().max() < 1e-5

@@ -4,6 +4,9 @@
 
 as the node Train Readout Head does, on one GPU, or on the CPU. A text file beside an image (cat.txt beside cat.png) says what it shows. Ctrl-C
 keeps what is reached, and --resume goes on from there.
+
+With several GPUs: `torchrun --nproc-per-node 2 run.py train-head ...` or `accelerate launch --num_processes 2 run.py train-head ...`. Each process
+has a GPU and batches of its own, all train one head, and the first one writes it.
 """
 import argparse
 import signal
@@ -26,6 +29,7 @@ from readout_guidance_pack.nodes.make_heads import reports
 from readout_guidance_pack.nodes.make_heads.examples import examples, kind_given
 from readout_guidance_pack.nodes.make_heads.training import Training, trained
 from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
+from readout_guidance_pack.rg_core.training.processes import Processes, joined
 from readout_guidance_pack.rg_core.training.recipes import RECIPES, SMALL
 from tools import here
 from tools.host.folders import caption, load, pairs
@@ -45,7 +49,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=here, help="the head's file, .safetensors; a picture of what it reads goes beside it, .png")
     parser.add_argument("--preset", choices=RECIPES, default=SMALL.name, help="small for some hundred pictures, published for thousands")
     parser.add_argument("--steps", type=int, help="instead of the preset's, those before --resume included")
-    parser.add_argument("--batch-size", type=int, help="likewise")
+    parser.add_argument("--batch-size", type=int, help="likewise, of each process")
     parser.add_argument("--learning-rate", type=float, help="likewise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from what --out holds")
@@ -115,6 +119,14 @@ def stop(*_signal) -> None:
     comfy.model_management.interrupt_current_processing()
 
 
+def goes_on(options: argparse.Namespace, processes: Processes) -> bool:
+    """Whether training goes on from --out, in all processes alike. Raises ValueError."""
+    resume = options.resume and options.out.exists()
+    if processes.any(resume) != (not processes.any(not resume)):
+        raise ValueError(f"{options.out} is there for some processes alone. Copy it to each machine, or give a place that all share, to continue.")
+    return resume
+
+
 @torch.inference_mode()
 def main(arguments: Sequence[str] | None = None) -> int:
     options = options_of(arguments)
@@ -122,11 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recipe = replace(RECIPES[options.preset], **{name: value for name, value in asked.items() if value})
     before = signal.getsignal(signal.SIGINT)
     try:
-        training = Training(data(options), recipe, options.seed)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        comfy.utils.set_progress_bar_global_hook(shows(time.monotonic()))
-        signal.signal(signal.SIGINT, stop)
-        head, found, made = trained(training, options.out, options.resume and options.out.exists())
+        with joined() as processes:
+            training = Training(data(options), recipe, options.seed, processes)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            comfy.utils.set_progress_bar_global_hook(None if processes.rank else shows(time.monotonic()))
+            signal.signal(signal.SIGINT, stop)
+            head, found, made = trained(training, options.out, goes_on(options, processes))
     except comfy.model_management.InterruptProcessingException:
         return 130
     except (OSError, ValueError) as error:
@@ -134,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         signal.signal(signal.SIGINT, before)
+    if processes.rank:
+        return 0
     to_pil_image(reports.sheet(training.data.model, head, found)[0].movedim(-1, 0)).save(options.out.with_suffix(".png"))
     print(reports.report(NODE, head, found, made, training.data.given), flush=True)
     return 0 if training.written else 1

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...heads import HeadFileError, load_head, load_training, save_head
 from ...rg_core.features import taps
 from ...rg_core.readout.head import ReadoutHead
+from ...rg_core.training.processes import ALONE, Processes
 from ...rg_core.training.recipes import Recipe
 from ...rg_core.training.trainer import Diverged, Trainer
 from ...rg_core.training.training import deviations, spatial_loss
@@ -32,10 +33,11 @@ OTHERS = {"pictures": "other images, or the same in another order", "conditionin
 
 class Training:
     """A head in training by `recipe` on what MODEL's features show of the images, a fifth of which it never sees. Only the head gets
-    gradients, in single precision; features are read anew in each step."""
+    gradients, in single precision; features are read anew in each step. Several `processes` train it together, each on a batch of the recipe's size;
+    the first one writes."""
 
-    def __init__(self, data: TrainingSet, recipe: Recipe, seed: int):
-        self.data, self.recipe, self.seed, self.log = data, recipe, seed, Log(data.node)
+    def __init__(self, data: TrainingSet, recipe: Recipe, seed: int, processes: Processes = ALONE):
+        self.data, self.recipe, self.seed, self.log, self.processes = data, recipe, seed, Log(data.node), processes
         self.device, self.fingerprint = data.model.load_device, data.fingerprint()
         self.rest, self.held = data.split(torch.Generator().manual_seed(seed))
         self.curve: list[float] = []  # the loss of each step
@@ -43,7 +45,8 @@ class Training:
         with torch.inference_mode(False):
             self.head = new_head(data, recipe, seed).to(self.device)
             self.rescale()
-            self.trainer = Trainer({"head": self.head}, self.losses, recipe.steps, lr=recipe.learning_rate, seed=seed, schedule=recipe.schedule)
+            self.trainer = Trainer({"head": self.head}, self.losses, recipe.steps, lr=recipe.learning_rate, seed=seed, schedule=recipe.schedule,
+                                   processes=processes)
 
     def rescale(self) -> None:
         """Has every channel count alike at first, but in UNets, whose heads are as their authors' are."""
@@ -54,10 +57,15 @@ class Training:
         for block, (mean, deviation) in zip(self.head.bottleneck_layers, found, strict=True):
             block.rescale(mean.to(self.device, copy=True), deviation.to(self.device, copy=True))
 
+    @property
+    def batch_size(self) -> int:
+        """Of all processes."""
+        return self.recipe.batch_size * self.processes.count
+
     def losses(self, rng: torch.Generator) -> Iterator[dict[str, Tensor]]:
-        count = self.recipe.batch_size
+        count = self.batch_size
         picked = [self.rest[i] for i in torch.randint(len(self.rest), (count,), generator=rng).tolist()]
-        for some, reading in self.data.read(picked, rng, identity):
+        for some, reading in self.data.read(picked, rng, identity, processes=self.processes):
             wanted = torch.cat([self.data.wanted(example) for example in some]).to(self.device)
             loss = spatial_loss(self.head, plain(reading), wanted, self.data.kind in self.recipe.balanced)
             yield {"head": loss * (len(some) / count)}
@@ -67,11 +75,13 @@ class Training:
         steps."""
         progress, due = comfy.utils.ProgressBar(self.recipe.steps), time.monotonic() + EVERY
         while self.trainer.done < self.recipe.steps:
+            if self.processes.any(comfy.model_management.processing_interrupted()):  # no one goes on alone
+                comfy.model_management.interrupt_current_processing()
             comfy.model_management.throw_exception_if_processing_interrupted()
             self.step()
             progress.update_absolute(self.trainer.done)
             begin = time.monotonic()
-            if begin >= due:
+            if begin >= due and self.processes.rank == 0:
                 self.kept(path, "Training continues, and the file is written again later.")
                 now = time.monotonic()
                 due = now + max(EVERY, (now - begin) / AT_MOST)
@@ -97,7 +107,7 @@ class Training:
     def settings(self) -> dict:
         """What a training must have in common with the one that it goes on with."""
         return {"kind": self.data.kind, "model": self.head.base_model, "taps": self.data.channels, "preset": self.recipe.name,
-                "batch_size": self.recipe.batch_size, "learning_rate": self.recipe.learning_rate, "seed": self.seed,
+                "batch_size": self.batch_size, "learning_rate": self.recipe.learning_rate, "seed": self.seed,
                 "pictures": len(self.data.given)}
 
     def save(self, path: Path) -> None:
@@ -107,6 +117,8 @@ class Training:
 
     def kept(self, path: Path, instead: str) -> bool:
         """Whether `path` could be written. If not a warning says so, each once, and what happens `instead`."""
+        if self.processes.rank:
+            return True
         try:
             self.save(path)
             self.written = True
@@ -203,7 +215,8 @@ def trained(training: Training, path: Path, resume: bool) -> tuple[ReadoutHead, 
                          "gives no usable numbers.") from error
     except BaseException:
         done = training.trainer.done
-        if done and not training.trainer.torn and training.kept(path, f"What was trained since it was last written, up to step {done}, is lost."):
+        lost = f"What was trained since it was last written, up to step {done}, is lost."
+        if done and not training.processes.rank and not training.trainer.torn and training.kept(path, lost):
             log.warning("%s: stopped after %d of %d steps, saved in %s. Turn resume on to continue from there.", node, done,
                         training.recipe.steps, path.name)
         raise

@@ -11,8 +11,9 @@ from ...rg_core.features import taps
 from ...rg_core.fitting import ridge
 from ...rg_core.images.control_images import fit_for, to_range
 from ...rg_core.images.resize import resize
+from ...rg_core.training.processes import ALONE, Processes
 from ..common.latents import family
-from ..engine.calls.inpainting import with_holes
+from ..engine.calls.inpainting import holes_of, with_holes
 from ..engine.read_features import read_features, sigma_at
 from ..engine.reader import read
 from . import held_out
@@ -129,9 +130,11 @@ class TrainingSet:
         wanted = [self.wanted(self.given[i]) for i in places]
         return torch.stack([resize(x, wanted[0].shape[-2:]) for x in wanted]).mean(0)
 
-    def read(self, places: list[int], rng: torch.Generator, use: Callable, band: int = 0, bands: int = 1) -> Iterator[tuple[list[Example], object]]:
+    def read(self, places: list[int], rng: torch.Generator, use: Callable, band: int = 0, bands: int = 1,
+             processes: Processes = ALONE) -> Iterator[tuple[list[Example], object]]:
         """For each part of the images at `places` that the model can be asked about at a time: its examples, and what
-        `use(base_model, reading)` makes of the taps, at noise levels at random in this one of `bands` equal parts of the schedule."""
+        `use(base_model, reading)` makes of the taps, at noise levels at random in this one of `bands` equal parts of the schedule. Of several
+        `processes`, each is given its share of a part, with the numbers at random that it would have with one."""
         given = [self.given[i] for i in places]
         for part in batches(given):
             some = [given[i] for i in part]
@@ -141,6 +144,12 @@ class TrainingSet:
             noise = torch.randn(samples.shape, generator=rng)
             with torch.inference_mode():
                 positive = with_holes(self.model, some[0].positive, samples, rng, len(some))
+                mine = processes.share(range(len(some)))
+                if not mine:
+                    continue
+                if len(mine) < len(some):
+                    some, positive = [some[i] for i in mine], holes_of(positive, mine)
+                    samples, noise, levels = samples[mine], noise[mine], levels[mine]
                 found = read_features(self.node, self.model, positive, samples, noise, levels, use)
             yield some, found
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..readout.head import ReadoutHead
+from .processes import ALONE, Processes
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam remembers of each weight
 WARM_UP = 50  # steps
@@ -29,11 +30,12 @@ def constant(lr: float, step: int, steps: int) -> float:
 
 class Trainer:
     """Trains `heads` in place by Adam: `losses(rng)` draws a batch and yields, for each part of it that fits into memory at a time, the
-    loss of each head by name. What a step does depends on the seed, on the steps before it and on how many there will be."""
+    loss of each head by name; where several `processes` train together, its own share of it. What a step does depends on the seed, on the steps
+    before it and on how many there will be."""
 
     def __init__(self, heads: dict[str, ReadoutHead], losses: Losses, steps: int, *, lr: float = 1e-3, seed: int = 0,
-                 schedule: Schedule = cosine):
-        self.losses, self.steps, self.lr, self.schedule = losses, steps, lr, schedule
+                 schedule: Schedule = cosine, processes: Processes = ALONE):
+        self.losses, self.steps, self.lr, self.schedule, self.processes = losses, steps, lr, schedule, processes
         self.modules = nn.ModuleDict(heads).train().requires_grad_()
         self.optimizer = torch.optim.Adam(self.modules.parameters(), lr=lr)
         self.rng = torch.Generator().manual_seed(seed)
@@ -49,12 +51,24 @@ class Trainer:
             torch.stack([*part.values()]).sum().backward()
             for name, loss in part.items():
                 found[name] = found.get(name, 0.0) + loss.item()
+        found = self.added_up(found)
         if not all(map(math.isfinite, found.values())):
             raise Diverged(f"the loss is {sum(found.values())} at step {self.done + 1}")
         self.torn = True
         self.optimizer.step()
         self.done, self.dice, self.torn = self.done + 1, self.rng.get_state(), False
         return found
+
+    def added_up(self, found: dict[str, float]) -> dict[str, float]:
+        """The losses of all processes, whose gradients each has from now on."""
+        if self.processes.count == 1:
+            return found
+        losses, gradients = [torch.tensor(found.get(name, 0.0)) for name in self.modules], []
+        for weight in self.modules.parameters():
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            gradients.append(weight.grad)
+        self.processes.add([*gradients, *losses])
+        return dict(zip(self.modules, (loss.item() for loss in losses)))
 
     def finish(self) -> None:
         """Has the heads read, as they are, from now on."""

@@ -109,6 +109,11 @@ def with_holes(model, positive: list, samples: Tensor, rng: torch.Generator, hol
     return [[words, more | {MASK: hole.float(), IMAGE: torch.where(hole, blank, samples)}] for words, more in positive]
 
 
+def holes_of(positive: list, places: list[int]) -> list:
+    """What `with_holes` made of a CONDITIONING, for the images at these `places` alone."""
+    return [[words, more | {key: more[key][places] for key in (MASK, IMAGE) if len(more.get(key, ())) > max(places)}] for words, more in positive]
+
+
 def a_hole(size: tuple[int, int], rng: torch.Generator) -> Tensor:
     """[H, W], true where it is: everywhere in half of the cases, else a box of a quarter to the whole of each side."""
     hole, (half, *sides) = torch.zeros(size, dtype=torch.bool), torch.rand(5, generator=rng).tolist()
