@@ -100,6 +100,8 @@ class Run:
         self.landing = self.landed.next(sigma, sigmas)
         acting, moves = self.targets.active(guider.inner_model, self.landing, sigmas, self.move)
         said = acting and positive and active_areas(positive, x, timestep)
+        if "asked" not in self.reached:
+            self.targets.warn_of_other_noise(x, sigma)
         self.reached.update(name for name, came in (("asked", True), ("acting", acting), ("said", said)) if came)
         self.prediction, self.whole, self.timestep = Prediction(acting, positive, negative, moves) if said else None, x, timestep
         try:

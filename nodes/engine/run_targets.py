@@ -8,7 +8,8 @@ from ...rg_core.features import taps
 from ...rg_core.features.raw_features import Features
 from ...rg_core.guidance.targets import Target
 from ...rg_core.guidance.updates import Move
-from ...rg_core.images.regions import mask_at
+from ...rg_core.images.regions import mask_at, repeat
+from ..common.latents import one_frame
 from ..common.log import Log
 from .autograd.inference_tensors import as_normal_tensors
 from .schedule.landing import Landing
@@ -16,6 +17,7 @@ from .schedule.moves import Moves, planned
 from .schedule.noise_levels import at_percent, known_range, prediction_scale
 from .step import Step
 
+ELSEWHERE = 0.7  # over the noise: with the same noise an empty latent is less than 0.2 away, other noise is 1.4 away
 CUT = 0.1  # fraction of a target's image that may be left out without a warning
 
 
@@ -43,6 +45,19 @@ class RunTargets:
                     self.log.warn(f"{what} is for {count} images, but {batch} {'is' if batch == 1 else 'are'} sampled at a time, so only what it has "
                                   f"for the first {'one' if batch == 1 else batch} is used. If part of a batch is sampled (Latent From Batch, "
                                   "Rebatch Latents), make it from the same part.")
+
+    def warn_of_other_noise(self, x: Tensor, sigma: float) -> None:
+        """Says, at a run's begin with the latents `x` [B, C, H, W], which targets have a reference that begins elsewhere: they move what is another
+        image."""
+        for target in self.all:
+            if not target.same_noise or target.reference is None or target.reference.trajectory.size != x.shape[-2:]:
+                continue
+            latent, clean = (one_frame(part.to(x)) for part in target.reference.trajectory.segment(sigma))
+            away = (one_frame(x) - repeat(latent, len(x))).flatten(1).norm(dim=1) / repeat(latent - clean, len(x)).flatten(1).norm(dim=1)
+            if away.min() > ELSEWHERE:
+                self.log.warn(f"this run does not begin with the noise of the {target.name} target's reference, so it makes another image than "
+                              "that one. Give both samplers the same seed, for example by one Int node. If the reference was inverted, sample its "
+                              "latent with add_noise disabled.")
 
     def active(self, model, landing: Landing, sigmas: Tensor, move: Move) -> tuple[list[Target], Moves | None]:
         """The targets that act at the prediction that makes this `landing` in a run of `sigmas`, and the moves that they make there. `model` is the

@@ -36,6 +36,7 @@ class Target(Generic[Compared]):
     reference: Any = None   # what the caller reads with the same head, for targets that compare with another image
     size: tuple[int, int] | None = None  # (H, W) of the readout, once known
     published_weight: ClassVar[float] = 1.0  # of its energy among others, in the authors' configurations
+    same_noise: ClassVar[bool] = False       # whether an image should begin with the noise of its reference
     BATCHED: ClassVar[tuple[str, ...]] = ("image", "known", "mask", "reference_mask", "points")  # fields with something for each image
 
     def select(self, places: Tensor) -> "Target[Compared]":
@@ -196,6 +197,7 @@ class Drag(Target[Tensor]):
     stops: tuple[float, ...] = (1.0,)   # for each image of the batch, how far along the paths it goes
     mask: Tensor | None = None          # [M, 1, h, w], 0 to 1: what may change; everything if None
     points: tuple[Tensor, ...] = ()     # start, end [N, K, 2] and counts [N, K], once ready
+    same_noise: ClassVar[bool] = True
 
     def resized(self, size, device):
         ends = torch.stack([along(self.paths, stop) for stop in self.stops])
