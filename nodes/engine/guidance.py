@@ -50,6 +50,8 @@ class Guidance:
             run.shifter.check_finite()
         finally:
             self.runs.remove(run)
+            run.known.let_go()
+            run.shifter.weights.plain.clear()
             self.trace.settle()
         sampling.keep(out)
         if len(sigmas) > 1:

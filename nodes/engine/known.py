@@ -18,6 +18,11 @@ class Known:
         self.block_lists: dict[nn.Module, list[nn.Module]] = {}
         self.standing: dict[tuple[int, ...], tuple[list, list[str]]] = {}  # by ids: what they are of, and what stands between
 
+    def let_go(self) -> None:
+        """Of what holds memory: at the run's end the host may want it at once, and Python may find what is left of a run much later."""
+        self.weights.plain.clear()
+        self.captures = Captures()
+
     def selection(self, network: nn.Module, heads: Sequence[taps.Head]) -> taps.Selection:
         """The taps that `heads` read. Raises NoTaps."""
         key = network, *heads

@@ -149,8 +149,9 @@ class Run:
             outs, now.moved[step.batch_key], now.shifts[step.batch_key] = make(step, branches)
         moved = now.moved[step.batch_key]
         if any(out is None for out in outs):  # each at its place, by which patches tell the branches apart
-            ask = step.predict_checked if now.reads else step.predictions
-            rest = ask([c if out is None else None for c, out in zip(branches, outs)], step.x if moved is None else step.x + moved)
+            ask, x = step.predict_checked if now.reads else step.predictions, step.x if moved is None else step.x + moved
+            asked = [c if out is None else None for c, out in zip(branches, outs)]
+            rest = now.reads and other_cards.predictions(step, asked, x) or ask(asked, x)
             outs = [other if out is None else out for out, other in zip(outs, rest)]
         return outs, now.shifts[step.batch_key]
 
@@ -162,7 +163,7 @@ class Run:
         for move in range(1, now.moves.count + 1):
             if move == now.moves.count and now.moves.prediction is not None:
                 here = self.shifter.joined(here, now, branches)
-                with other_cards.predicting(here, [None if c is positive else c for c in branches], now.reads) as beside:
+                with other_cards.predicting(here, branches, positive if now.reads else None) as beside:
                     outs, displacement = self.compute_shift(here, branches, now.moves.prediction, move)
                 return [there if out is None else out for out, there in zip(outs, beside())], moved, displacement
             _, displacement = self.compute_shift(here, [c if c is positive else None for c in branches], now.moves.latent, move)

@@ -93,7 +93,7 @@ class Shifter:
             def pull(reading):
                 if now.views:  # out of memory, it pulls twice
                     now.views.clear()
-                with self.weights.differentiable(*heads(targets)), nullcontext() if all(map(is_ours, targets)) else InferenceTensorMode():
+                with self.weights.differentiable(*heads(targets), keep=True), nullcontext() if all(map(is_ours, targets)) else InferenceTensorMode():
                     at_taps, energy, size = gradients.at_taps(reading, targets, *as_normal_tensors([span, read]), balanced, now.views)
                 values["positive" if conds is positive else "negative"] = torch.stack(energy)
                 return at_taps, size
@@ -147,6 +147,7 @@ class Shifter:
             except Exception as error:
                 if not is_oom(error):
                     raise
+            step.known.let_go()
             soft_empty_cache()  # out here the error, and what its frames held, is gone
         batch, (height, width) = len(step.x), step.size
         raise OOM_EXCEPTION(f"{self.node}: {errors.OUT_OF_MEMORY.format(batch, width, height)}")

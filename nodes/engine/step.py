@@ -13,11 +13,11 @@ from ...rg_core.features import taps
 from ...rg_core.features.recompute import recomputed_blocks
 from ...rg_core.images.regions import of_images, repeat
 from ..common.log import Log
-from . import captured
+from . import captured, other_cards
 from .autograd import obstacles
 from .autograd.kernels import differentiable_kernels
 from .autograd.options import early_exit_options, readable_options, shared_options, with_gradients
-from .autograd.saved_tensors import saved_tensor_context
+from .autograd.saved_tensors import is_streamed, saved_tensor_context
 from .autograd.witness import Witness
 from .batches.windows import of_window
 from .calls.conditioning import active_areas, by_hooks, nonzero_areas
@@ -158,22 +158,25 @@ class Step:
         """The predictions, as `predict_with_features` gives them, and the gradient with respect to `x` of what pulls at the taps; all [B, C, H, W].
         `pull(reading)` returns its gradients at the taps that `heads` read over their size, and that size [B]. `recompute` computes the model's
         blocks again in the backward pass, instead of keeping all that they computed. `witness` looks at whether it passes rightly."""
-        options = with_gradients(self.options, self.log)
-        blocks = self.known.blocks(self.model.diffusion_model) if recompute else []
-        weights = self.known.weights
-        with weights.differentiable(self.model), differentiable_kernels():  # also while blocks are computed again
-            seeing = saved_tensor_context(self.model, conds, options, [weight for _, _, weight, _ in weights.of(self.model)], witness)
-            captures = self.known.captures if not (recompute or witness) and captured.may_replay(self, conds) else None
+        options, weights = with_gradients(self.options, self.log), self.known.weights
+        parts = other_cards.shares(self, self.branches_to_ask(conds))
+        models = [part.model for part in parts] or [self.model]
+        blocks = [block for model in models for block in self.known.blocks(model.diffusion_model)] if recompute else []
+        with weights.differentiable(*models, keep=not any(map(is_streamed, models))), differentiable_kernels():  # also while blocks are computed again
+            seeing = saved_tensor_context(self.model, conds, options, [weight for _, _, weight, _ in weights.of(*models)], witness)
+            captures = None if recompute or witness or parts or not captured.may_replay(self, conds) else self.known.captures
             step = replace(self, x=self.x.clone().requires_grad_(), options=options, captures=captures)
+            parts = other_cards.parts_of(step, parts)
             with witness.looking() if witness else nullcontext(), seeing(), recomputed_blocks(blocks, seeing, witness and witness.compare):
-                return step.gradient_by_hooks(conds, heads, pull)
+                return step.gradient_by_hooks(conds, heads, pull, parts)
 
-    def gradient_by_hooks(self, conds: list[dict], heads: Iterable, pull: Pull) -> tuple[list[Tensor | None], Tensor]:
-        """`gradient`, where autograd can see through everything."""
+    def gradient_by_hooks(self, conds: list[dict], heads: Iterable, pull: Pull, parts: list["Step"]) -> tuple[list[Tensor | None], Tensor]:
+        """`gradient`, where autograd can see through everything; by the cards that make `parts` of it, if there are several."""
         acting = self.active_areas(conds)
         groups = by_hooks([c for c in conds if c["uuid"] in acting])
         with torch.set_grad_enabled(len(groups) == 1):
-            outs, reading = self.predict_with_features(conds, heads)
+            outs, reading = (other_cards.predict_with_features(parts, conds, heads, self.x.device) if parts else
+                             self.predict_with_features(conds, heads))
         at_taps, size = pull(reading)
         gradient = torch.zeros_like(self.x)
         for group in groups:  # forward and backward with the same weights

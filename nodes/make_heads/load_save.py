@@ -1,4 +1,5 @@
 """Load and Save Readout Head."""
+import platform
 import re
 from pathlib import Path, PureWindowsPath
 
@@ -58,10 +59,10 @@ def path_of(head_name: str | None) -> str | None:
 
 
 def missing(head_name: str) -> str:
-    """What to tell somebody whose workflow names a head that is not there."""
+    """What to tell somebody whose workflow names a head that is not there, on whichever of several machines runs it."""
     stem = PureWindowsPath(head_name).stem  # in a workflow from any system
     there = names()
-    said = f"Load Readout Head: there is no {head_name} in models/{FOLDER}."
+    said = f"Load Readout Head: there is no {head_name} in models/{FOLDER} of this machine ({platform.node()})."
     other = [name for name in there if PureWindowsPath(name).stem == stem]
     if other:
         return f"{said} Choose {' or '.join(other)}, which is there."

@@ -27,6 +27,7 @@ class Weights:
 
     def __init__(self):
         self.places: dict[tuple[nn.Module, ...], list[tuple[dict, str, bool]]] = {}  # holder, name, whether it is a parameter
+        self.plain: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}  # by holder and name: a weight, and the plain one, which holds its memory
 
     def of(self, *models: nn.Module) -> Iterator[tuple[dict, str, Tensor, bool]]:
         if models not in self.places:
@@ -35,21 +36,34 @@ class Weights:
         return ((slots, name, tensor, is_parameter) for slots, name, is_parameter in self.places[models]
                 if (tensor := slots.get(name)) is not None)
 
+    def plain_one(self, tensor: Tensor, is_parameter: bool, place: tuple[int, str] | None) -> Tensor:
+        """A weight as a tensor that autograd accepts: kept by its `place`, if one is given, until another weight is there or it was moved."""
+        weight, plain = self.plain.get(place, (None, tensor)) if place else (None, tensor)
+        if weight is tensor and plain.data_ptr() == tensor.data_ptr() and plain.dtype == tensor.dtype:
+            return plain
+        plain = as_normal_tensor(tensor)
+        if plain is not tensor:
+            plain = nn.Parameter(plain, False) if is_parameter else plain
+            plain.__dict__.update(tensor.__dict__)  # such as the type in which dynamic VRAM brings it
+            if place and type(tensor) in (Tensor, nn.Parameter):
+                self.plain[place] = tensor, plain
+        return plain
+
     @contextmanager
-    def differentiable(self, *models: nn.Module) -> Iterator[None]:
+    def differentiable(self, *models: nn.Module, keep: bool = False) -> Iterator[None]:
         """Lets autograd see through `models`, whose weights were loaded in inference mode.
 
         Autograd refuses inference tensors, so for a while each parameter and buffer is replaced by a plain tensor on the
-        same memory: no copy, and afterwards the very same objects are back in place.
+        same memory: no copy, and afterwards the very same objects are back in place. Those tensors are for the next time too if told to `keep`
+        them, which is for weights that the host leaves where they are: they hold its memory.
         """
         replaced = []
         with torch.inference_mode(False):
             try:
                 for slots, name, tensor, is_parameter in self.of(*models):
-                    if (alias := as_normal_tensor(tensor)) is not tensor:
-                        slots[name] = nn.Parameter(alias, False) if is_parameter else alias
-                        slots[name].__dict__.update(tensor.__dict__)  # such as the type in which dynamic VRAM brings it
-                        replaced.append((slots, name, slots[name], tensor))
+                    if (plain := self.plain_one(tensor, is_parameter, (id(slots), name) if keep else None)) is not tensor:
+                        slots[name] = plain
+                        replaced.append((slots, name, plain, tensor))
                 with torch.enable_grad():
                     yield
             finally:

@@ -14,6 +14,8 @@ from host_features import FEATURES, Graph, make_head
 from random_models import random_model
 from readout_guidance_pack.nodes.engine import memory, step
 from readout_guidance_pack.nodes.engine.autograd import saved_tensors
+from readout_guidance_pack.nodes.engine.autograd.inference_tensors import Weights
+from readout_guidance_pack.nodes.engine.run import Run
 
 pytestmark = pytest.mark.usefixtures("inference_mode")
 
@@ -278,3 +280,50 @@ def test_estimates_heads_are_loaded_by_the_host_too():
     elsewhere = model.clone()
     elsewhere.load_device = torch.device("meta")
     assert memory.head_patcher(head, elsewhere).load_device == torch.device("meta")
+
+
+def test_plain_weights_are_kept_where_the_host_leaves_its_own():
+    """And made anew where it put another weight, or moved one; of streamed weights none is kept."""
+    net = torch.nn.Linear(4, 4)
+    net.requires_grad_(False)
+    with torch.inference_mode():
+        net.weight, net.bias = (torch.nn.Parameter(x.clone(), False) for x in (net.weight, net.bias))
+    weights = Weights()
+
+    def plain(keep=True):
+        with weights.differentiable(net, keep=keep):
+            return net.weight, net.bias
+
+    first = plain()
+    assert all(x is y for x, y in zip(first, plain())) and first[0].data_ptr() == net.weight.data_ptr() and not first[0].is_inference()
+    with torch.inference_mode():
+        net.weight.data = net.weight.data * 2  # moved
+        net.bias = torch.nn.Parameter(net.bias + 1, False)  # another one
+    second = plain()
+    assert not any(x is y for x, y in zip(first, second)) and torch.equal(second[0], net.weight) and torch.equal(second[1], net.bias)
+    assert len(weights.plain) == 2  # what was there before is let go
+    weights.plain.clear()
+    plain(keep=False)
+    assert not weights.plain
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_runs_end_lets_go_of_the_weights_memory(monkeypatch, fails):
+    """Also where something still holds the run: the host gives the memory of a model that it unloads to the next one."""
+    graph, runs = Graph(random_model("small")), []
+    own = Run.predict_noise
+
+    def listen(self, *args, **kwargs):
+        runs.append(self)
+        out = own(self, *args, **kwargs)
+        assert self.known.weights.plain
+        if fails:
+            raise comfy.model_management.InterruptProcessingException
+        return out
+
+    monkeypatch.setattr(Run, "predict_noise", listen)
+    try:
+        graph.run()
+    except comfy.model_management.InterruptProcessingException:
+        assert fails
+    assert runs and not any(run.known.weights.plain or run.shifter.weights.plain for run in runs)
