@@ -162,7 +162,7 @@ class Step:
         parts = other_cards.shares(self, self.branches_to_ask(conds))
         models = [part.model for part in parts] or [self.model]
         blocks = [block for model in models for block in self.known.blocks(model.diffusion_model)] if recompute else []
-        with weights.differentiable(*models, keep=not any(map(is_streamed, models))), differentiable_kernels():  # also while blocks are computed again
+        with weights.differentiable(*models, keep=not any(map(is_streamed, models))), differentiable_kernels():  # also in recomputed blocks
             seeing = saved_tensor_context(self.model, conds, options, [weight for _, _, weight, _ in weights.of(*models)], witness)
             captures = None if recompute or witness or parts or not captured.may_replay(self, conds) else self.known.captures
             step = replace(self, x=self.x.clone().requires_grad_(), options=options, captures=captures)
