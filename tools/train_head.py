@@ -5,7 +5,7 @@
 as the node Train Readout Head does, on one GPU, or on the CPU. A text file beside an image (cat.txt beside cat.png) says what it shows. Ctrl-C
 keeps what is reached, and --resume goes on from there.
 
-With several GPUs: `torchrun --nproc-per-node 2 run.py train-head ...` or `accelerate launch --multi_gpu --num_processes 2 run.py train-head ...`. Each
+With GPUs: `torchrun --nproc-per-node 2 run.py train-head ...` or `accelerate launch --multi_gpu --num_processes 2 run.py train-head ...`. Each
 process has a GPU and batches of its own, all train one head, and the first one writes it.
 """
 import argparse
