@@ -21,8 +21,9 @@ SAMPLE = {"common_ksampler", "custom_sampler", "custom_sampler_advanced"}  # met
 
 def is_installed() -> bool:
     """Whether Raylight is among the custom nodes; it may be loaded later than this pack."""
-    folders = [Path(path) for path in folder_paths.get_folder_paths("custom_nodes")]
-    return importlib.util.find_spec("ray") is not None and any(path.is_dir() for folder in folders for path in folder.glob("*/src/raylight"))
+    folders, spec = [Path(path) for path in folder_paths.get_folder_paths("custom_nodes")], importlib.util.find_spec("ray")
+    there = spec is not None and spec.origin  # a folder of that name alone, as where Ray keeps its sessions, would be taken for a package
+    return bool(there) and any(path.is_dir() for folder in folders for path in folder.glob("*/src/raylight"))
 
 
 def put_on(model, folder: str, described: dict):

@@ -105,9 +105,11 @@ async def offered() -> list[str]:
 def test_it_is_there_only_where_raylight_is(tmp_path, monkeypatch):
     import asyncio
     monkeypatch.setattr(folder_paths, "get_folder_paths", lambda _name: [str(tmp_path)])
-    sys.modules["ray"].__spec__ = SimpleNamespace()  # as of a package that is installed
+    sys.modules["ray"].__spec__ = SimpleNamespace(origin="ray/__init__.py")  # as of a package that is installed
     assert "ApplyReadoutGuidanceRay" not in asyncio.run(offered())
     (tmp_path / "raylight" / "src" / "raylight").mkdir(parents=True)
     assert "ApplyReadoutGuidanceRay" in asyncio.run(offered())
+    sys.modules["ray"].__spec__ = SimpleNamespace(origin=None)  # as of a folder
+    assert "ApplyReadoutGuidanceRay" not in asyncio.run(offered())
     monkeypatch.delitem(sys.modules, "ray")
     assert "ApplyReadoutGuidanceRay" not in asyncio.run(offered())
