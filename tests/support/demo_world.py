@@ -7,6 +7,7 @@ import torch
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
 from readout_guidance_pack.nodes.demo import demo_model, demo_nodes
+from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.nodes.samplers import guided_ksampler
 from readout_guidance_pack.nodes.targets.pose import PoseTarget
 
@@ -22,6 +23,15 @@ class World:
 
     def say(self, prompt):
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+
+    @classmethod
+    def with_a_reference(cls):
+        """Also with a scene of two images and a reference made of these."""
+        world = cls()
+        world.scene = demo_nodes.DemoScene.execute(5, 64, 64, 2).args
+        latent = {"samples": world.scene[0].movedim(-1, 1) * 2 - 1}
+        world.reference = ReadoutReference.execute(world.model, world.positive, latent, 3, 64)[0]
+        return world
 
     def pose(self, batch=2, seed=5, size=(64, 64), **changes):
         scene = demo_nodes.DemoScene.execute(seed, size[1], size[0], batch).args

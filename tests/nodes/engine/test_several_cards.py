@@ -12,11 +12,9 @@ import transformer_sampling
 from demo_world import World
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
-from readout_guidance_pack.nodes.demo import demo_nodes
 from readout_guidance_pack.nodes.engine import memory
 from readout_guidance_pack.nodes.engine.run import KEY, Run
 from readout_guidance_pack.nodes.make_heads import estimate, fit
-from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.nodes.samplers.apply import ApplyReadoutGuidance
 from readout_guidance_pack.nodes.samplers.guided_ksampler import KSamplerReadoutGuidance
 from readout_guidance_pack.nodes.samplers.published import KSamplerReadoutGuidancePublished
@@ -35,11 +33,7 @@ ACTS = {"weight": 1.0, "start_percent": 0.0, "end_percent": 0.9}
 @pytest.fixture(scope="module")
 def w():
     with torch.inference_mode():
-        world = World()
-        world.scene = demo_nodes.DemoScene.execute(5, 64, 64, 2).args
-        latent = {"samples": world.scene[0].movedim(-1, 1) * 2 - 1}
-        world.reference = ReadoutReference.execute(world.model, world.positive, latent, 3, 64)[0]
-        yield world
+        yield World.with_a_reference()
 
 
 @pytest.fixture

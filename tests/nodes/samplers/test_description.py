@@ -8,9 +8,7 @@ import torch
 from demo_world import World
 from readout_guidance_pack.heads import load_head
 from readout_guidance_pack.heads.demo import HEADS_FOLDER
-from readout_guidance_pack.nodes.demo import demo_nodes
 from readout_guidance_pack.nodes.engine import guided
-from readout_guidance_pack.nodes.references.renoise import ReadoutReference
 from readout_guidance_pack.nodes.samplers import description
 from readout_guidance_pack.nodes.targets.color import ColorTarget
 from readout_guidance_pack.nodes.targets.drag import DragTarget
@@ -25,11 +23,7 @@ ACTS, DRAGS = (1.0, 0.0, 0.9), "[[[0.3, 0.4], [0.6, 0.5]]]"
 @pytest.fixture(scope="module")
 def w():
     with torch.inference_mode():
-        world = World()
-        world.scene = demo_nodes.DemoScene.execute(5, 64, 64, 2).args
-        latent = {"samples": world.scene[0].movedim(-1, 1) * 2 - 1}
-        world.reference = ReadoutReference.execute(world.model, world.positive, latent, 3, 64)[0]
-        yield world
+        yield World.with_a_reference()
 
 
 def head(kind):
