@@ -9,6 +9,7 @@
     python run.py test [pytest arguments]         the tests; without arguments, the drag editor's on the oldest and the newest page too
     python run.py raise-page                      makes the newest page on PyPI the newest that is tested
     python run.py train-demo [--model transformer] [--heads [KIND ...]]   trains a demo model and its heads from nothing; --help
+    python run.py train-peer --what controlnet --kind pose --pairs 1000   trains what heads are compared with, on the demo; --help
     python run.py train-head PICTURES TARGETS --checkpoint FILE --kind KIND --out FILE   trains a head on folders of files; --help
     python run.py convert FILE.pt [FILE.pt ...]   published heads as safetensors beside them
 
@@ -42,8 +43,8 @@ HOSTS = {
 }
 DEFAULT_VERSION = "0.30.0"
 COMMANDS = {"demo": "tools.demo", "evaluate": "tools.evaluate", "bench": "tools.bench", "gpu": "tools.gpu", "serve": "tools.serve",
-            "train-demo": "tools.train_demo", "train-head": "tools.train_head", "convert": "tools.convert", "raise-page": "tools.pages",
-            "test": "pytest"}
+            "train-demo": "tools.train_demo", "train-head": "tools.train_head", "train-peer": "tools.train_peer", "convert": "tools.convert",
+            "raise-page": "tools.pages", "test": "pytest"}
 PYTEST_OPTIONS = ["-c", "tests/pytest.ini"]  # rooted there, so that pytest does not import the pack's __init__.py
 ALL_TESTS = ["--numprocesses=2", "--dist=loadfile"]  # two files at a time: each test computes in one thread
 EDITOR_TESTS = [f"tests/browser/test_{name}.py" for name in ("drag_app_mode", "drag_editor", "drag_subgraphs", "drag_workflow", "without_editor")]

@@ -9,7 +9,8 @@ Last comes what one guided step keeps for its backward pass, weights aside; KEPT
 pack tells the host what it needs, were chosen from these figures and are in their unit.
 
 `--scaling [--plot FILE]` measures instead how the cost grows: see scaling.py. `--fit [--images N]`: what fitting a head costs, see fit_costs.py.
-`--transformers`: flow transformers, see transformers.py. `--overhead`: what a step costs beside its arithmetic, see overhead.py.
+`--transformers`: flow transformers, see transformers.py. `--overhead`: what a step costs beside its arithmetic, see overhead.py. `--peers`:
+ControlNets and T2I-Adapters beside readouts, see peers.py.
 """
 import argparse
 import gc
@@ -28,6 +29,7 @@ from readout_guidance_pack.nodes.engine.autograd.inference_tensors import differ
 from readout_guidance_pack.rg_core.features import taps
 from readout_guidance_pack.rg_core.guidance import gradients
 from tools import end, to_write, write_json
+from tools.benchmarks import peers
 from tools.benchmarks.costs import STEPS, Cost, in_turn, most_kept, sample
 from tools.benchmarks.device import device_name
 from tools.benchmarks.fit_costs import fit_costs
@@ -156,6 +158,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=100, help="with --fit")
     parser.add_argument("--transformers", action="store_true", help="flow transformers, instead")
     parser.add_argument("--overhead", action="store_true", help="what a step costs beside its arithmetic, instead")
+    parser.add_argument("--peers", action="store_true", help="ControlNets and T2I-Adapters beside readouts on sd15 and sdxl, instead")
     parser.add_argument("--start", action="store_true", help="how much longer ComfyUI takes to start, instead")
     options = parser.parse_args()
     report = {"device": device_name()}
@@ -168,6 +171,13 @@ def main() -> None:
         report |= overhead(options.rounds)
     elif options.transformers:
         report |= transformers(options.rounds)
+    elif options.peers:
+        report["models"] = {}
+        for name in (name for name in options.models if name != "demo"):
+            print(f"bench: {name} beside its peers", flush=True)
+            report["models"][name] = peers.peers(name, MODELS[name](), options.rounds, IMAGE_ROUNDS)
+            peers.show(report["models"][name])
+            release()
     elif options.fit:
         report["models"] = {}
         for name in options.models:

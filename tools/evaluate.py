@@ -1,12 +1,16 @@
 """Control over many seeds, guided against unguided: `python run.py evaluate [--seeds N] [--json FILE] [--moves] [--estimates]`.
 
-How a figure comes about is said in control.py.
+How a figure comes about is said in control.py. With `--checkpoint FILE` instead, readouts beside a ControlNet on somebody's own files: `--checkpoint
+FILE --help` says how.
 """
 import argparse
+import sys
 
 from readout_guidance_pack.rg_core.guidance.updates import Move
 from tools import end, to_write, write_json
 from tools.benchmarks.device import device_name
+from tools.comparison import compare
+from tools.tables import peers
 from tools.tables.attributes import attributes
 from tools.tables.choices import choices
 from tools.tables.color import colors
@@ -26,6 +30,7 @@ from tools.tables.ranges import ranges
 from tools.tables.relations import relations
 from tools.tables.samplers import samplers
 from tools.tables.steps import steps
+from tools.tables.together import together
 from tools.tables.train import trains
 from tools.tables.transformer import transformer
 
@@ -46,6 +51,8 @@ TABLES = {"relations": (relations, "drag, appearance, identity, structure and in
           "transformer": (transformer, "the demo's flow transformer, by fitted heads and without any"),
           "choices": (choices, "what chose the defaults on flow models"),
           "displacement": (displacements, "how far the defaults move a picture on each family of models"),
+          "peers": (peers.peers, "ControlNets and T2I-Adapters trained on the demo, beside heads"),
+          "together": (together, "a ControlNet and readouts together, by strengths and ranges"),
           "estimates": (estimates, "what Readout Estimate reads, by noise level")}
 
 
@@ -63,10 +70,13 @@ def controls(seeds: int) -> dict:
     return results
 
 
-def main() -> None:
+def main() -> int | None:
+    if any(argument.partition("=")[0] == "--checkpoint" for argument in sys.argv[1:]):
+        return compare.main()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--json", type=to_write)
+    parser.add_argument("--plot", type=to_write, help="with --peers: a PNG of it")
     chosen = parser.add_mutually_exclusive_group()
     for name, (_, what) in TABLES.items():
         chosen.add_argument(f"--{name}", dest="table", action="store_const", const=name, help=f"only {what}")
@@ -75,6 +85,8 @@ def main() -> None:
         results = TABLES[options.table][0](options.seeds)
     else:
         results = controls(options.seeds) | relations(options.seeds)
+    if options.plot:
+        peers.draw(results, options.plot)
     if options.json:
         write_json(options.json, {"device": device_name(), "seeds": options.seeds, "controls": results})
 

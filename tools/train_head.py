@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import comfy.model_management
-import comfy.sd
 import comfy.utils
 import torch
 import torch.nn.functional as F
@@ -32,6 +31,7 @@ from readout_guidance_pack.nodes.make_heads.training_set import TrainingSet
 from readout_guidance_pack.rg_core.training.processes import Processes, joined
 from readout_guidance_pack.rg_core.training.recipes import RECIPES, SMALL
 from tools import here
+from tools.host.checkpoints import whole_checkpoint
 from tools.host.folders import caption, load, pairs
 
 NODE = "train-head"
@@ -67,13 +67,7 @@ def loaded(options: argparse.Namespace) -> tuple:
     """(MODEL, CLIP, VAE)."""
     if options.demo:
         return demo_model.load_demo()
-    try:
-        model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))[:3]
-    except Exception as error:  # files that are no model make the host's loader fail in every way there is
-        raise ValueError(f"{options.checkpoint} cannot be loaded as a checkpoint: {error}") from error
-    if model is None or clip is None or vae is None:
-        raise ValueError(f"{options.checkpoint.name} lacks a diffusion model, a text encoder or a VAE. Give a whole checkpoint.")
-    return model, clip, vae
+    return whole_checkpoint(options.checkpoint)
 
 
 def smaller(image: Tensor, size: torch.Size) -> Tensor:

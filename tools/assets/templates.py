@@ -61,6 +61,7 @@ class Model:
     scheduler: str = "karras"  # of drags on a given picture, which are sampled as they were inverted
     sampling: tuple[int, str, str] | None = None  # steps, sampler and scheduler, where not the demo's
     more: str = ""            # that its notes say
+    called: str = ""          # that its titles say
     controls: tuple[str, ...] = ("pose", "depth", "edge", "pose_and_depth", "drag", "drag_given", "appearance")
 
 
@@ -109,12 +110,12 @@ def below(workflow: dict, above: dict, height: int, kind: str, widgets: list, in
     return add(workflow, kind, widgets, (left, top + high + 60), (wide, height), inputs, outputs, *files)
 
 
-def hand_over(workflow: dict, links: list[int], origin: dict) -> None:
-    """From now on these links begin at the first output of `origin`."""
+def hand_over(workflow: dict, links: list[int], origin: dict, slot: int = 0) -> None:
+    """From now on these links begin at an output of `origin`, the first one if no other is said."""
     for link in workflow["links"]:
         if link[0] in links:
-            link[1:3] = origin["id"], 0
-    origin["outputs"][0]["links"] += links
+            link[1:3] = origin["id"], slot
+    origin["outputs"][slot]["links"] += links
 
 
 def lcm(workflow: dict, node: dict) -> None:
@@ -123,6 +124,23 @@ def lcm(workflow: dict, node: dict) -> None:
     links, node["outputs"][0]["links"] = node["outputs"][0]["links"], []
     lora = below(workflow, node, 110, "LoraLoaderModelOnly", [LCM["name"], 1.0], {"model": (node, 0)}, {"MODEL": "MODEL"}, LCM)
     hand_over(workflow, links, lora)
+
+
+def controlnet(workflow: dict, node: dict) -> None:
+    """A checkpoint of Stable Diffusion 1.5, and a ControlNet that both samplers use, on the target's image."""
+    checkpoint(CHECKPOINT)(workflow, node)
+    prompt, negative = (next(n for n in workflow["nodes"] if n.get("title") == title) for title in ("Prompt", "Negative prompt"))
+    taken = [n["outputs"][0]["links"] for n in (prompt, negative)]
+    for n in (prompt, negative):
+        n["outputs"][0]["links"] = []
+    net = below(workflow, node, 60, "ControlNetLoader", [CONTROLNET["name"]], {}, {"CONTROL_NET": "CONTROL_NET"}, CONTROLNET)
+    scene = next(n for n in workflow["nodes"] if n["type"] == "ReadoutDemoScene")
+    applied = below(workflow, negative, 190, "ControlNetApplyAdvanced", [1.0, 0.0, 1.0],
+                    {"positive": (prompt, 0), "negative": (negative, 0), "control_net": (net, 0), "image": (scene, POSE)},
+                    {"positive": "CONDITIONING", "negative": "CONDITIONING"})
+    for slot, links in enumerate(taken):
+        hand_over(workflow, links, applied, slot)
+    next(n for n in workflow["nodes"] if n["type"] == "KSampler")["title"] = "KSampler, the ControlNet alone for comparison"
 
 
 def z_image(workflow: dict, node: dict) -> dict:
@@ -157,7 +175,9 @@ def published(directory: str, name: str, place: str) -> dict:
     return file(directory, name, f"https://huggingface.co/{place}/{name}")
 
 
+POSE = 1  # the output of a demo scene
 LCM = published("loras", "pytorch_lora_weights.safetensors", "latent-consistency/lcm-lora-sdv1-5/resolve/main")
+CONTROLNET = published("controlnet", "control_v11p_sd15_openpose_fp16.safetensors", "comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main")
 Z_IMAGE = [published(directory, name, f"Comfy-Org/z_image_turbo/resolve/main/split_files/{directory}") for directory, name in (
     ("diffusion_models", "z_image_turbo_bf16.safetensors"), ("text_encoders", "qwen_3_4b.safetensors"), ("vae", "ae.safetensors"))]
 SDPOSE = published("checkpoints", "sdpose_wholebody_fp16.safetensors", "Comfy-Org/SDPose/resolve/main/checkpoints")
@@ -169,6 +189,9 @@ MODELS = [
           more="The LoRA's file has a name that others have too: give it one of its own if you like, and choose that in *Load LoRA*.\n\n"
           "**With another LoRA for few steps** set both samplers: for Lightning and Hyper *euler*, for DMD *lcm*; for each *sgm_uniform*, and as "
           "many steps as its file's name says, 4 or 8. At cfg 1 the negative prompt is not used.", controls=("pose_and_depth",)),
+    Model("SD 1.5", "a checkpoint of Stable Diffusion 1.5, a ControlNet for OpenPose", 512, controlnet, 7.0, "sdv15",
+          more="\n\n**Apply ControlNet** and **Pose Target** follow the same skeleton; the picture for comparison has the ControlNet alone.",
+          controls=("pose",), called="ControlNet and readouts"),
     Model("Z-Image", "Z-Image Turbo, its text encoder and its VAE", 1024, z_image, 1.0, scheduler="simple",
           controls=("transformer_drag", "drag_given")),
     Model("Z-Image Turbo", "Z-Image Turbo, its text encoder and its VAE, and SDPose", 1024, z_image_turbo, 1.0, sampling=(8, "euler", "simple"),
@@ -260,7 +283,8 @@ def note(text: str, model: Model, heads: int) -> str:
 
 
 def title(control: str, model: Model) -> str:
-    return DEMO[control].replace(" on a transformer", "").replace("demo", model.name)
+    found = DEMO[control].replace(" on a transformer", "").replace("demo", model.name)
+    return found.replace(" (", f", {model.called} (") if model.called else found
 
 
 def written() -> dict[str, str]:

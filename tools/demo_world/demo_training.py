@@ -36,7 +36,10 @@ class Noise:
     def draw(self, x0: Tensor, late: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of images [B, 3, H, W], noised: what the network is given, its timesteps [B], what it should predict, and what the error of each
         counts; `late` in the training or not."""
-        t = torch.randint(len(self.sigmas), (len(x0),)).to(x0.device)
+        return self.noised(x0, torch.randint(len(self.sigmas), (len(x0),)).to(x0.device), late)
+
+    def noised(self, x0: Tensor, t: Tensor, late: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same at the timesteps `t` [B]."""
         sigma = self.sigmas.to(x0.device)[t][:, None, None, None]
         noise = torch.randn(x0.shape).to(x0.device)
         return (x0 + sigma * noise) / (1 + sigma**2).sqrt(), t.float(), noise, (sigma**2 * LOSS_SNR_CAPS[late]).clamp(max=1)

@@ -23,6 +23,7 @@ CONTROLS = {"pose": ("pose",), "depth": ("depth",), "edge": ("edge",), "pose+dep
 STEPS, CFG = 20, 3.0
 BATCH = 4  # images at a time: as many as a core's cache holds, a fifth faster there than 16
 SCENE_SEED, PROMPT_SEED, NOISE_SEED = 1000, 2000, 3000
+APART = 4000  # added to these seeds: scenes, prompts and noise to choose by, so that a table judges by others
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Setting:
     sampler: str | None = None
     scheduler: str | None = None
     cfg: float = CFG
+    start: float = 0.0
+    weight: float = 1.0
 
 
 class Bench:
@@ -41,9 +44,10 @@ class Bench:
 
     file, sampler, scheduler = MODEL_FILE, "dpmpp_2m", "karras"
 
-    def __init__(self, seeds: int, height: int = 64, width: int = 64):
-        self.scene = world.draw(seeds, height, width, seed=SCENE_SEED)
-        self.said = world.draw(seeds, height, width, seed=PROMPT_SEED)
+    def __init__(self, seeds: int, height: int = 64, width: int = 64, apart: int = 0):
+        self.scene = world.draw(seeds, height, width, seed=SCENE_SEED + apart)
+        self.said = world.draw(seeds, height, width, seed=PROMPT_SEED + apart)
+        self.noise_seed = NOISE_SEED + apart
         self.heads = self.shipped(("pose", "depth", "edge"))
         skeleton = draw_pose(self.scene.keypoints[:, None], (height * 8, width * 8), (height, width))
         self.images = {"pose": skeleton.movedim(1, -1)} | {
@@ -67,17 +71,24 @@ class Bench:
         """[number of prompts, T, E], as one conditioning holds them."""
         return torch.cat([said[0][0] for said in self.context(prompts)])
 
-    def guidance(self, kinds: tuple[str, ...], end: float, part: slice) -> tuple:
+    def guidance(self, kinds: tuple[str, ...], end: float, part: slice, start: float = 0.0, weight: float = 1.0) -> tuple:
         make = {"pose": PoseTarget, "depth": DepthTarget, "edge": EdgeTarget}
         chain = None
         for kind in kinds:
-            chain = make[kind].execute(head=self.heads[kind], image=self.images[kind][part], weight=1.0, start_percent=0.0,
+            chain = make[kind].execute(head=self.heads[kind], image=self.images[kind][part], weight=weight, start_percent=start,
                                        end_percent=end, guidance=chain)[0]
         return chain
 
+    def conditions(self, part: slice) -> tuple[list, list]:
+        """The positive and the negative conditioning of some of the scenes."""
+        return [[self.said_context[part], {}]], self.negative
+
     def sample(self, kinds: tuple[str, ...], setting: Setting) -> torch.Tensor:
         """Decoded images [seeds, 3, H, W], guided by heads of these kinds."""
-        return self.sampled(lambda part: () if setting.move is None else self.guidance(kinds, setting.end, part), setting)
+        def targets(part: slice) -> tuple:
+            return () if setting.move is None else self.guidance(kinds, setting.end, part, setting.start, setting.weight)
+
+        return self.sampled(targets, setting)
 
     @torch.inference_mode()
     def sampled(self, targets, setting: Setting) -> torch.Tensor:
@@ -89,8 +100,8 @@ class Bench:
             chain = targets(part)
             model = guided("evaluate", self.model, chain, setting.move) if chain else self.model
             latent = {"samples": torch.zeros(part.stop - first, 3, *self.size), "batch_index": list(range(first, part.stop))}
-            latent, = host_nodes.common_ksampler(model, NOISE_SEED, setting.steps, setting.cfg, setting.sampler or self.sampler,
-                                                 setting.scheduler or self.scheduler, [[self.said_context[part], {}]], self.negative, latent)
+            latent, = host_nodes.common_ksampler(model, self.noise_seed, setting.steps, setting.cfg, setting.sampler or self.sampler,
+                                                 setting.scheduler or self.scheduler, *self.conditions(part), latent)
             images.append(self.vae.decode(latent["samples"]).movedim(-1, 1).cpu())
         return torch.cat(images)
 
