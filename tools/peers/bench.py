@@ -22,10 +22,13 @@ class PeerBench(Bench):
     def __init__(self, seeds: int, apart: int = 0):
         super().__init__(seeds, apart=apart)
         self.applied: tuple[Applied, ...] = ()
+        self.drawn: dict[str, torch.Tensor] = {}
 
     def hints(self, kind: str) -> torch.Tensor:
         """The control images of the scenes as an IMAGE, as large as the latent."""
-        return hints(self.scene, kind).movedim(1, -1)
+        if kind not in self.drawn:  # a skeleton takes a twentieth of a second
+            self.drawn[kind] = hints(self.scene, kind).movedim(1, -1)
+        return self.drawn[kind]
 
     def conditions(self, part: slice) -> tuple[list, list]:
         positive, negative = super().conditions(part)
