@@ -86,7 +86,7 @@ def linear(subject: Subject) -> LinearHead:
 @torch.inference_mode(False)
 def drag(subject: Subject, cache_mb: int, head=None, **when: float) -> Drag:
     """A drag on a reference of noise, read by a random head as large as the subject's if no other is given."""
-    clean, noise = torch.randn(2, *subject.shape, generator=torch.Generator().manual_seed(1)).unbind()
+    clean, noise = (torch.randn(subject.shape, generator=torch.Generator().manual_seed(seed)) for seed in (1, 0))  # the noise that `sample` takes
     sigma = float(subject.model.get_model_object("model_sampling").sigma_max)
     reference = wrap(subject.model, renoised(clean, clean + sigma * noise, sigma), subject.conditioning, cache_mb)
     torch.manual_seed(2)

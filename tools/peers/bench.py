@@ -27,7 +27,7 @@ class PeerBench(Bench):
     def hints(self, kind: str) -> torch.Tensor:
         """The control images of the scenes as an IMAGE, as large as the latent."""
         if kind not in self.drawn:  # a skeleton takes a twentieth of a second
-            self.drawn[kind] = hints(self.scene, kind).movedim(1, -1)
+            self.drawn[kind] = hints(kind, self.scene.image, self.scene.keypoints, self.scene.nearness).movedim(1, -1)
         return self.drawn[kind]
 
     def conditions(self, part: slice) -> tuple[list, list]:

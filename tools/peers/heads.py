@@ -2,6 +2,8 @@
 import time
 from pathlib import Path
 
+import torch
+
 from readout_guidance_pack.heads import load_head, save_head
 from readout_guidance_pack.nodes.make_heads.examples import Example
 from readout_guidance_pack.nodes.make_heads.fitter import fit_head
@@ -17,8 +19,9 @@ RECIPES = {"trained": SMALL, "published": PUBLISHED}
 
 def training_set(bench: Bench, kind: str, count: int) -> TrainingSet:
     pairs = drawn(kind, count)
-    latents = bench.vae.encode(pairs.images.movedim(1, -1))
-    return TrainingSet(NODE, bench.model, [Example(latents[i:i + 1], bench.negative, pairs.hints[i:i + 1]) for i in range(count)], kind)
+    every = torch.arange(count)
+    latents, shown = bench.vae.encode(pairs.images(every).movedim(1, -1)), pairs.hints(every)
+    return TrainingSet(NODE, bench.model, [Example(latents[i:i + 1], bench.negative, shown[i:i + 1]) for i in range(count)], kind)
 
 
 def fitted(bench: Bench, kind: str, count: int):

@@ -1,8 +1,8 @@
 """How far a peer's training is, by scenes that stand nowhere else, and when it ends.
 
 Control comes late and at once, and nothing in the loss says when. So a training is looked at every so many steps: images of
-held-out scenes are sampled and judged, and the best network so far is kept. It ends when control has not risen for so many
-steps, but not before control has had time to come.
+held-out scenes are sampled and judged, and the best network so far is kept. Once control has come it ends when it has not risen
+for so many steps; where it does not come, it ends when it has had several times the steps that others needed.
 """
 import comfy.model_management
 import torch
@@ -13,11 +13,12 @@ from tools.peers.pairs import HELD_OUT_SEED, drawn
 from tools.peers.training import IMAGES, Training, levels
 from tools.tables.control import APART, Setting, judge
 
-EVERY, PATIENCE, AT_LEAST, AT_MOST = 500, 2000, 4000, 20000  # steps
+EVERY, PATIENCE, IN_VAIN, AT_MOST = 250, 1500, 3000, 20000  # steps
 SCENES = 32
 LOOK = Setting(steps=8, sampler="lcm", scheduler="sgm_uniform", cfg=1.0)
 MEASURES = {"pose": ("pck05", 1), "depth": ("mae", -1), "edge": ("fscore", 1)}  # and the sign that makes more better
-RISE = 0.005  # of a measure, at least, to count as better
+RISE = 0.002  # of a measure, at least, to count as better
+COMES = {"pose": 0.2, "depth": 0.02, "edge": 0.2}  # of it, above the first look
 
 
 class HeldOut:
@@ -58,5 +59,8 @@ def best(kind: str, history: list[dict]) -> dict:
 
 
 def ended(kind: str, history: list[dict]) -> bool:
-    step = history[-1]["step"] if history else 0
-    return step >= AT_MOST or step >= AT_LEAST and step - best(kind, history)["step"] >= PATIENCE
+    if not history:
+        return False
+    step, chosen = history[-1]["step"], best(kind, history)
+    came = goodness(kind, chosen) - goodness(kind, history[0]) >= COMES[kind]
+    return step >= AT_MOST or step - chosen["step"] >= (PATIENCE if came else IN_VAIN)

@@ -92,9 +92,9 @@ class Training:
         said = text.drop(pairs.tokens[pick].repeat_interleave(LEVELS, 0))
         if self.what == "controlnet":
             said[torch.rand(len(said)) < UNPROMPTED] = text.EMPTY
-        x0 = pairs.images[pick].repeat_interleave(LEVELS, 0) * 2 - 1
+        x0 = pairs.images(pick).repeat_interleave(LEVELS, 0) * 2 - 1
         x, t, wanted, weight = LEARNS.noised(x0, t, late=True)
-        found = predicted(self.what, network, self.unet, x, t, pairs.hints[pick], self.words(said).detach())
+        found = predicted(self.what, network, self.unet, x, t, pairs.hints(pick), self.words(said).detach())
         return (weight * (found - wanted) ** 2).mean()
 
     def save(self, file: Path) -> None:
