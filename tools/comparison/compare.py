@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import nodes as host_nodes
@@ -33,6 +34,7 @@ class Comparison:
         self.options, self.prompts = options, prompts(options.prompts)
         self.files = followed(options.folder, KINDS[options.kind].suffixes)
         self.model, self.clip, self.vae = checkpoints.whole_checkpoint(options.checkpoint)
+        self.encoded = cache(self.encode)  # each picture's prompt is for all ways
         self.net = checkpoints.controlnet(options.controlnet) if options.controlnet else None
         self.head = checkpoints.head(options.head) if options.head else None
         if self.head:
@@ -40,7 +42,7 @@ class Comparison:
         self.control = KINDS[options.kind](options.detector)
         self.ways = ["unguided"] + ["ControlNet"] * bool(self.net) + ["readouts"] * bool(self.head) + ["both"] * bool(self.net and self.head)
 
-    def encoded(self, words: str) -> list:
+    def encode(self, words: str) -> list:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(words))
 
     def image(self, way: str, number: int, given) -> Tensor:

@@ -1,6 +1,8 @@
 """How a peer learns, by the recipe of its authors; the UNet stays as it is."""
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,17 +39,14 @@ def predicted(what: str, network: nn.Module, unet: nn.Module, x: Tensor, t: Tens
     return unet(x, t, context=context, control=found)
 
 
-class shared:
+@contextmanager
+def shared(block: nn.Module) -> Iterator[None]:
     """While it lasts, what a hint block gives is repeated for the LEVELS of each image."""
-
-    def __init__(self, block: nn.Module):
-        self.block = block
-
-    def __enter__(self) -> None:
-        self.handle = self.block.register_forward_hook(lambda module, given, found: found.repeat_interleave(LEVELS, 0))
-
-    def __exit__(self, *failure) -> None:
-        self.handle.remove()
+    handle = block.register_forward_hook(lambda module, given, found: found.repeat_interleave(LEVELS, 0))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @dataclass

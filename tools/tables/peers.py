@@ -101,11 +101,11 @@ def peers(seeds: int, folder: Path = FOLDER) -> dict:
                 continue
             if way.head and not way.head.exists():
                 heads.made(bench, *way.head.stem.split("_")[:2], int(way.head.stem.split("_")[2]), folder)
-            files = [file for file in (way.head, way.peer) if file]
+            files, added = [file for file in (way.head, way.peer) if file], cost(way)
             for run, setting in RUNS.items():
                 label = f"{way.label}, {way.pairs} pairs, {run}" if way.pairs else f"{way.label}, {run}"
                 found = rows.get(f"{kind}, {label}", files, partial(measured, bench, way, setting))
-                results.setdefault(kind, {})[label] = found | cost(way)
+                results.setdefault(kind, {})[label] = found | added
                 show(kind, label, {measure: value for measure, value in found.items() if value is not None})
     for peer in dict.fromkeys(missing):
         what, kind, count = peer.split("_")
